@@ -1,0 +1,115 @@
+#include "server/base/explanation.h"
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+
+namespace mmlab {
+
+ExplanationStep& ExplanationStep::Add(absl::string_view name, FactUnit unit, int64_t value) {
+  facts.push_back(Fact{std::string(name), unit, value, {}});
+  return *this;
+}
+
+ExplanationStep& ExplanationStep::Text(absl::string_view name, absl::string_view value) {
+  facts.push_back(Fact{std::string(name), FactUnit::kText, 0, std::string(value)});
+  return *this;
+}
+
+ExplanationStep& Explanation::Add(StepKind kind, absl::string_view text) {
+  if (steps_.size() >= kMaxSteps) {
+    ++steps_left_out_;
+    overflow_ = ExplanationStep();
+    return overflow_;
+  }
+  ExplanationStep& step = steps_.emplace_back();
+  step.kind = kind;
+  step.text = std::string(text);
+  return step;
+}
+
+absl::string_view StepKindName(StepKind kind) {
+  switch (kind) {
+    case StepKind::kUnspecified:
+      return "unspecified";
+    case StepKind::kSystemCallCheck:
+      return "system_call_check";
+    case StepKind::kOvercommit:
+      return "overcommit";
+    case StepKind::kVmaLookup:
+      return "vma_lookup";
+    case StepKind::kVmaGapSearch:
+      return "vma_gap_search";
+    case StepKind::kVmaMerge:
+      return "vma_merge";
+    case StepKind::kVmaSplit:
+      return "vma_split";
+    case StepKind::kStackGrowth:
+      return "stack_growth";
+    case StepKind::kPermissionCheck:
+      return "permission_check";
+    case StepKind::kPageTableWalk:
+      return "page_table_walk";
+    case StepKind::kFaultDecision:
+      return "fault_decision";
+    case StepKind::kSignal:
+      return "signal";
+    case StepKind::kPageTableAlloc:
+      return "page_table_alloc";
+    case StepKind::kZoneCheck:
+      return "zone_check";
+    case StepKind::kFrameSource:
+      return "frame_source";
+    case StepKind::kFrameRelease:
+      return "frame_release";
+    case StepKind::kAllocationFailure:
+      return "allocation_failure";
+    case StepKind::kFileLookup:
+      return "file_lookup";
+    case StepKind::kCopyOnWrite:
+      return "copy_on_write";
+    case StepKind::kAddressLayout:
+      return "address_layout";
+  }
+  return "unspecified";
+}
+
+std::string FactText(const Fact& fact) {
+  const auto bits = static_cast<uint64_t>(fact.number);
+  switch (fact.unit) {
+    case FactUnit::kNumber:
+      return absl::StrCat(fact.name, "=", fact.number);
+    case FactUnit::kAddress:
+    case FactUnit::kPhysAddress:
+    case FactUnit::kBits:
+      return absl::StrFormat("%s=0x%x", fact.name, bits);
+    case FactUnit::kPfn:
+      return absl::StrFormat("%s=pfn 0x%x", fact.name, bits);
+    case FactUnit::kPages:
+      return absl::StrCat(fact.name, "=", fact.number, fact.number == 1 ? " page" : " pages");
+    case FactUnit::kBytes:
+      return absl::StrCat(fact.name, "=", fact.number, " B");
+    case FactUnit::kText:
+      return absl::StrCat(fact.name, "=", fact.text);
+    case FactUnit::kTruth:
+      return absl::StrCat(fact.name, "=", fact.number != 0 ? "true" : "false");
+  }
+  return fact.name;
+}
+
+std::string ExplanationText(const Explanation& explanation) {
+  std::string text;
+  int number = 0;
+  for (const ExplanationStep& step : explanation.steps()) {
+    absl::StrAppendFormat(&text, "%2d. %-18s %s", ++number, StepKindName(step.kind), step.text);
+    const char* separator = "  [";
+    for (const Fact& fact : step.facts) {
+      absl::StrAppend(&text, separator, FactText(fact));
+      separator = ", ";
+    }
+    absl::StrAppend(&text, step.facts.empty() ? "\n" : "]\n");
+  }
+  if (explanation.steps_left_out() > 0) absl::StrAppend(&text, "... ", explanation.steps_left_out(), " more steps\n");
+  return text;
+}
+
+}  // namespace mmlab

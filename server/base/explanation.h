@@ -1,0 +1,118 @@
+#ifndef MMLAB_SERVER_BASE_EXPLANATION_H_
+#define MMLAB_SERVER_BASE_EXPLANATION_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+#include "server/base/address.h"
+#include "server/base/errno.h"
+
+namespace mmlab {
+
+// What was decided at one step. The order follows the rooms, top to bottom. Each value's facts are listed with it in
+// proto/mmlab/v1/explanation.proto, which has the same values with the same numbers.
+enum class StepKind : uint8_t {
+  kUnspecified = 0,
+  kSystemCallCheck = 1,  // An argument or limit was checked; the errno when it refused.
+  kOvercommit = 2,       // Commit charge against the limit.
+  kVmaLookup = 3,        // Which VMA holds an address, or why none does.
+  kVmaGapSearch = 4,     // Which hole was chosen for a mapping.
+  kVmaMerge = 5,         // Merged with a neighbour, or why not.
+  kVmaSplit = 6,
+  kStackGrowth = 7,
+  kPermissionCheck = 8,  // Access against vm_flags.
+  kPageTableWalk = 9,    // One step per level: table frame, index, entry, decoded bits.
+  kFaultDecision = 10,   // Which kind of fault it was and what was done.
+  kSignal = 11,          // Signal, si_code, address.
+  kPageTableAlloc = 12,
+  kZoneCheck = 13,     // One zone's watermark arithmetic.
+  kFrameSource = 14,   // Per-CPU list, free list, split, or fallback that gave the frame.
+  kFrameRelease = 15,  // Where a freed frame went, and its merges.
+  kAllocationFailure = 16,
+  kFileLookup = 17,     // Page cache: found or not.
+  kCopyOnWrite = 18,    // Copied or re-used, with the counts that decided.
+  kAddressLayout = 19,  // Where exec or mmap_base put something, and from what.
+};
+
+// In what a fact's number is counted.
+enum class FactUnit : uint8_t {
+  kNumber = 0,
+  kAddress = 1,
+  kPhysAddress = 2,
+  kPfn = 3,
+  kPages = 4,
+  kBytes = 5,
+  kBits = 6,
+  kText = 7,
+  kTruth = 8
+};
+
+struct Fact {
+  std::string name;
+  FactUnit unit = FactUnit::kNumber;
+  int64_t number = 0;  // For addresses and bits: the same 64 bits, unsigned. For kTruth: 0 or 1.
+  std::string text;    // For kText only.
+};
+
+struct ExplanationStep {
+  StepKind kind = StepKind::kUnspecified;
+  std::string text;  // One sentence, without trailing period; what happened, in the kernel's terms.
+  std::vector<Fact> facts;
+
+  ExplanationStep& Number(absl::string_view name, int64_t value) { return Add(name, FactUnit::kNumber, value); }
+  ExplanationStep& Address(absl::string_view name, VirtAddr a) { return Add(name, FactUnit::kAddress, static_cast<int64_t>(a.raw())); }
+  ExplanationStep& Physical(absl::string_view name, PhysAddr a) { return Add(name, FactUnit::kPhysAddress, static_cast<int64_t>(a.raw())); }
+  ExplanationStep& Frame(absl::string_view name, Pfn pfn) { return Add(name, FactUnit::kPfn, static_cast<int64_t>(pfn.raw())); }
+  ExplanationStep& Pages(absl::string_view name, int64_t pages) { return Add(name, FactUnit::kPages, pages); }
+  ExplanationStep& Pages(absl::string_view name, PageCount pages) { return Pages(name, static_cast<int64_t>(pages.raw())); }
+  ExplanationStep& Size(absl::string_view name, Bytes b) { return Add(name, FactUnit::kBytes, static_cast<int64_t>(b.raw())); }
+  ExplanationStep& Bits(absl::string_view name, uint64_t bits) { return Add(name, FactUnit::kBits, static_cast<int64_t>(bits)); }
+  ExplanationStep& Truth(absl::string_view name, bool value) { return Add(name, FactUnit::kTruth, value ? 1 : 0); }
+  ExplanationStep& Text(absl::string_view name, absl::string_view value);
+  ExplanationStep& Error(Errno e) { return Text("errno", ErrnoName(e)); }
+
+ private:
+  ExplanationStep& Add(absl::string_view name, FactUnit unit, int64_t value);
+};
+
+// The chain of decisions behind one operation, in the order in which they were taken.
+class Explanation {
+ public:
+  // Beyond this many steps (a batch of a million faults) only the count grows.
+  static constexpr size_t kMaxSteps = 1000;
+
+  ExplanationStep& Add(StepKind kind, absl::string_view text);
+
+  const std::vector<ExplanationStep>& steps() const { return steps_; }
+  uint64_t steps_left_out() const { return steps_left_out_; }
+
+ private:
+  std::vector<ExplanationStep> steps_;
+  ExplanationStep overflow_;
+  uint64_t steps_left_out_ = 0;
+};
+
+absl::string_view StepKindName(StepKind kind);  // "vma_lookup"
+
+// "name=value" with the unit's notation: addresses and bits in hex, "12 pages", "4096 B", "true".
+std::string FactText(const Fact& fact);
+
+// The whole chain as lines of text, one a step, for a terminal.
+std::string ExplanationText(const Explanation& explanation);
+
+// Held by every part of a machine; tells it whether somebody wants to know why. Not asking costs one test of a pointer:
+//   if (Explanation* why = tracer_.explanation()) why->Add(StepKind::kVmaLookup, "no VMA ends above it").Address("address", a);
+class Tracer {
+ public:
+  Explanation* explanation() const { return explanation_; }
+  void Explain(Explanation* explanation) { explanation_ = explanation; }
+
+ private:
+  Explanation* explanation_ = nullptr;
+};
+
+}  // namespace mmlab
+
+#endif  // MMLAB_SERVER_BASE_EXPLANATION_H_

@@ -1,0 +1,34 @@
+#ifndef MMLAB_SERVER_PHYSICAL_CONTENTS_H_
+#define MMLAB_SERVER_PHYSICAL_CONTENTS_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "server/base/address.h"
+
+namespace mmlab {
+
+// The bytes in physical memory. Host memory is used only for frames in which somebody wrote something other than zero.
+// An interface: PhysicalMemory implements it next to the frame blocks.
+//
+// Always true: a frame whose bytes were never written since Clear() reads as zero.
+class FrameContents {
+ public:
+  virtual ~FrameContents() = default;
+
+  // REQUIRES: offset + size <= page size.
+  virtual void Read(Pfn pfn, size_t offset, void* out, size_t size) const = 0;
+  virtual void Write(Pfn pfn, size_t offset, const void* data, size_t size) = 0;
+  virtual void Copy(Pfn from, Pfn to) = 0;  // The whole page (copy_user_highpage).
+  virtual void Clear(Pfn pfn) = 0;          // All zero, and the host memory given back (clear_highpage).
+
+  // The page as it lies in host memory, for page tables: page-size bytes, stable until Clear(pfn) or the frame is freed.
+  // Makes it exist if it does not.
+  virtual uint8_t* Bytes(Pfn pfn) = 0;
+  // Null when the whole page is zero and takes no host memory.
+  virtual const uint8_t* BytesIfAny(Pfn pfn) const = 0;
+};
+
+}  // namespace mmlab
+
+#endif  // MMLAB_SERVER_PHYSICAL_CONTENTS_H_

@@ -1,0 +1,65 @@
+#ifndef MMLAB_SERVER_PHYSICAL_FRAME_H_
+#define MMLAB_SERVER_PHYSICAL_FRAME_H_
+
+#include <cstdint>
+
+namespace mmlab {
+
+// What one page frame is used for. Every frame is in exactly one state; memory is accounted by conservation of these.
+enum class FrameState : uint8_t {
+  kReserved = 0,  // Never given to the page allocator: firmware, kernel image, mem_map, holes.
+  kFree = 1,      // In a block on a zone's free list.
+  kPcp = 2,       // On a per-CPU page list.
+  kKernel = 3,    // Handed out by alloc_pages to the kernel or to a client of PageService.
+  kPageTable = 4,
+  kAnon = 5,   // A process's anonymous page.
+  kFile = 6,   // Page cache of a file.
+  kShmem = 7,  // tmpfs, memfd, SysV shm, shared anonymous memory.
+  kSlab = 8,
+  kKernelStack = 9,
+  kVmalloc = 10,
+};
+inline constexpr int kFrameStates = 11;
+
+// Page flags with the kernel's names (include/linux/page-flags.h); bit values are ours.
+enum FrameFlag : uint32_t {
+  kPgReferenced = 1u << 0,
+  kPgUptodate = 1u << 1,
+  kPgDirty = 1u << 2,
+  kPgLru = 1u << 3,
+  kPgActive = 1u << 4,
+  kPgUnevictable = 1u << 5,
+  kPgMlocked = 1u << 6,
+  kPgSwapBacked = 1u << 7,
+  kPgSwapCache = 1u << 8,
+  kPgWriteback = 1u << 9,
+  kPgAnonExclusive = 1u << 10,
+  kPgWorkingset = 1u << 11,
+  kPgReclaim = 1u << 12,
+  kPgHead = 1u << 13,  // First frame of a compound page.
+  kPgTail = 1u << 14,
+  kPgPrivate = 1u << 15,
+};
+
+inline constexpr uint32_t kNoFrame = 0xffffffff;  // End of a list of frames.
+
+// Metadata of one page frame. Linux: struct page, include/linux/mm_types.h. 32 bytes; exists on the host only in blocks of frames that
+// were touched.
+struct Frame {
+  uint32_t next = kNoFrame;  // Links of whichever list the frame is on (free list, per-CPU list, LRU), by frame number.
+  uint32_t prev = kNoFrame;
+  uint32_t flags = 0;  // FrameFlag bits.
+  FrameState state = FrameState::kReserved;
+  uint8_t order = 0;          // Of the block that starts here: free, on a per-CPU list, or allocated.
+  uint8_t migrate_type = 0;   // MigrateType remembered while free or on a per-CPU list.
+  uint8_t zone = 0;           // Index into PhysicalMemory::zones().
+  int32_t refcount = 0;       // page_count()
+  int32_t mapcount = 0;       // page_mapcount(): page-table entries that map it.
+  uint64_t index : 40 = 0;    // page->index: page offset in its file, or virtual page number for anonymous pages.
+  uint64_t mapping : 24 = 0;  // Which anon_vma (kAnon) or file (kFile, kShmem) it belongs to; 0 = none.
+};
+static_assert(sizeof(Frame) == 32);
+
+}  // namespace mmlab
+
+#endif  // MMLAB_SERVER_PHYSICAL_FRAME_H_

@@ -1,0 +1,43 @@
+#ifndef MMLAB_SERVER_PHYSICAL_PHYSICAL_MEMORY_H_
+#define MMLAB_SERVER_PHYSICAL_PHYSICAL_MEMORY_H_
+
+#include <cstdint>
+#include <optional>
+
+#include "server/base/address.h"
+#include "server/physical/frame.h"
+#include "server/physical/gfp.h"
+
+namespace mmlab {
+
+class FrameContents;
+
+// The frames of one machine and who may have them: zones, free lists, per-CPU lists. Linux: mm/page_alloc.c.
+//
+// What rooms above (files, process) need of physical memory, as an interface, so that they can be tested on a few frames.
+// BuddyMemory (page_allocator.h) is the one implementation that a machine runs on.
+class PhysicalMemory {
+ public:
+  virtual ~PhysicalMemory() = default;
+
+  // alloc_pages(): 2^order frames, naturally aligned, or nothing when memory is short; then nothing has changed.
+  // The head frame comes back with refcount 1, state kKernel (the caller sets a better one), the other fields zero; the bytes read as zero
+  // (a fresh frame never shows what its previous owner wrote).
+  [[nodiscard]] virtual std::optional<Pfn> AllocPages(Gfp gfp, PageOrder order) = 0;
+
+  // __free_pages(): gives back exactly a block that AllocPages returned. Clears its metadata and its bytes.
+  virtual void FreePages(Pfn head, PageOrder order) = 0;
+
+  // Metadata of a frame; makes its block of metadata exist. REQUIRES: pfn < end_pfn().
+  virtual Frame& frame(Pfn pfn) = 0;
+  virtual FrameContents& contents() = 0;
+  virtual const FrameContents& contents() const = 0;
+  virtual PageSize page_size() const = 0;
+
+  // A frame that no allocation returns, always zero, mapped wherever an anonymous page was only read (ZERO_PAGE(0)).
+  virtual Pfn zero_frame() const = 0;
+};
+
+}  // namespace mmlab
+
+#endif  // MMLAB_SERVER_PHYSICAL_PHYSICAL_MEMORY_H_
