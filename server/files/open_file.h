@@ -1,0 +1,41 @@
+#ifndef MMLAB_SERVER_FILES_OPEN_FILE_H_
+#define MMLAB_SERVER_FILES_OPEN_FILE_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/container/btree_map.h"
+#include "server/base/address.h"
+
+namespace mmlab {
+
+enum class FileKind : uint8_t { kTmpfs, kExt4, kMemfd, kSysvShm, kSharedAnon, kDevZero, kPipe };
+
+// A file's identity and its pages in memory. Linux: struct inode with its address_space (i_pages).
+struct Inode {
+  uint32_t id = 0;  // Frame::mapping of its pages; never 0.
+  FileKind kind = FileKind::kTmpfs;
+  uint64_t number = 0;  // Inode number as maps prints it.
+  uint32_t device_major = 0;
+  uint32_t device_minor = 0;
+  std::string path;   // As maps shows it: "/path", "/memfd:name (deleted)", "/SYSV00000000 (deleted)", "/dev/zero (deleted)".
+  uint64_t size = 0;  // i_size, bytes.
+  absl::btree_map<PageIndex, Pfn> pages;  // Page cache.
+  bool noreserve = false;                 // Shared anonymous memory and SysV shm: VM_NORESERVE at creation (accounted page by page).
+  int writable_mappings = 0;              // i_mmap_writable
+  bool shmem() const { return kind != FileKind::kExt4 && kind != FileKind::kDevZero && kind != FileKind::kPipe; }
+};
+
+// An open file description. Linux: struct file.
+class OpenFile {
+ public:
+  OpenFile(std::shared_ptr<Inode> inode, bool readable, bool writable) : inode(std::move(inode)), readable(readable), writable(writable) {}
+  const std::shared_ptr<Inode> inode;
+  const bool readable;
+  const bool writable;
+};
+
+}  // namespace mmlab
+
+#endif  // MMLAB_SERVER_FILES_OPEN_FILE_H_

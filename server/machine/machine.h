@@ -1,0 +1,76 @@
+#ifndef MMLAB_SERVER_MACHINE_MACHINE_H_
+#define MMLAB_SERVER_MACHINE_MACHINE_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "server/base/address.h"
+#include "server/machine/machine_spec.h"
+#include "server/machine/operation.h"
+
+namespace mmlab {
+
+class BuddyMemory;
+class Explanation;
+class Files;
+class Processes;
+class Sysctls;
+class Tracer;
+class VmStat;
+
+// One simulated computer: a deterministic state machine. The same description and the same operations give the same outcomes, counters and
+// state hash on any host. No clock, thread, chance or input/output inside; time moves by op::AdvanceTime.
+//
+// Not thread-safe: the host runs one operation at a time; reading may run in parallel with reading.
+class Machine {
+ public:
+  // Boots: memory map -> zones -> free lists -> first process. INVALID_ARGUMENT names the field of v1::MachineSpec and the rule;
+  // UNIMPLEMENTED a configuration that is not simulated yet.
+  static absl::StatusOr<std::unique_ptr<Machine>> Boot(MachineSpec spec);
+  ~Machine();
+  Machine(const Machine&) = delete;
+  Machine& operator=(const Machine&) = delete;
+
+  // Applies one operation. With an explanation, the decisions are added to it. Throws CheckFailure when an invariant turns out broken;
+  // the machine must not be used for operations afterwards.
+  Outcome Apply(const Operation& operation, Explanation* explanation = nullptr);
+
+  // Reading. None of it changes anything.
+  const MachineSpec& spec() const { return spec_; }
+  const Layout& layout() const { return *layout_; }
+  const BuddyMemory& memory() const { return *memory_; }
+  const VmStat& vm_stat() const { return *vm_stat_; }
+  const Files& files() const { return *files_; }
+  const Processes& processes() const { return *processes_; }
+  const Sysctls& sysctls() const { return *sysctls_; }
+  int64_t now_nanoseconds() const { return now_nanoseconds_; }  // Unix time of the machine's clock.
+  uint64_t operations_applied() const { return operations_applied_; }
+
+  // One line for each broken invariant; empty when memory, page tables, VMAs and counters agree.
+  std::vector<std::string> CheckInvariants() const;
+  // Fingerprint of everything that later operations could depend on.
+  uint64_t StateHash() const;
+  // Host memory that the machine's state takes.
+  Bytes HostMemory() const;
+
+ private:
+  explicit Machine(MachineSpec spec);
+
+  MachineSpec spec_;
+  const Layout* layout_;
+  std::unique_ptr<Tracer> tracer_;
+  std::unique_ptr<VmStat> vm_stat_;
+  std::unique_ptr<Sysctls> sysctls_;
+  std::unique_ptr<BuddyMemory> memory_;
+  std::unique_ptr<Files> files_;
+  std::unique_ptr<Processes> processes_;
+  int64_t now_nanoseconds_;
+  uint64_t operations_applied_ = 0;
+};
+
+}  // namespace mmlab
+
+#endif  // MMLAB_SERVER_MACHINE_MACHINE_H_

@@ -1,0 +1,64 @@
+#ifndef MMLAB_SERVER_MACHINE_MACHINE_SPEC_H_
+#define MMLAB_SERVER_MACHINE_MACHINE_SPEC_H_
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "server/arch/layout.h"
+#include "server/base/address.h"
+
+namespace mmlab {
+
+// What a machine is made of: v1::MachineSpec in the engine's types, presets already filled in. Units and ranges are documented there.
+struct FirmwareRange {
+  enum class Type : uint8_t { kRam = 1, kReserved = 2, kAcpi = 3, kNvs = 4, kUnusable = 5 };
+  PhysRange range;
+  Type type = Type::kRam;
+};
+
+struct NamedRange {
+  PhysRange range;
+  std::string name;
+};
+
+struct ReservedRange {
+  PhysRange range;
+  std::string purpose;
+  bool freed_late = false;  // Given to the page allocator after the watermarks were computed.
+};
+
+struct IomemResource {
+  PhysAddr start;
+  PhysAddr last;  // Inclusive, as /proc/iomem prints it.
+  std::string name;
+  std::vector<IomemResource> children;
+};
+
+struct MachineSpec {
+  std::string preset;  // For information only.
+  LayoutKind layout = LayoutKind::kX86_32;
+  std::vector<FirmwareRange> firmware_ranges;
+  int cpus = 1;
+  std::string kernel_release;
+  std::string kernel_version;
+  std::string kernel_machine;
+  std::vector<NamedRange> kernel_sections;
+  std::vector<ReservedRange> reserved_ranges;
+  std::vector<IomemResource> iomem_resources;
+  std::vector<NamedRange> cma_areas;
+  enum class TransparentHugepage : uint8_t { kNever = 1, kMadvise = 2, kAlways = 3 };
+  TransparentHugepage transparent_hugepage = TransparentHugepage::kNever;
+  std::map<std::string, std::string> sysctls;           // Set by the user; by name with dots.
+  std::map<std::string, std::string> recorded_sysctls;  // Of the recorded boot, where no rule derives them.
+  bool no_hardware_access_flag = false;
+  uint64_t seed = 0;
+  std::string hostname;
+  int64_t boot_time_seconds = 1700000000;
+  std::string command_line;
+};
+
+}  // namespace mmlab
+
+#endif  // MMLAB_SERVER_MACHINE_MACHINE_SPEC_H_

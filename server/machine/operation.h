@@ -1,0 +1,257 @@
+#ifndef MMLAB_SERVER_MACHINE_OPERATION_H_
+#define MMLAB_SERVER_MACHINE_OPERATION_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "server/base/address.h"
+#include "server/base/errno.h"
+#include "server/process/access.h"
+#include "server/process/elf_image.h"
+#include "server/process/pid.h"
+
+namespace mmlab {
+
+// The operations of a machine, one struct each, with system-call arguments as a process would pass them (any 64-bit value is allowed where
+// a process could pass one). proto/mmlab/v1 documents each field at the request message of the same name.
+namespace op {
+
+struct CreateProcess {
+  std::string comm;
+  uint32_t uid = 0;
+  bool kernel_thread = false;
+};
+struct Exec {
+  Pid pid;
+  ElfImage image;
+  std::optional<ElfImage> interpreter;
+  std::vector<std::string> arguments;
+  std::vector<std::string> environment;
+};
+struct Fork {
+  Pid pid;
+  uint64_t clone_flags = 0;
+};
+struct Exit {
+  Pid pid;
+  int32_t code = 0;
+};
+struct Mmap {
+  Pid pid;
+  uint64_t address = 0;
+  uint64_t length = 0;
+  uint32_t prot = 0;
+  uint32_t flags = 0;
+  int32_t fd = -1;
+  uint64_t offset = 0;
+};
+struct Munmap {
+  Pid pid;
+  uint64_t address = 0;
+  uint64_t length = 0;
+};
+struct Mprotect {
+  Pid pid;
+  uint64_t address = 0;
+  uint64_t length = 0;
+  uint32_t prot = 0;
+};
+struct Mremap {
+  Pid pid;
+  uint64_t old_address = 0;
+  uint64_t old_length = 0;
+  uint64_t new_length = 0;
+  uint32_t flags = 0;
+  uint64_t new_address = 0;
+};
+struct Madvise {
+  Pid pid;
+  uint64_t address = 0;
+  uint64_t length = 0;
+  int32_t advice = 0;
+};
+struct Mlock {
+  Pid pid;
+  uint64_t address = 0;
+  uint64_t length = 0;
+  uint32_t flags = 0;
+};
+struct Munlock {
+  Pid pid;
+  uint64_t address = 0;
+  uint64_t length = 0;
+};
+struct Mlockall {
+  Pid pid;
+  uint32_t flags = 0;
+};
+struct Munlockall {
+  Pid pid;
+};
+struct Brk {
+  Pid pid;
+  uint64_t address = 0;
+};
+struct Msync {
+  Pid pid;
+  uint64_t address = 0;
+  uint64_t length = 0;
+  uint32_t flags = 0;
+};
+struct Mincore {
+  Pid pid;
+  uint64_t address = 0;
+  uint64_t length = 0;
+};
+struct Setrlimit {
+  Pid pid;
+  uint32_t resource = 0;
+  uint64_t current = 0;
+  uint64_t maximum = 0;
+};
+struct SetVmaName {
+  Pid pid;
+  uint64_t address = 0;
+  uint64_t length = 0;
+  std::string name;
+};
+struct AccessMemory {
+  Pid pid;
+  AccessRequest access;
+};
+struct SwitchTo {
+  Pid pid;
+  int32_t cpu = 0;
+};
+
+enum class FileSystem : uint8_t { kTmpfs, kExt4 };
+
+struct CreateFile {
+  std::string path;
+  FileSystem file_system = FileSystem::kTmpfs;
+  uint64_t size = 0;
+  std::string content;
+  bool resident = false;
+};
+struct Open {
+  Pid pid;
+  std::string path;
+  uint32_t flags = 0;
+  int32_t wished_fd = -1;
+};
+struct Pipe {
+  Pid pid;
+  int32_t wished_fd = -1;
+};
+struct Close {
+  Pid pid;
+  int32_t fd = -1;
+};
+struct MemfdCreate {
+  Pid pid;
+  std::string name;
+  uint32_t flags = 0;
+};
+struct Ftruncate {
+  Pid pid;
+  int32_t fd = -1;
+  uint64_t length = 0;
+};
+struct Pread {
+  Pid pid;
+  int32_t fd = -1;
+  uint64_t address = 0;
+  uint64_t length = 0;
+  uint64_t offset = 0;
+};
+struct Pwrite {
+  Pid pid;
+  int32_t fd = -1;
+  uint64_t address = 0;
+  uint64_t length = 0;
+  uint64_t offset = 0;
+};
+struct Shmget {
+  Pid pid;
+  int32_t key = 0;
+  uint64_t size = 0;
+  uint32_t flags = 0;
+};
+struct Shmat {
+  Pid pid;
+  int32_t shm_id = 0;
+  uint64_t address = 0;
+  uint32_t flags = 0;
+};
+struct Shmdt {
+  Pid pid;
+  uint64_t address = 0;
+};
+struct ShmRemove {
+  Pid pid;
+  int32_t shm_id = 0;
+};
+
+// What kind of caller asks for pages (GFP_* of include/linux/gfp_types.h); the same names and numbers as v1::GfpClass.
+enum class GfpClass : uint8_t {
+  kKernel = 1,
+  kAtomic = 2,
+  kNowait = 3,
+  kUser = 4,
+  kHighuser = 5,
+  kHighuserMovable = 6,
+  kDma = 7,
+  kDma32 = 8,
+  kReclaimable = 9,
+  kUserMovable = 10,
+  kMemalloc = 11,
+};
+
+struct AllocPages {
+  GfpClass gfp = GfpClass::kKernel;
+  int32_t order = 0;
+  int32_t cpu = 0;
+  bool zero = false;
+};
+struct FreePages {
+  uint64_t pfn = 0;
+  int32_t order = 0;
+  int32_t cpu = 0;
+};
+
+struct WriteSysctl {
+  std::string name;  // With dots: "vm.overcommit_memory".
+  std::string value;
+};
+struct AdvanceTime {
+  int64_t nanoseconds = 0;
+};
+
+}  // namespace op
+
+using Operation = std::variant<op::CreateProcess, op::Exec, op::Fork, op::Exit, op::Mmap, op::Munmap, op::Mprotect, op::Mremap, op::Madvise,
+                               op::Mlock, op::Munlock, op::Mlockall, op::Munlockall, op::Brk, op::Msync, op::Mincore, op::Setrlimit,
+                               op::SetVmaName, op::AccessMemory, op::SwitchTo, op::CreateFile, op::Open, op::Pipe, op::Close,
+                               op::MemfdCreate, op::Ftruncate, op::Pread, op::Pwrite, op::Shmget, op::Shmat, op::Shmdt, op::ShmRemove,
+                               op::AllocPages, op::FreePages, op::WriteSysctl, op::AdvanceTime>;
+
+// "mmap", "alloc_pages": the operation's name as metrics and logs show it.
+const char* OperationName(const Operation& operation);
+
+// What a machine answered. A refusal or a signal of the simulated kernel is an outcome like any other.
+struct Outcome {
+  uint64_t value = 0;  // What the system call returned; meaningless when error is not kOk.
+  Errno error = Errno::kOk;
+  // Empty, or why nothing was done: an option that is not simulated. The service answers UNIMPLEMENTED with it.
+  std::string unimplemented;
+  std::optional<Signal> signal;
+  std::optional<AccessResult> access;
+  std::string data;  // mincore's vector, bytes read.
+};
+
+}  // namespace mmlab
+
+#endif  // MMLAB_SERVER_MACHINE_OPERATION_H_

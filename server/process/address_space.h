@@ -1,0 +1,42 @@
+#ifndef MMLAB_SERVER_PROCESS_ADDRESS_SPACE_H_
+#define MMLAB_SERVER_PROCESS_ADDRESS_SPACE_H_
+
+#include <array>
+#include <cstdint>
+
+#include "server/base/address.h"
+#include "server/process/process.h"
+#include "server/process/vma_tree.h"
+
+namespace mmlab {
+
+// A user address space. Linux: struct mm_struct, include/linux/mm_types.h; the field names are its own.
+//
+// Always true: total_vm is the sum of all VMAs' pages; map_count their number; the *_vm counters follow vm_stat_account().
+class AddressSpace {
+ public:
+  VmaTree vmas;
+
+  VirtAddr mmap_base;  // Top (or, legacy, bottom) of the mmap area.
+  VirtAddr mmap_legacy_base;
+  bool top_down = true;
+  VirtAddr task_size;
+  Pfn pgd;                                // Frame of the top page table.
+  std::array<uint64_t, 5> table_pages{};  // Page-table pages by level, 1 = pte .. 4 = pgd; mm_pgtables_bytes() counts pte, pmd, pud.
+
+  PageCount total_vm, locked_vm, pinned_vm, data_vm, exec_vm, stack_vm;
+  PageCount hiwater_vm, hiwater_rss;
+  std::array<int64_t, kRssKinds> rss{};  // mm->rss_stat: pages, without what tasks still hold in TaskRss.
+  uint64_t def_flags = 0;                // VM_LOCKED and VM_LOCKONFAULT after mlockall(MCL_FUTURE).
+
+  VirtAddr start_code, end_code, start_data, end_data, start_brk, brk, start_stack;
+  VirtAddr arg_start, arg_end, env_start, env_end;
+  VirtAddr vdso;
+  int mm_users = 1;  // Tasks that use it.
+
+  PageCount map_count() const { return PageCount(vmas.size()); }
+};
+
+}  // namespace mmlab
+
+#endif  // MMLAB_SERVER_PROCESS_ADDRESS_SPACE_H_

@@ -1,0 +1,58 @@
+#ifndef MMLAB_SERVER_PROCESS_PROCESS_H_
+#define MMLAB_SERVER_PROCESS_PROCESS_H_
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/container/btree_map.h"
+#include "server/process/pid.h"
+
+namespace mmlab {
+
+class AddressSpace;
+class OpenFile;
+
+inline constexpr uint64_t kRlimInfinity = ~uint64_t{0};
+enum class RlimitKind : uint8_t { kData = 2, kStack = 3, kMemlock = 8, kAs = 9 };
+
+struct Rlimit {
+  uint64_t current = kRlimInfinity;  // Bytes.
+  uint64_t maximum = kRlimInfinity;
+};
+
+// The kinds of resident pages that an address space counts (enum in include/linux/mm_types_task.h).
+enum class RssKind : uint8_t { kFile = 0, kAnon = 1, kSwap = 2, kShmem = 3 };
+inline constexpr int kRssKinds = 4;
+
+// A task's own small resident counters that lag behind the address space's (struct task_rss_stat).
+struct TaskRss {
+  int events = 0;
+  std::array<int64_t, kRssKinds> count{};
+};
+
+// A process: one task, its address space and descriptors. Linux: struct task_struct.
+class Process {
+ public:
+  Pid pid;
+  Pid parent;
+  std::string comm;
+  uint32_t uid = 0;
+  bool kernel_thread = false;
+  std::shared_ptr<AddressSpace> mm;         // Null: kernel thread, or not exec'ed yet. Shared by CLONE_VM.
+  std::shared_ptr<AddressSpace> active_mm;  // What a kernel thread borrows.
+  absl::btree_map<int32_t, std::shared_ptr<OpenFile>> files;
+  std::array<Rlimit, 16> rlimits;  // By Linux's RLIMIT_* number.
+  TaskRss rss;
+  uint64_t minor_faults = 0;
+  uint64_t major_faults = 0;
+  int32_t oom_score_adj = 0;  // -1000 .. 1000
+
+  const Rlimit& rlimit(RlimitKind kind) const { return rlimits[static_cast<int>(kind)]; }
+  bool capable() const { return uid == 0; }  // CAP_SYS_ADMIN, CAP_IPC_LOCK, ...: root has all, nobody else any.
+};
+
+}  // namespace mmlab
+
+#endif  // MMLAB_SERVER_PROCESS_PROCESS_H_

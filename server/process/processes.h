@@ -1,0 +1,133 @@
+#ifndef MMLAB_SERVER_PROCESS_PROCESSES_H_
+#define MMLAB_SERVER_PROCESS_PROCESSES_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/container/btree_map.h"
+#include "server/base/address.h"
+#include "server/base/result.h"
+#include "server/process/access.h"
+#include "server/process/elf_image.h"
+#include "server/process/pid.h"
+#include "server/process/views.h"
+
+namespace mmlab {
+
+class Files;
+class Paging;
+class PhysicalMemory;
+class Process;
+class StateHasher;
+class Tracer;
+class VmStat;
+struct Layout;
+
+// Sysctls and figures that decide what processes may do. The machine writes it when a sysctl changes.
+struct ProcessLimits {
+  int overcommit_memory = 0;      // 0 heuristic, 1 always, 2 never.
+  int64_t overcommit_ratio = 50;  // Percent of RAM.
+  int64_t overcommit_kbytes = 0;  // Instead of the ratio when not 0.
+  int64_t admin_reserve_kbytes = 8192;
+  int64_t user_reserve_kbytes = 131072;
+  int64_t max_map_count = 65530;
+  uint64_t mmap_min_addr = 65536;  // Bytes.
+  bool legacy_va_layout = false;
+  int randomize_va_space = 0;  // 0 none, 1 without heap, 2 all.
+  PageCount total_ram;         // totalram_pages()
+  PageCount total_swap;
+  PageCount hugetlb_pages;  // Kept out of the commit limit.
+  uint64_t shmmax = 0;      // Bytes.
+  uint64_t shmall = 0;      // Pages.
+  int shmmni = 4096;
+};
+
+// All processes of a machine and the system calls that they make on memory. Linux: kernel/fork.c, fs/exec.c, mm/mmap.c and its neighbours.
+//
+// Each call names the acting process; kESRCH when there is none. Arguments are what a process could pass: any 64-bit value on ARM64; on
+// x86-32 only 32 bits exist, the upper ones are cut like the system-call entry does.
+class Processes {
+ public:
+  Processes(const Layout& layout, PhysicalMemory& memory, Files& files, VmStat& vm_stat, Tracer& tracer, bool hardware_access_flag,
+            uint64_t seed);
+  ~Processes();
+
+  ProcessLimits& limits() { return limits_; }
+  const ProcessLimits& limits() const { return limits_; }
+
+  SysResult<Pid> Create(const std::string& comm, uint32_t uid, bool kernel_thread);
+  SysResult<uint64_t> Exec(Pid pid, const ElfImage& image, const ElfImage* interpreter, const std::vector<std::string>& arguments,
+                           const std::vector<std::string>& environment);
+  SysResult<Pid> Fork(Pid pid, uint64_t clone_flags);
+  Errno Exit(Pid pid, int32_t code);
+
+  SysResult<uint64_t> Mmap(Pid pid, uint64_t address, uint64_t length, uint32_t prot, uint32_t flags, int32_t fd, uint64_t offset);
+  Errno Munmap(Pid pid, uint64_t address, uint64_t length);
+  Errno Mprotect(Pid pid, uint64_t address, uint64_t length, uint32_t prot);
+  SysResult<uint64_t> Mremap(Pid pid, uint64_t old_address, uint64_t old_length, uint64_t new_length, uint32_t flags, uint64_t new_address);
+  SysResult<uint64_t> Brk(Pid pid, uint64_t address);
+  Errno Madvise(Pid pid, uint64_t address, uint64_t length, int32_t advice);
+  Errno Mlock(Pid pid, uint64_t address, uint64_t length, uint32_t flags);
+  Errno Munlock(Pid pid, uint64_t address, uint64_t length);
+  Errno Mlockall(Pid pid, uint32_t flags);
+  Errno Munlockall(Pid pid);
+  Errno Msync(Pid pid, uint64_t address, uint64_t length, uint32_t flags);
+  SysResult<std::string> Mincore(Pid pid, uint64_t address, uint64_t length);
+  Errno Setrlimit(Pid pid, uint32_t resource, uint64_t current, uint64_t maximum);
+  Errno SetVmaName(Pid pid, uint64_t address, uint64_t length, const std::string& name);
+
+  // Memory accesses of the process itself. The outcome is in `result`; a signal when one was sent.
+  Errno Access(Pid pid, const AccessRequest& request, AccessResult& result, std::optional<Signal>& signal, std::string& data);
+  // Loads the process's page-table base on a CPU: its physical address.
+  SysResult<uint64_t> SwitchTo(Pid pid, int cpu);
+
+  SysResult<uint64_t> Open(Pid pid, const std::string& path, uint32_t flags, int32_t wished_fd);
+  SysResult<uint64_t> Pipe(Pid pid, int32_t wished_fd);
+  Errno Close(Pid pid, int32_t fd);
+  SysResult<uint64_t> MemfdCreate(Pid pid, const std::string& name, uint32_t flags);
+  Errno Ftruncate(Pid pid, int32_t fd, uint64_t length);
+  SysResult<uint64_t> Pread(Pid pid, int32_t fd, uint64_t address, uint64_t length, uint64_t offset);
+  SysResult<uint64_t> Pwrite(Pid pid, int32_t fd, uint64_t address, uint64_t length, uint64_t offset);
+  SysResult<uint64_t> Shmget(Pid pid, int32_t key, uint64_t size, uint32_t flags);
+  SysResult<uint64_t> Shmat(Pid pid, int32_t shm_id, uint64_t address, uint32_t flags);
+  Errno Shmdt(Pid pid, uint64_t address);
+  Errno ShmRemove(Pid pid, int32_t shm_id);
+
+  // Reading.
+  const absl::btree_map<Pid, std::unique_ptr<Process>>& all() const { return processes_; }
+  const Process* Find(Pid pid) const;
+  MemoryStatus Status(const Process& process) const;
+  ResidentBytes Resident(const Process& process) const;  // Walks the tables.
+  int64_t OomScore(const Process& process) const;        // /proc/PID/oom_score
+  std::vector<VmAreaView> VmAreas(const Process& process) const;
+  std::vector<Smaps> AllSmaps(const Process& process) const;  // One for each of VmAreas(), same order.
+  PageCount committed() const;                                // vm_committed_as, exact sum.
+  PageCount commit_limit() const;
+  uint64_t forks() const { return forks_; }
+  uint64_t vma_count() const;  // Of all processes.
+
+  void CheckInvariants(std::vector<std::string>* violations) const;
+  void AddToHash(StateHasher& hasher) const;
+  Bytes HostMemory() const;
+
+ private:
+  Process* FindMutable(Pid pid);
+
+  const Layout& layout_;
+  PhysicalMemory& memory_;
+  Files& files_;
+  VmStat& vm_stat_;
+  Tracer& tracer_;
+  std::unique_ptr<Paging> paging_;
+  ProcessLimits limits_;
+  absl::btree_map<Pid, std::unique_ptr<Process>> processes_;
+  int32_t last_pid_ = 0;
+  uint64_t forks_ = 0;
+};
+
+}  // namespace mmlab
+
+#endif  // MMLAB_SERVER_PROCESS_PROCESSES_H_

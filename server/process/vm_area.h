@@ -1,0 +1,84 @@
+#ifndef MMLAB_SERVER_PROCESS_VM_AREA_H_
+#define MMLAB_SERVER_PROCESS_VM_AREA_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "server/base/address.h"
+
+namespace mmlab {
+
+class AddressSpace;
+class AnonVma;
+class OpenFile;
+
+// vm_flags, with the kernel's names and values (include/linux/mm.h).
+enum VmFlag : uint64_t {
+  kVmRead = 0x1,
+  kVmWrite = 0x2,
+  kVmExec = 0x4,
+  kVmShared = 0x8,
+  kVmMayRead = 0x10,
+  kVmMayWrite = 0x20,
+  kVmMayExec = 0x40,
+  kVmMayShare = 0x80,
+  kVmGrowsDown = 0x100,
+  kVmPfnMap = 0x400,
+  kVmLocked = 0x2000,
+  kVmIo = 0x4000,
+  kVmSeqRead = 0x8000,
+  kVmRandRead = 0x10000,
+  kVmDontCopy = 0x20000,
+  kVmDontExpand = 0x40000,
+  kVmLockOnFault = 0x80000,
+  kVmAccount = 0x100000,
+  kVmNoReserve = 0x200000,
+  kVmHugetlb = 0x400000,
+  kVmWipeOnFork = 0x2000000,
+  kVmDontDump = 0x4000000,
+  kVmSoftDirty = 0x8000000,
+  kVmMixedMap = 0x10000000,
+  kVmHugePage = 0x20000000,
+  kVmNoHugePage = 0x40000000,
+  kVmMergeable = 0x80000000,
+};
+inline constexpr uint64_t kVmAccessFlags = kVmRead | kVmWrite | kVmExec;
+inline constexpr uint64_t kVmSpecial = kVmIo | kVmDontExpand | kVmPfnMap | kVmMixedMap;  // Never merged, never locked.
+inline constexpr uint64_t kVmLockedMask = kVmLocked | kVmLockOnFault;
+
+// What vm_ops a VMA has, as far as that decides anything.
+enum class VmaBacking : uint8_t {
+  kAnonymous,  // No vm_ops: private memory, heap, stack, private /dev/zero.
+  kFile,       // file->f_op->mmap of a regular file: ext4, tmpfs, memfd, SysV shm, shared anonymous memory, shared /dev/zero.
+  kVvar,       // Special mappings: vvar, vdso.
+  kVdso,
+};
+
+// A run of addresses with equal properties. Linux: struct vm_area_struct, include/linux/mm_types.h.
+//
+// Always true: start < end, both page-aligned; VMAs of an address space do not overlap. Owned by its AddressSpace; the address of a VmArea
+// is stable while it exists.
+struct VmArea {
+  AddressSpace* mm = nullptr;
+  VirtAddr start;
+  VirtAddr end;
+  uint64_t flags = 0;  // VmFlag bits.
+  PageIndex pgoff;     // vm_pgoff: page offset in the file; for anonymous memory the virtual page number at creation (moves keep it).
+  VmaBacking backing = VmaBacking::kAnonymous;
+  std::shared_ptr<OpenFile> file;           // kFile only; private mappings of files too.
+  AnonVma* anon_vma = nullptr;              // Set when the first anonymous page (or its table) was prepared here.
+  std::shared_ptr<const std::string> name;  // prctl(PR_SET_VMA_ANON_NAME); null = none.
+
+  VirtRange range() const { return VirtRange{start, end}; }
+  Bytes length() const { return end - start; }
+  bool is(uint64_t flag) const { return (flags & flag) != 0; }
+  bool shared() const { return is(kVmShared); }
+  bool anonymous() const { return backing == VmaBacking::kAnonymous; }  // vma_is_anonymous()
+  // Page offset of an address, linear_page_index().
+  PageIndex IndexOf(VirtAddr address, PageSize page_size) const { return pgoff + PageCount((address - start).raw() >> page_size.shift()); }
+};
+
+}  // namespace mmlab
+
+#endif  // MMLAB_SERVER_PROCESS_VM_AREA_H_
