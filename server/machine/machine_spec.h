@@ -23,7 +23,8 @@ struct NamedRange {
   std::string name;
 };
 
-struct ReservedRange {
+// v1::ReservedRange. (ReservedRange itself is page-aligned and belongs to the physical room.)
+struct BootReservation {
   PhysRange range;
   std::string purpose;
   bool freed_late = false;  // Given to the page allocator after the watermarks were computed.
@@ -44,8 +45,10 @@ struct MachineSpec {
   std::string kernel_release;
   std::string kernel_version;
   std::string kernel_machine;
+  std::string kernel_built_by;
+  std::string kernel_compiler;
   std::vector<NamedRange> kernel_sections;
-  std::vector<ReservedRange> reserved_ranges;
+  std::vector<BootReservation> reserved_ranges;
   std::vector<IomemResource> iomem_resources;
   std::vector<NamedRange> cma_areas;
   enum class TransparentHugepage : uint8_t { kNever = 1, kMadvise = 2, kAlways = 3 };
