@@ -10,6 +10,8 @@
 
 namespace mmlab {
 
+struct VmArea;
+
 enum class FileKind : uint8_t { kTmpfs, kExt4, kMemfd, kSysvShm, kSharedAnon, kDevZero, kPipe };
 
 // A file's identity and its pages in memory. Linux: struct inode with its address_space (i_pages).
@@ -21,9 +23,11 @@ struct Inode {
   uint32_t device_minor = 0;
   std::string path;   // As maps shows it: "/path", "/memfd:name (deleted)", "/SYSV00000000 (deleted)", "/dev/zero (deleted)".
   uint64_t size = 0;  // i_size, bytes.
-  absl::btree_map<PageIndex, Pfn> pages;  // Page cache.
-  bool noreserve = false;                 // Shared anonymous memory and SysV shm: VM_NORESERVE at creation (accounted page by page).
-  int writable_mappings = 0;              // i_mmap_writable
+  absl::btree_map<PageIndex, Pfn> pages;        // Page cache.
+  bool noreserve = false;                       // Shared anonymous memory and SysV shm: VM_NORESERVE at creation (accounted page by page).
+  int writable_mappings = 0;                    // i_mmap_writable
+  absl::btree_map<uint64_t, VmArea*> mappings;  // i_mmap: the VMAs that map it, by VmArea::file_link (in the order of their making).
+  uint64_t mappings_made = 0;
   bool shmem() const { return kind != FileKind::kExt4 && kind != FileKind::kDevZero && kind != FileKind::kPipe; }
 };
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "server/base/address.h"
+#include "server/process/anon_vma.h"
 #include "server/process/process.h"
 #include "server/process/vma_tree.h"
 
@@ -16,6 +17,7 @@ namespace mmlab {
 class AddressSpace {
  public:
   VmaTree vmas;
+  AnonVmaTable* anon_vmas = nullptr;  // The machine's.
 
   VirtAddr mmap_base;  // Top (or, legacy, bottom) of the mmap area.
   VirtAddr mmap_legacy_base;
@@ -35,6 +37,12 @@ class AddressSpace {
   int mm_users = 1;  // Tasks that use it.
 
   PageCount map_count() const { return PageCount(vmas.size()); }
+  // get_mm_rss(): file, anonymous and shmem pages as the totals show them now; they may lag behind (TaskRss) and never read below zero.
+  PageCount rss_total() const;
+  void UpdateHiwaterVm();   // update_hiwater_vm(), before total_vm is lowered.
+  void UpdateHiwaterRss();  // update_hiwater_rss(), before pages are taken away.
+  // vm_stat_account(): `pages` may be negative.
+  void Account(uint64_t vm_flags, int64_t pages);
 };
 
 }  // namespace mmlab

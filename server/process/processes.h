@@ -25,6 +25,7 @@ class StateHasher;
 class Tracer;
 class VmStat;
 struct Layout;
+struct VmArea;
 
 // Sysctls and figures that decide what processes may do. The machine writes it when a sysctl changes.
 struct ProcessLimits {
@@ -81,6 +82,8 @@ class Processes {
 
   // Memory accesses of the process itself. The outcome is in `result`; a signal when one was sent.
   Errno Access(Pid pid, const AccessRequest& request, AccessResult& result, std::optional<Signal>& signal, std::string& data);
+  // expand_stack(): the VMA that holds the address, after growing a VM_GROWSDOWN one down to it where that is allowed; null: SEGV_MAPERR.
+  VmArea* ExpandStack(Process& task, VirtAddr address);
   // Loads the process's page-table base on a CPU: its physical address.
   SysResult<uint64_t> SwitchTo(Pid pid, int cpu);
 

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "absl/container/inlined_vector.h"
 #include "server/base/address.h"
 
 namespace mmlab {
@@ -35,6 +36,7 @@ enum VmFlag : uint64_t {
   kVmAccount = 0x100000,
   kVmNoReserve = 0x200000,
   kVmHugetlb = 0x400000,
+  kVmSync = 0x800000,
   kVmWipeOnFork = 0x2000000,
   kVmDontDump = 0x4000000,
   kVmSoftDirty = 0x8000000,
@@ -66,9 +68,24 @@ struct VmArea {
   uint64_t flags = 0;  // VmFlag bits.
   PageIndex pgoff;     // vm_pgoff: page offset in the file; for anonymous memory the virtual page number at creation (moves keep it).
   VmaBacking backing = VmaBacking::kAnonymous;
-  std::shared_ptr<OpenFile> file;           // kFile only; private mappings of files too.
-  AnonVma* anon_vma = nullptr;              // Set when the first anonymous page (or its table) was prepared here.
-  std::shared_ptr<const std::string> name;  // prctl(PR_SET_VMA_ANON_NAME); null = none.
+  std::shared_ptr<OpenFile> file;                   // kFile; also kAnonymous for a private mapping of /dev/zero (vm_file without vm_ops).
+  uint64_t file_link = 0;                           // Its key in file->inode->mappings.
+  AnonVma* anon_vma = nullptr;                      // Set by AnonVmaPrepare() when the first anonymous page comes.
+  absl::InlinedVector<AnonVma*, 1> anon_vma_chain;  // All that pages mapped here may belong to, newest first.
+  std::shared_ptr<const std::string> name;          // prctl(PR_SET_VMA_ANON_NAME); null = none.
+
+  // Where it stands in its VmaTree; only the tree touches it.
+  struct TreeLinks {
+    VmArea* left = nullptr;
+    VmArea* right = nullptr;
+    VmArea* parent = nullptr;
+    VmArea* previous = nullptr;
+    VmArea* next = nullptr;
+    uint64_t priority = 0;
+    uint64_t gap = 0;      // Bytes between the VMA before it (or 0) and its start.
+    uint64_t max_gap = 0;  // Largest gap in its subtree.
+  };
+  TreeLinks links;
 
   VirtRange range() const { return VirtRange{start, end}; }
   Bytes length() const { return end - start; }
