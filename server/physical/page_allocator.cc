@@ -1,0 +1,322 @@
+// From a request to a frame and back: flags, zone list, per-CPU lists. The rules are those of __alloc_pages(), get_page_from_freelist(),
+// __alloc_pages_slowpath(), rmqueue(), free_unref_page().
+
+#include "server/physical/page_allocator.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+
+namespace mmlab {
+namespace {
+
+constexpr uint32_t Raw(Pfn pfn) { return static_cast<uint32_t>(pfn.raw()); }
+
+int TypeOf(Gfp gfp) {
+  if ((gfp & kGfpMovable) != 0) return kMigrateMovable;
+  return (gfp & kGfpReclaimable) != 0 ? kMigrateReclaimable : kMigrateUnmovable;
+}
+
+}  // namespace
+
+// --- Per-CPU lists, the quick half. ---
+
+inline void BuddyMemory::PcpPushHead(FrameList& list, uint32_t pfn, Frame& frame) {
+  frame.next = list.head;
+  frame.prev = kNoFrame;
+  if (list.head == kNoFrame) {
+    list.tail = pfn;
+  } else {
+    lists_.table().At(list.head).prev = pfn;
+  }
+  list.head = pfn;
+  ++list.count;
+}
+
+inline uint32_t BuddyMemory::PcpPopHead(FrameList& list) {
+  const uint32_t pfn = list.head;
+  list.head = lists_.table().At(pfn).next;
+  if (list.head == kNoFrame) {
+    list.tail = kNoFrame;
+  } else {
+    lists_.table().At(list.head).prev = kNoFrame;
+  }
+  --list.count;
+  return pfn;
+}
+
+inline uint32_t BuddyMemory::TakeFromPcp(Zone& zone, PerCpuPages& pcp, int order, int type, uint32_t flags) {
+  FrameList& list = pcp.lists[PcpIndex(type, order)];
+  if (list.empty() && !RefillPcp(zone, pcp, list, order, type, flags)) return kNoFrame;
+  const uint32_t pfn = PcpPopHead(list);
+  pcp.count -= 1u << order;
+  return pfn;
+}
+
+// rmqueue().
+inline uint32_t BuddyMemory::TakeFromZone(Zone& zone, int order, uint32_t flags, int type) {
+  uint32_t pfn = kNoFrame;
+  // A movable list may hold CMA pages, which not everybody may have; kernels without CMA have kAllocCma set for all movable requests.
+  if (PcpAllowed(order, lists_.pageblock_order()) && ((flags & kAllocCma) != 0 || type != kMigrateMovable)) {
+    PerCpuPages& pcp = zone.pcp[cpu_];
+    pcp.free_factor >>= 1;
+    pfn = TakeFromPcp(zone, pcp, order, type, flags);
+    if (pfn != kNoFrame) {
+      CountAlloc(zone, uint64_t{1} << order);
+      if (Explanation* why = tracer_.explanation()) {
+        why->Add(StepKind::kFrameSource, "took the head of a per-CPU list")
+            .Text("zone", zone.name())
+            .Number("cpu", static_cast<int64_t>(cpu_))
+            .Number("order", order)
+            .Text("migrate_type", MigrateTypeName(type))
+            .Pages("left_on_cpu", static_cast<int64_t>(pcp.count))
+            .Frame("pfn", Pfn(pfn));
+      }
+    }
+  }
+  if (pfn == kNoFrame) pfn = TakeFromBuddy(zone, order, flags, type);
+  zone.flags &= ~uint32_t{kZoneBoostedWatermark};  // Here the kernel wakes kswapd.
+  return pfn;
+}
+
+// --- Requests. ---
+
+inline BuddyMemory::AllocContext BuddyMemory::ContextOf(Gfp gfp) const {
+  static_assert(kGfpZoneDma == 1 && kGfpZoneHighmem == 2 && kGfpZoneDma32 == 4 && kGfpMovable == 8);
+  AllocContext context;
+  context.highest_zone = highest_zone_[gfp & 15];
+  context.preferred_zone = first_zone_[context.highest_zone];
+  context.migrate_type = TypeOf(gfp);
+  return context;
+}
+
+inline uint32_t BuddyMemory::FirstFlags(Gfp gfp, const AllocContext& context) const {
+  uint32_t flags = kAllocWmarkLow;
+  if (context.migrate_type == kMigrateMovable) flags |= kAllocCma;
+  if ((gfp & kGfpKswapdReclaim) != 0) flags |= kAllocKswapd;
+  // Only kernels with a DMA32 zone spread over zones before they fragment one.
+  if (zone_set_ == ZoneSet::kArm64 && context.preferred_zone == normal_zone_) flags |= kAllocNoFragment;
+  return flags;
+}
+
+// gfp_to_alloc_flags().
+uint32_t BuddyMemory::SlowFlags(Gfp gfp, int order, const AllocContext& context) const {
+  uint32_t flags = kAllocWmarkMin;
+  if ((gfp & kGfpHigh) != 0) flags |= kAllocMinReserve;
+  if ((gfp & kGfpKswapdReclaim) != 0) flags |= kAllocKswapd;
+  if ((gfp & (kGfpDirectReclaim | kGfpNoMemalloc)) == 0) {
+    flags |= kAllocNonBlock;
+    if (order > 0 && (flags & kAllocMinReserve) != 0) flags |= kAllocHighatomic;
+  }
+  if (context.migrate_type == kMigrateMovable) flags |= kAllocCma;
+  return flags;
+}
+
+inline uint32_t BuddyMemory::GetPageFromFreelist(Gfp gfp, int order, uint32_t flags, const AllocContext& context) {
+  while (true) {
+    for (int index = context.preferred_zone; index != kNoZone; index = index == 0 ? kNoZone : first_zone_[index - 1]) {
+      Zone& zone = lists_.zones()[index];
+      const uint64_t mark = WatermarkOf(zone, flags);
+      const bool ok = WatermarkFast(zone, order, mark, context.highest_zone, flags, gfp);
+      if (tracer_.explanation() != nullptr) [[unlikely]]
+        ExplainZone(zone, order, mark, context.highest_zone, flags, ok);
+      if (!ok && (flags & kAllocNoWatermarks) == 0) continue;
+      const uint32_t pfn = TakeFromZone(zone, order, flags, context.migrate_type);
+      if (pfn == kNoFrame) continue;
+      if ((flags & kAllocHighatomic) != 0) [[unlikely]] {
+        lists_.table().At(pfn).state = FrameState::kKernel;
+        ReserveHighatomic(zone, pfn);
+      }
+      return pfn;
+    }
+    if ((flags & kAllocNoFragment) == 0) return kNoFrame;
+    flags &= ~uint32_t{kAllocNoFragment};
+  }
+}
+
+uint32_t BuddyMemory::AllocSlowpath(Gfp gfp, int order, AllocContext context) {
+  uint32_t flags = SlowFlags(gfp, order, context);
+  uint32_t pfn = GetPageFromFreelist(gfp, order, flags, context);
+  if (pfn != kNoFrame) return pfn;
+  if ((gfp & (kGfpMemalloc | kGfpNoMemalloc)) == kGfpMemalloc) {
+    flags = kAllocNoWatermarks | (flags & (kAllocKswapd | kAllocCma));
+  }
+  pfn = GetPageFromFreelist(gfp, order, flags, context);
+  if (pfn != kNoFrame || (gfp & kGfpDirectReclaim) == 0) return pfn;
+  DrainAllPages();
+  pfn = GetPageFromFreelist(gfp, order, flags, context);
+  if (pfn != kNoFrame) return pfn;
+  if (UnreserveHighatomic(context, true)) pfn = GetPageFromFreelist(gfp, order, flags, context);
+  if (pfn == kNoFrame && (gfp & kGfpNoFail) != 0) pfn = GetPageFromFreelist(gfp, order, flags | kAllocMinReserve, context);
+  return pfn;
+}
+
+inline void BuddyMemory::PrepareNewPage(uint32_t pfn, int order, Gfp gfp) {
+  Frame& head = lists_.table().At(pfn);
+  head.next = head.prev = kNoFrame;
+  head.state = FrameState::kKernel;
+  head.order = static_cast<uint8_t>(order);
+  head.refcount = 1;
+  if (order == 0 || (gfp & kGfpComp) == 0) return;
+  head.flags = kPgHead;
+  for (uint32_t i = 1; i < (1u << order); ++i) lists_.table().At(pfn + i).flags = kPgTail;
+}
+
+std::optional<Pfn> BuddyMemory::AllocPages(Gfp gfp, PageOrder page_order) {
+  const int order = page_order.raw();
+  if (order > kMaxOrder) return std::nullopt;
+  const AllocContext context = ContextOf(gfp);
+  uint32_t pfn = GetPageFromFreelist(gfp, order, FirstFlags(gfp, context), context);
+  if (pfn == kNoFrame) [[unlikely]] {
+    pfn = AllocSlowpath(gfp, order, context);
+    if (pfn == kNoFrame) {
+      if (Explanation* why = tracer_.explanation()) {
+        why->Add(StepKind::kAllocationFailure, "no zone could give the pages").Number("order", order).Pages("free", free_pages());
+      }
+      return std::nullopt;
+    }
+  }
+  PrepareNewPage(pfn, order, gfp);
+  return Pfn(pfn);
+}
+
+// --- Release. ---
+
+inline void BuddyMemory::ClearForFree(Frame& frame, uint32_t pfn, int order) {
+  frame.flags = 0;
+  frame.refcount = 0;
+  frame.mapcount = 0;
+  frame.index = 0;
+  frame.mapping = 0;
+  contents_.ClearRange(pfn, 1u << order);
+  for (uint32_t i = 1; i < (1u << order); ++i) {
+    const uint8_t zone = frame.zone;
+    Frame& tail = lists_.table().At(pfn + i);
+    tail = Frame();
+    tail.state = FrameState::kFree;
+    tail.order = kTailOrder;
+    tail.zone = zone;
+  }
+}
+
+inline void BuddyMemory::FreeToPcp(Zone& zone, uint32_t pfn, Frame& frame, int order, int type) {
+  PerCpuPages& pcp = zone.pcp[cpu_];
+  vm_stat_.Count(VmEvent::kPgfree, uint64_t{1} << order);
+  // Other types come back to the movable list, and to their own free lists from there.
+  const int index = PcpIndex(type < kMigratePcpTypes ? type : kMigrateMovable, order);
+  frame.state = FrameState::kPcp;
+  frame.migrate_type = static_cast<uint8_t>(type);
+  PcpPushHead(pcp.lists[index], pfn, frame);
+  pcp.count += 1u << order;
+  const bool free_high = pcp.free_factor != 0 && order != 0 && order <= kCostlyOrder;
+  uint32_t high = pcp.high;
+  if ((zone.flags & kZoneReclaimActive) != 0) high = std::min(pcp.batch << 2, high);
+  if (free_high) high = 0;
+  if (tracer_.explanation() != nullptr) [[unlikely]] {
+    tracer_.explanation()
+        ->Add(StepKind::kFrameRelease, "went to the head of a per-CPU list")
+        .Frame("pfn", Pfn(pfn))
+        .Number("order", order)
+        .Number("cpu", static_cast<int64_t>(cpu_))
+        .Text("zone", zone.name())
+        .Text("migrate_type", MigrateTypeName(type))
+        .Pages("on_cpu", static_cast<int64_t>(pcp.count))
+        .Pages("high", static_cast<int64_t>(high));
+  }
+  if (pcp.count >= high) [[unlikely]]
+    PcpOverflow(zone, pcp, index, free_high, high);
+}
+
+void BuddyMemory::FreePages(Pfn head, PageOrder page_order) {
+  const uint32_t pfn = Raw(head);
+  const int order = page_order.raw();
+  MMLAB_CHECK(pfn < lists_.table().end_pfn());
+  Frame& frame = lists_.frame(pfn);
+  MMLAB_CHECK(frame.state > FrameState::kPcp && frame.order == order);
+  ClearForFree(frame, pfn, order);
+  Zone& zone = lists_.zones()[frame.zone];
+  const int type = lists_.PageblockType(pfn);
+  if (PcpAllowed(order, lists_.pageblock_order()) && type != kMigrateIsolate) [[likely]] {
+    FreeToPcp(zone, pfn, frame, order, type);
+    return;
+  }
+  FreeBlock(zone, pfn, order, type, false);
+  vm_stat_.Count(VmEvent::kPgfree, uint64_t{1} << order);
+}
+
+void BuddyMemory::FreePageList(absl::Span<const Pfn> pages) {
+  // All types are looked up before the first page is freed; freeing order-0 pages changes none, so one pass does.
+  for (const Pfn pfn : pages) FreePages(pfn, PageOrder(0));
+}
+
+// --- Variants. ---
+
+std::optional<Pfn> BuddyMemory::AllocPagesExact(Bytes bytes, Gfp gfp) {
+  const uint64_t wanted = page_size_.PagesHolding(bytes).raw();
+  int order = 0;
+  while (order <= kMaxOrder && (uint64_t{1} << order) < wanted) ++order;
+  if (wanted == 0 || order > kMaxOrder) return std::nullopt;
+  const std::optional<Pfn> head = AllocPages(gfp & ~(kGfpComp | kGfpZoneHighmem), PageOrder(order));
+  if (!head) return std::nullopt;
+  SplitPage(*head, PageOrder(order));
+  // The tail skips the per-CPU lists and goes to list tails, so that it merges again soon.
+  for (uint32_t pfn = Raw(*head) + static_cast<uint32_t>(wanted); pfn < Raw(*head) + (1u << order); ++pfn) {
+    Frame& frame = lists_.table().At(pfn);
+    ClearForFree(frame, pfn, 0);
+    FreeBlock(lists_.zones()[frame.zone], pfn, 0, lists_.PageblockType(pfn), true);
+    vm_stat_.Count(VmEvent::kPgfree);
+  }
+  return head;
+}
+
+void BuddyMemory::FreePagesExact(Pfn first, Bytes bytes) {
+  const Pfn end = first + page_size_.PagesHolding(bytes);
+  for (Pfn pfn = first; pfn < end; ++pfn) FreePages(pfn, PageOrder(0));
+}
+
+void BuddyMemory::SplitPage(Pfn head, PageOrder page_order) {
+  const uint32_t pfn = Raw(head);
+  Frame& first = lists_.frame(pfn);
+  MMLAB_CHECK(first.state > FrameState::kPcp && first.order == page_order.raw() && (first.flags & kPgHead) == 0);
+  first.order = 0;
+  for (uint32_t i = 1; i < page_order.pages().raw(); ++i) {
+    Frame& frame = lists_.table().At(pfn + i);
+    frame.state = first.state;
+    frame.order = 0;
+    frame.refcount = 1;
+    frame.migrate_type = first.migrate_type;
+  }
+}
+
+size_t BuddyMemory::AllocPagesBulk(Gfp gfp, absl::Span<Pfn> out) {
+  const auto one = [&]() -> size_t {
+    const std::optional<Pfn> pfn = AllocPages(gfp, PageOrder(0));
+    if (pfn) out[0] = *pfn;
+    return pfn ? 1 : 0;
+  };
+  if (out.empty()) return 0;
+  if (out.size() == 1 || (gfp & kGfpAccount) != 0) return one();
+
+  const AllocContext context = ContextOf(gfp);
+  uint32_t flags = kAllocWmarkLow;
+  if (context.migrate_type == kMigrateMovable) flags |= kAllocCma;
+  for (int index = context.preferred_zone; index != kNoZone; index = index == 0 ? kNoZone : first_zone_[index - 1]) {
+    Zone& zone = lists_.zones()[index];
+    const uint64_t mark = WatermarkOf(zone, flags) + out.size();
+    const bool ok = WatermarkFast(zone, 0, mark, context.preferred_zone, flags, gfp);
+    ExplainZone(zone, 0, mark, context.preferred_zone, flags, ok);
+    if (!ok) continue;
+    size_t got = 0;
+    for (; got < out.size(); ++got) {
+      const uint32_t pfn = TakeFromPcp(zone, zone.pcp[cpu_], 0, context.migrate_type, flags);
+      if (pfn == kNoFrame) break;
+      PrepareNewPage(pfn, 0, gfp);
+      out[got] = Pfn(pfn);
+    }
+    CountAlloc(zone, got, got);
+    return got == 0 ? one() : got;
+  }
+  return one();
+}
+
+}  // namespace mmlab

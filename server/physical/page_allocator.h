@@ -1,0 +1,244 @@
+#ifndef MMLAB_SERVER_PHYSICAL_PAGE_ALLOCATOR_H_
+#define MMLAB_SERVER_PHYSICAL_PAGE_ALLOCATOR_H_
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "server/base/explanation.h"
+#include "server/base/hash.h"
+#include "server/physical/free_lists.h"
+#include "server/physical/page_contents.h"
+#include "server/physical/physical_config.h"
+#include "server/physical/physical_memory.h"
+#include "server/physical/recorded_state.h"
+#include "server/physical/vm_stat.h"
+#include "server/physical/zone.h"
+
+namespace mmlab {
+
+// The page allocator of one machine: zones, buddy free lists, per-CPU page lists. Linux 6.1: mm/page_alloc.c, mm/page_isolation.c in part.
+// It hands out the same frames as that kernel does from the same state.
+//
+// Always true between calls: every frame is in one state (FrameState); nr_free_pages of a zone with the CPUs' parts is what stands on its
+// lists; no two free buddies of one kind stay apart; CheckInvariants() proves it.
+//
+// There is no reclaim yet: a request that may reclaim (kGfpDirectReclaim) and finds no memory takes back what the CPUs hold and the
+// high-order reserve, as reclaim that finds nothing to evict does, and then fails.
+//
+// Not thread-safe: the machine's lane.
+class BuddyMemory final : public PhysicalMemory {
+ public:
+  // REQUIRES: the config as PhysicalConfig demands. `tracer` outlives this.
+  BuddyMemory(const PhysicalConfig& config, Tracer& tracer);
+  // A machine in the middle of its life, from a recording of a real kernel's lists (tests).
+  BuddyMemory(const RecordedState& recorded, Tracer& tracer);
+
+  // --- PhysicalMemory ---
+
+  [[nodiscard]] std::optional<Pfn> AllocPages(Gfp gfp, PageOrder order) override;
+  void FreePages(Pfn head, PageOrder order) override;
+  Frame& frame(Pfn pfn) override { return lists_.frame(static_cast<uint32_t>(pfn.raw())); }
+  PageContents& contents() override { return contents_; }
+  const PageContents& contents() const override { return contents_; }
+  PageSize page_size() const override { return page_size_; }
+  Pfn zero_frame() const override { return Pfn(zero_frame_); }
+
+  // --- What else the kernel's allocator offers ---
+
+  // alloc_pages_exact(): just the pages that hold `bytes`, each a block of order 0; the unused tail of the block is free again. Free with
+  // FreePagesExact and the same size. Nothing: no memory, or more bytes than the largest block has.
+  [[nodiscard]] std::optional<Pfn> AllocPagesExact(Bytes bytes, Gfp gfp);
+  void FreePagesExact(Pfn first, Bytes bytes);
+  // alloc_pages_bulk_array(): order-0 pages for as many elements of `out` as it can; returns how many.
+  size_t AllocPagesBulk(Gfp gfp, absl::Span<Pfn> out);
+  // free_unref_page_list(): order-0 pages, in this order.
+  void FreePageList(absl::Span<const Pfn> pages);
+  // split_page(): makes a block 2^order blocks of order 0, each to be freed on its own. REQUIRES: allocated, not compound.
+  void SplitPage(Pfn head, PageOrder order);
+  // drain_local_pages() and drain_all_pages(): the per-CPU lists of the current CPU, or of all, go back to the free lists.
+  void DrainLocalPages();
+  void DrainAllPages();
+  // What the kernel's vmstat worker does every second: adds the CPUs' parts of the counters to the zones'.
+  void FoldCpuCounters();
+
+  // Which CPU runs the operations from now on; decides whose lists are used. REQUIRES: cpu < cpus.
+  void SetCurrentCpu(int cpu) { cpu_ = static_cast<uint32_t>(cpu); }
+  int current_cpu() const { return static_cast<int>(cpu_); }
+  int cpus() const { return cpus_; }
+
+  // --- Settings (sysctl vm.*). They take effect at once, as in the kernel. ---
+
+  void SetMinFreeKbytes(uint32_t kbytes);
+  void SetWatermarkScaleFactor(uint32_t factor);
+  void SetWatermarkBoostFactor(uint32_t factor) { watermark_boost_factor_ = factor; }
+  void SetLowmemReserveRatio(const std::array<uint32_t, 5>& ratio);
+  uint32_t min_free_kbytes() const { return min_free_kbytes_; }
+  uint32_t watermark_scale_factor() const { return watermark_scale_factor_; }
+  uint32_t watermark_boost_factor() const { return watermark_boost_factor_; }
+  const std::array<uint32_t, 5>& lowmem_reserve_ratio() const { return lowmem_reserve_ratio_; }
+
+  // --- Reading ---
+
+  // Three or four, by index; zones without RAM included, as /proc/zoneinfo lists them.
+  absl::Span<const Zone> zones() const { return absl::MakeConstSpan(lists_.zones()).first(zone_count_); }
+  ZoneSet zone_set() const { return zone_set_; }
+  int pageblock_order() const { return lists_.pageblock_order(); }
+  PageCount managed_pages() const;       // totalram_pages()
+  PageCount free_pages() const;          // nr_free_pages as /proc reads it.
+  uint64_t total_reserve_pages() const;  // totalreserve_pages
+  Pfn end_pfn() const { return Pfn(lists_.table().end_pfn()); }
+  // What frame() would show, without making it exist on the host. A tail of a block shows order kTailOrder: see HeadOf.
+  Frame PeekFrame(Pfn pfn) const { return lists_.Peek(static_cast<uint32_t>(pfn.raw())); }
+  // The first frame of the free or allocated block that a frame belongs to.
+  Pfn HeadOf(Pfn pfn) const;
+  int PageblockTypeOf(Pfn pfn) const { return lists_.PageblockType(static_cast<uint32_t>(pfn.raw())); }
+  const FreeLists& lists() const { return lists_; }
+
+  VmStat& vm_stat() { return vm_stat_; }
+  const VmStat& vm_stat() const { return vm_stat_; }
+  // A counter of the zone that a frame is in. Not for nr_free_pages and nr_free_cma, which are this class's own.
+  void AddZoneStat(Pfn pfn, ZoneStat item, int64_t delta);
+
+  uint64_t HostMemory() const;  // Bytes that this takes on the host.
+  void StateHash(StateHasher& hasher) const;
+  // Proves the promises above; appends one line for each that is broken. Costs time in proportion to touched memory.
+  void CheckInvariants(std::vector<std::string>* problems) const;
+
+ private:
+  // alloc_flags of mm/internal.h, bit values ours.
+  enum AllocFlag : uint32_t {
+    kAllocWmarkMin = 0,  // Which watermark is checked, in the two lowest bits.
+    kAllocWmarkLow = 1,
+    kAllocWmarkMask = 3,
+    kAllocNoWatermarks = 1u << 2,
+    kAllocMinReserve = 1u << 3,
+    kAllocNonBlock = 1u << 4,
+    kAllocHighatomic = 1u << 5,
+    kAllocCma = 1u << 6,
+    kAllocNoFragment = 1u << 7,
+    kAllocKswapd = 1u << 8,
+    kAllocReserves = kAllocMinReserve | kAllocNonBlock,
+  };
+  static constexpr int kNoZone = -1;
+
+  // What a request may use. Linux: struct alloc_context.
+  struct AllocContext {
+    int highest_zone = 0;
+    int preferred_zone = kNoZone;  // The highest populated one of those; the zone list goes down from there.
+    int migrate_type = kMigrateUnmovable;
+  };
+
+  // page_allocator_boot.cc
+  void SetUpZones(const PhysicalConfig& config);
+  void SetUpCpus();
+  void RecomputeZoneList();
+  void ReleaseBootMemory(const PhysicalConfig& config);
+  void ReleaseRange(Zone& zone, uint32_t start, uint32_t end, int type, bool page_by_page);
+  void ReleaseLate(const PhysicalConfig& config);
+  void ChooseZeroFrame(const PhysicalConfig& config);
+  void ComputeSettings();
+
+  // page_allocator_load.cc
+  void LoadLists(const RecordedZone& from, Zone& zone);
+
+  // page_allocator.cc: from request to zone.
+  AllocContext ContextOf(Gfp gfp) const;
+  uint32_t FirstFlags(Gfp gfp, const AllocContext& context) const;
+  uint32_t SlowFlags(Gfp gfp, int order, const AllocContext& context) const;
+  uint32_t GetPageFromFreelist(Gfp gfp, int order, uint32_t flags, const AllocContext& context);
+  uint32_t AllocSlowpath(Gfp gfp, int order, AllocContext context);
+  bool LastResort(const AllocContext& context);
+  void PrepareNewPage(uint32_t pfn, int order, Gfp gfp);
+  void ClearForFree(Frame& frame, uint32_t pfn, int order);
+
+  // zone_watermarks.cc
+  uint64_t WatermarkOf(const Zone& zone, uint32_t flags) const {
+    return ((flags & kAllocWmarkMask) == kAllocWmarkLow ? zone.wmark_low : zone.wmark_min) + zone.watermark_boost;
+  }
+  static int64_t UnusableFree(const Zone& zone, int order, uint32_t flags);
+  bool WatermarkOk(const Zone& zone, int order, uint64_t mark, int highest_zone, uint32_t flags, int64_t free_pages) const;
+  bool WatermarkFast(const Zone& zone, int order, uint64_t mark, int highest_zone, uint32_t flags, Gfp gfp) const {
+    if (order == 0) [[likely]] {
+      const int64_t free = static_cast<int64_t>(zone.free_pages());
+      const int64_t reserved = UnusableFree(zone, 0, flags);
+      const int64_t usable = free > reserved ? free - reserved : 0;
+      if (usable > static_cast<int64_t>(mark + zone.lowmem_reserve[highest_zone])) [[likely]]
+        return true;
+    }
+    return WatermarkSlow(zone, order, mark, highest_zone, flags, gfp);
+  }
+  bool WatermarkSlow(const Zone& zone, int order, uint64_t mark, int highest_zone, uint32_t flags, Gfp gfp) const;
+  void ExplainZone(const Zone& zone, int order, uint64_t mark, int highest_zone, uint32_t flags, bool ok) const;
+
+  // per_cpu_pages.cc: one zone's lists of the current CPU.
+  static bool PcpAllowed(int order, int pageblock_order) { return order <= kCostlyOrder || order == pageblock_order; }
+  static int PcpIndex(int type, int order) {
+    return order > kCostlyOrder ? kPcpHugeList + (type == kMigrateMovable) : order * kMigratePcpTypes + type;
+  }
+  int PcpOrder(int index) const { return index >= kPcpHugeList ? lists_.pageblock_order() : index / kMigratePcpTypes; }
+  uint32_t TakeFromZone(Zone& zone, int order, uint32_t flags, int type);
+  uint32_t TakeFromPcp(Zone& zone, PerCpuPages& pcp, int order, int type, uint32_t flags);
+  bool RefillPcp(Zone& zone, PerCpuPages& pcp, FrameList& list, int order, int type, uint32_t flags);
+  void FreeToPcp(Zone& zone, uint32_t pfn, Frame& frame, int order, int type);
+  void PcpOverflow(Zone& zone, PerCpuPages& pcp, int index, bool free_high, uint32_t high);
+  void FreePcpBulk(Zone& zone, PerCpuPages& pcp, int64_t count, int index);
+  void DrainZone(Zone& zone, PerCpuPages& pcp);
+  void PcpPushHead(FrameList& list, uint32_t pfn, Frame& frame);
+  void PcpPushTail(FrameList& list, uint32_t pfn, Frame& frame);
+  uint32_t PcpPopHead(FrameList& list);
+  uint32_t PcpPopTail(FrameList& list);
+
+  // buddy.cc: one zone's free lists.
+  uint32_t TakeFromBuddy(Zone& zone, int order, uint32_t flags, int type);
+  uint32_t RemoveSmallest(Zone& zone, int order, int type);
+  uint32_t RemoveBlock(Zone& zone, int order, int type, uint32_t flags);
+  void FreeBlock(Zone& zone, uint32_t pfn, int order, int type, bool to_tail);
+  bool BuddyMergeLikely(uint32_t pfn, uint32_t buddy, int order) const;
+  void AddFree(Zone& zone, int64_t pages, int type);
+  void AddCpuStat(Zone& zone, ZoneStat item, int32_t PerCpuPages::*diff, int64_t delta);
+  void CountAlloc(const Zone& zone, uint64_t pages, uint64_t requests = 1) {
+    constexpr auto kFirst = static_cast<int>(VmEvent::kPgallocDma);
+    vm_stat_.Count(static_cast<VmEvent>(kFirst + static_cast<int>(zone.type)), pages);
+    if (zone_set_ != ZoneSet::kArm64) return;  // The one kernel with NUMA, of one node.
+    vm_stat_.Count(NumaStat::kNumaHit, requests);
+    vm_stat_.Count(NumaStat::kNumaLocal, requests);
+  }
+
+  // fallback.cc: taking over pages of other migrate types.
+  bool StealFallback(Zone& zone, int order, int type, uint32_t flags);
+  int FindFallback(const FreeArea& area, int order, int type, bool* can_steal) const;
+  void StealSuitable(Zone& zone, uint32_t pfn, int order, uint32_t flags, int type, bool whole_block);
+  bool BoostWatermark(Zone& zone) const;
+  uint32_t MovePageblock(Zone& zone, uint32_t pfn, int type, uint32_t* movable);
+  void ReserveHighatomic(Zone& zone, uint32_t pfn);
+  bool UnreserveHighatomic(const AllocContext& context, bool force);
+
+  Tracer& tracer_;
+  PageSize page_size_;
+  ZoneSet zone_set_;
+  size_t zone_count_ = kZones;
+  int cpus_;
+  uint32_t cpu_ = 0;
+  uint32_t zero_frame_ = 0;
+  // By the three zone bits and kGfpMovable of a request: the highest zone it may use; and the first populated one from each zone downward.
+  std::array<int8_t, 16> highest_zone_{};
+  std::array<int8_t, kZones> first_zone_{};
+  int normal_zone_ = 1;
+
+  uint32_t min_free_kbytes_ = 0;
+  uint32_t watermark_scale_factor_ = 10;
+  uint32_t watermark_boost_factor_ = 15000;
+  std::array<uint32_t, 5> lowmem_reserve_ratio_{};
+
+  FreeLists lists_;
+  PageContents contents_;
+  VmStat vm_stat_;
+};
+
+}  // namespace mmlab
+
+#endif  // MMLAB_SERVER_PHYSICAL_PAGE_ALLOCATOR_H_

@@ -1,0 +1,268 @@
+// What the machine's memory is when its first process starts. The rules are those of free_area_init(), memblock_free_all(),
+// set_highmem_pages_init(), init_per_zone_wmark_min(), in this order.
+
+#include <algorithm>
+#include <bit>
+
+#include "server/physical/page_allocator.h"
+#include "server/physical/watermarks.h"
+
+namespace mmlab {
+namespace {
+
+constexpr uint32_t Raw(Pfn pfn) { return static_cast<uint32_t>(pfn.raw()); }
+
+uint32_t EndOfRam(const PhysicalConfig& config) {
+  MMLAB_CHECK(!config.ram.empty());
+  const uint64_t end = config.ram.back().end.raw();
+  MMLAB_CHECK(end > 0 && end < kNoFrame - FrameBlock::kFrames);
+  return static_cast<uint32_t>(end);
+}
+
+// `ranges` without `holes`, both ascending.
+std::vector<PfnRange> Without(const std::vector<PfnRange>& ranges, std::vector<PfnRange> holes) {
+  std::sort(holes.begin(), holes.end(), [](const PfnRange& a, const PfnRange& b) { return a.start < b.start; });
+  std::vector<PfnRange> left;
+  for (const PfnRange& range : ranges) {
+    Pfn at = range.start;
+    for (const PfnRange& hole : holes) {
+      if (hole.end <= at || hole.start >= range.end) continue;
+      if (hole.start > at) left.push_back({at, hole.start});
+      at = std::max(at, hole.end);
+    }
+    if (at < range.end) left.push_back({at, range.end});
+  }
+  // Neighbours become one, or their blocks would not merge.
+  std::vector<PfnRange> merged;
+  for (const PfnRange& range : left) {
+    if (!merged.empty() && merged.back().end == range.start) {
+      merged.back().end = range.end;
+    } else {
+      merged.push_back(range);
+    }
+  }
+  return merged;
+}
+
+}  // namespace
+
+BuddyMemory::BuddyMemory(const PhysicalConfig& config, Tracer& tracer)
+    : tracer_(tracer),
+      page_size_(config.page_size),
+      zone_set_(config.zones),
+      cpus_(config.cpus),
+      watermark_scale_factor_(config.watermark_scale_factor),
+      watermark_boost_factor_(config.watermark_boost_factor),
+      lowmem_reserve_ratio_(config.lowmem_reserve_ratio),
+      lists_(EndOfRam(config), config.pageblock_order),
+      contents_(EndOfRam(config), config.page_size) {
+  MMLAB_CHECK(cpus_ >= 1 && config.pageblock_order <= kMaxOrder && config.pageblock_order >= kMaxOrder - 1);
+  SetUpZones(config);
+  SetUpCpus();
+  ReleaseBootMemory(config);
+  min_free_kbytes_ = config.min_free_kbytes.value_or(DefaultMinFreeKbytes(zones(), page_size_));
+  ComputeSettings();
+  ReleaseLate(config);
+  ChooseZeroFrame(config);
+}
+
+void BuddyMemory::SetUpZones(const PhysicalConfig& config) {
+  const std::vector<ZoneType> types = ZoneTypesOf(config.zones);
+  zone_count_ = types.size();
+  const Pfn first = config.ram.front().start;
+  const Pfn last = config.ram.back().end;
+  Pfn low(0);
+  for (size_t i = 0; i < types.size(); ++i) {
+    Zone& zone = lists_.zones()[i];
+    zone.index = static_cast<int>(i);
+    zone.type = types[i];
+    if (types[i] == ZoneType::kNormal) normal_zone_ = zone.index;
+    const Pfn high = std::max(low, config.zone_end[static_cast<size_t>(types[i])]);
+    const Pfn start = std::clamp(first, low, high);
+    const Pfn end = std::clamp(last, low, high);
+    low = high;
+    if (start == end) continue;
+    zone.start_pfn = Raw(start);
+    zone.spanned = Raw(end) - zone.start_pfn;
+    for (const PfnRange& ram : config.ram) {
+      const Pfn from = std::max(ram.start, start);
+      const Pfn to = std::min(ram.end, end);
+      if (from < to) zone.present += static_cast<uint32_t>((to - from).raw());
+    }
+    const uint32_t block = lists_.pageblock_pages();
+    zone.pageblock_count[kMigrateMovable] = (zone.spanned + block - 1) / block;
+  }
+  bool highmem = false;
+  for (Zone& zone : lists_.zones()) {
+    if (zone.type == ZoneType::kHighMem) zone.highmem = true;
+    if (zone.type == ZoneType::kHighMem && zone.populated()) highmem = true;
+    if (zone.type == ZoneType::kMovable) zone.highmem = highmem;
+  }
+}
+
+void BuddyMemory::SetUpCpus() {
+  for (Zone& zone : lists_.zones()) {
+    if (zone.populated()) zone.pcp.resize(static_cast<size_t>(cpus_));
+  }
+  RecomputeZoneList();
+}
+
+// Which zone each kind of request starts with.
+void BuddyMemory::RecomputeZoneList() {
+  int8_t first = kNoZone;
+  for (size_t i = 0; i < zone_count_; ++i) {
+    if (lists_.zones()[i].populated()) first = static_cast<int8_t>(i);
+    first_zone_[i] = first;
+  }
+  const auto index_of = [&](ZoneType type) {
+    for (size_t i = 0; i < zone_count_; ++i) {
+      if (lists_.zones()[i].type == type) return static_cast<int8_t>(i);
+    }
+    return static_cast<int8_t>(normal_zone_);  // A kernel without that zone serves the request like any other.
+  };
+  for (Gfp bits = 0; bits < highest_zone_.size(); ++bits) {
+    ZoneType type = ZoneType::kNormal;
+    if ((bits & kGfpZoneHighmem) != 0) type = (bits & kGfpMovable) != 0 ? ZoneType::kMovable : ZoneType::kHighMem;
+    if ((bits & kGfpZoneDma32) != 0) type = ZoneType::kDma32;
+    if ((bits & kGfpZoneDma) != 0) type = ZoneType::kDma;
+    highest_zone_[bits] = index_of(type);
+  }
+}
+
+// Hands a range within one zone to the free lists, in the largest aligned blocks, as boot does: ascending, each to its list's tail. High
+// memory is freed page by page instead and merges on the way; each complete block goes to the head, so that its lists descend.
+void BuddyMemory::ReleaseRange(Zone& zone, uint32_t start, uint32_t end, int type, bool page_by_page) {
+  constexpr uint32_t kLargest = 1u << kMaxOrder;
+  zone.managed += end - start;
+  AddFree(zone, end - start, type);
+  while (start < end) {
+    int order = start == 0 ? kMaxOrder : std::min(kMaxOrder, std::countr_zero(start));
+    while (start + (1u << order) > end) --order;
+    uint32_t blocks = 1;
+    if (order == kMaxOrder) blocks = (end - start) / kLargest;
+    lists_.AddUntouched(zone, start, order, type, blocks, page_by_page);
+    start += blocks << order;
+  }
+}
+
+void BuddyMemory::ReleaseBootMemory(const PhysicalConfig& config) {
+  std::vector<PfnRange> taken = config.late_freed;
+  for (const ReservedRange& reserved : config.reserved) taken.push_back(reserved.range);
+  taken.insert(taken.end(), config.cma.begin(), config.cma.end());
+  const std::vector<PfnRange> free = Without(config.ram, std::move(taken));
+  const auto release = [&](const PfnRange& range, int type) {
+    for (Zone& zone : lists_.zones()) {
+      if (zone.spanned == 0) continue;
+      const uint32_t start = std::max(Raw(range.start), zone.start_pfn);
+      const uint32_t end = std::min(Raw(range.end), zone.end_pfn());
+      if (start >= end) continue;
+      ReleaseRange(zone, start, end, type, zone.type == ZoneType::kHighMem);
+      if (type != kMigrateCma) continue;
+      zone.cma_pages += end - start;
+      const uint32_t blocks = (end - start) / lists_.pageblock_pages();
+      zone.pageblock_count[kMigrateMovable] -= blocks;
+      zone.pageblock_count[kMigrateCma] += blocks;
+    }
+  };
+  for (const PfnRange& range : free) release(range, kMigrateMovable);
+  for (const PfnRange& range : config.cma) {
+    MMLAB_CHECK(range.start.raw() % lists_.pageblock_pages() == 0 && range.end.raw() % lists_.pageblock_pages() == 0);
+    release(range, kMigrateCma);
+  }
+}
+
+void BuddyMemory::ComputeSettings() {
+  const absl::Span<Zone> all = absl::MakeSpan(lists_.zones()).first(zone_count_);
+  ComputeWatermarks(all, page_size_, min_free_kbytes_, watermark_scale_factor_);
+  ComputeStatThresholds(all, page_size_, cpus_);
+  ComputeLowmemReserve(all, lowmem_reserve_ratio_);
+  FoldCpuCounters();
+}
+
+// free_reserved_area(): page by page, once everything else is set up.
+void BuddyMemory::ReleaseLate(const PhysicalConfig& config) {
+  for (const PfnRange& range : config.late_freed) {
+    for (uint32_t pfn = Raw(range.start); pfn < Raw(range.end); ++pfn) {
+      Zone& zone = lists_.zones()[lists_.frame(pfn).zone];
+      ++zone.managed;
+      FreeBlock(zone, pfn, 0, lists_.PageblockType(pfn), false);
+    }
+  }
+  FoldCpuCounters();
+}
+
+void BuddyMemory::ChooseZeroFrame(const PhysicalConfig& config) {
+  if (config.zero_frame) {
+    zero_frame_ = Raw(*config.zero_frame);
+    MMLAB_CHECK(lists_.Peek(zero_frame_).state == FrameState::kReserved);
+    return;
+  }
+  for (const ReservedRange& reserved : config.reserved) {
+    for (const PfnRange& ram : config.ram) {
+      if (!ram.Contains(reserved.range.start)) continue;
+      zero_frame_ = Raw(reserved.range.start);
+      return;
+    }
+  }
+  const std::optional<Pfn> pfn = AllocPages(kGfpKernel | kGfpMemalloc, PageOrder(0));
+  MMLAB_CHECK(pfn.has_value());
+  zero_frame_ = Raw(*pfn);
+}
+
+// --- Settings that may change later. ---
+
+void BuddyMemory::SetMinFreeKbytes(uint32_t kbytes) {
+  min_free_kbytes_ = kbytes;
+  ComputeWatermarks(absl::MakeSpan(lists_.zones()).first(zone_count_), page_size_, min_free_kbytes_, watermark_scale_factor_);
+}
+
+void BuddyMemory::SetWatermarkScaleFactor(uint32_t factor) {
+  watermark_scale_factor_ = factor;
+  ComputeWatermarks(absl::MakeSpan(lists_.zones()).first(zone_count_), page_size_, min_free_kbytes_, watermark_scale_factor_);
+}
+
+void BuddyMemory::SetLowmemReserveRatio(const std::array<uint32_t, 5>& ratio) {
+  lowmem_reserve_ratio_ = ratio;
+  ComputeLowmemReserve(absl::MakeSpan(lists_.zones()).first(zone_count_), lowmem_reserve_ratio_);
+}
+
+// --- Reading. ---
+
+PageCount BuddyMemory::managed_pages() const {
+  PageCount sum;
+  for (const Zone& zone : zones()) sum += PageCount(zone.managed);
+  return sum;
+}
+
+PageCount BuddyMemory::free_pages() const {
+  PageCount sum;
+  for (const Zone& zone : zones()) sum += PageCount(zone.free_pages());
+  return sum;
+}
+
+uint64_t BuddyMemory::total_reserve_pages() const { return TotalReservePages(zones()); }
+
+Pfn BuddyMemory::HeadOf(Pfn pfn) const {
+  const auto at = static_cast<uint32_t>(pfn.raw());
+  for (int order = 0; order <= kMaxOrder; ++order) {
+    const uint32_t head = at & ~((1u << order) - 1);
+    const Frame frame = lists_.Peek(head);
+    if (frame.order != kTailOrder) return Pfn(head);
+  }
+  return pfn;
+}
+
+void BuddyMemory::AddZoneStat(Pfn pfn, ZoneStat item, int64_t delta) {
+  MMLAB_CHECK(item != ZoneStat::kNrFreePages && item != ZoneStat::kNrFreeCma);
+  int64_t& value = lists_.zones()[frame(pfn).zone].stats[static_cast<size_t>(item)];
+  value += delta;
+  MMLAB_CHECK(value >= 0);
+}
+
+uint64_t BuddyMemory::HostMemory() const {
+  uint64_t bytes = sizeof(*this) + lists_.HostMemory() + contents_.HostMemory();
+  for (const Zone& zone : lists_.zones()) bytes += zone.pcp.size() * sizeof(PerCpuPages);
+  return bytes;
+}
+
+}  // namespace mmlab

@@ -1,0 +1,79 @@
+#ifndef MMLAB_SERVER_PHYSICAL_PAGE_CONTENTS_H_
+#define MMLAB_SERVER_PHYSICAL_PAGE_CONTENTS_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "server/base/address.h"
+#include "server/base/hash.h"
+#include "server/physical/contents.h"
+
+namespace mmlab {
+
+// The bytes in physical memory, as FrameContents promises, in three sizes: an all-zero page costs nothing; a page whose bytes other than
+// zero lie within six neighbouring bytes (somebody touched it) costs the eight bytes of its slot; any other page costs a page.
+class PageContents final : public FrameContents {
+ public:
+  PageContents(uint32_t end_pfn, PageSize page_size);
+  ~PageContents() override;
+  PageContents(const PageContents&) = delete;
+  PageContents& operator=(const PageContents&) = delete;
+
+  void Read(Pfn pfn, size_t offset, void* out, size_t size) const override;
+  void Write(Pfn pfn, size_t offset, const void* data, size_t size) override;
+  void Copy(Pfn from, Pfn to) override;
+  void Clear(Pfn pfn) override { ClearRange(static_cast<uint32_t>(pfn.raw()), 1); }
+  uint8_t* Bytes(Pfn pfn) override {
+    Slot* slots = slots_[pfn.raw() >> kChunkShift];
+    if (slots != nullptr) [[likely]] {
+      const Slot slot = slots[pfn.raw() & kChunkMask];
+      if (IsPage(slot)) [[likely]]
+        return PageOf(slot);
+    }
+    return MakePage(pfn);
+  }
+  // A page that only holds an inline record is given its page, so that there is something to point at.
+  const uint8_t* BytesIfAny(Pfn pfn) const override;
+
+  // All zero from now on. REQUIRES: count frames lie within one block of 1024.
+  void ClearRange(uint32_t pfn, uint32_t count) {
+    if (Slot* slots = slots_[pfn >> kChunkShift]; slots != nullptr) ClearSlots(slots + (pfn & kChunkMask), count);
+  }
+
+  uint64_t pages_in_use() const { return pages_; }  // Pages that take a page on the host.
+  uint64_t HostMemory() const;
+  void StateHash(StateHasher& hasher) const;  // Of the bytes, however they are kept.
+
+ private:
+  // 0: all zero. Odd: an inline record: bit 0 set, 15 bits of offset, 48 bits with the bytes from there. Else: pointer to a page.
+  using Slot = uint64_t;
+  static constexpr int kChunkShift = 10;
+  static constexpr uint32_t kChunkSlots = 1u << kChunkShift;
+  static constexpr uint32_t kChunkMask = kChunkSlots - 1;
+  static constexpr size_t kInlineBytes = 6;
+
+  static bool IsPage(Slot slot) { return slot != 0 && (slot & 1) == 0; }
+  static bool IsInline(Slot slot) { return (slot & 1) != 0; }
+  static uint8_t* PageOf(Slot slot) { return reinterpret_cast<uint8_t*>(slot); }
+  static size_t InlineOffset(Slot slot) { return (slot >> 1) & 0x7fff; }
+  static uint64_t InlineValue(Slot slot) { return slot >> 16; }
+
+  Slot SlotOf(uint32_t pfn) const {
+    const Slot* slots = slots_[pfn >> kChunkShift];
+    return slots == nullptr ? 0 : slots[pfn & kChunkMask];
+  }
+  Slot& MakeSlot(uint32_t pfn);
+  uint8_t* MakePage(Pfn pfn) const;
+  bool WriteInline(Slot& slot, size_t offset, const uint8_t* data, size_t size) const;
+  void ClearSlots(Slot* slots, uint32_t count);
+
+  PageSize page_size_;
+  uint32_t chunk_count_;
+  mutable uint64_t pages_ = 0;
+  uint32_t chunks_ = 0;
+  Slot** slots_;  // calloc: the host gives memory only to the parts that are used.
+};
+
+}  // namespace mmlab
+
+#endif  // MMLAB_SERVER_PHYSICAL_PAGE_CONTENTS_H_
