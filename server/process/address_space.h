@@ -16,6 +16,7 @@ namespace mmlab {
 // Always true: total_vm is the sum of all VMAs' pages; map_count their number; the *_vm counters follow vm_stat_account().
 class AddressSpace {
  public:
+  PageSize page_size{12};
   VmaTree vmas;
   AnonVmaTable* anon_vmas = nullptr;  // The machine's.
 

@@ -47,7 +47,8 @@ class Process {
   TaskRss rss;
   uint64_t minor_faults = 0;
   uint64_t major_faults = 0;
-  int32_t oom_score_adj = 0;  // -1000 .. 1000
+  int32_t oom_score_adj = 0;       // -1000 .. 1000
+  bool read_implies_exec = false;  // personality(READ_IMPLIES_EXEC): PROT_READ brings PROT_EXEC with it.
 
   const Rlimit& rlimit(RlimitKind kind) const { return rlimits[static_cast<int>(kind)]; }
   bool capable() const { return uid == 0; }  // CAP_SYS_ADMIN, CAP_IPC_LOCK, ...: root has all, nobody else any.

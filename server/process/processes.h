@@ -13,6 +13,7 @@
 #include "server/process/access.h"
 #include "server/process/elf_image.h"
 #include "server/process/pid.h"
+#include "server/process/process_limits.h"
 #include "server/process/views.h"
 
 namespace mmlab {
@@ -26,25 +27,6 @@ class Tracer;
 class VmStat;
 struct Layout;
 struct VmArea;
-
-// Sysctls and figures that decide what processes may do. The machine writes it when a sysctl changes.
-struct ProcessLimits {
-  int overcommit_memory = 0;      // 0 heuristic, 1 always, 2 never.
-  int64_t overcommit_ratio = 50;  // Percent of RAM.
-  int64_t overcommit_kbytes = 0;  // Instead of the ratio when not 0.
-  int64_t admin_reserve_kbytes = 8192;
-  int64_t user_reserve_kbytes = 131072;
-  int64_t max_map_count = 65530;
-  uint64_t mmap_min_addr = 65536;  // Bytes.
-  bool legacy_va_layout = false;
-  int randomize_va_space = 0;  // 0 none, 1 without heap, 2 all.
-  PageCount total_ram;         // totalram_pages()
-  PageCount total_swap;
-  PageCount hugetlb_pages;  // Kept out of the commit limit.
-  uint64_t shmmax = 0;      // Bytes.
-  uint64_t shmall = 0;      // Pages.
-  int shmmni = 4096;
-};
 
 // All processes of a machine and the system calls that they make on memory. Linux: kernel/fork.c, fs/exec.c, mm/mmap.c and its neighbours.
 //
