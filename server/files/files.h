@@ -3,42 +3,122 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
-#include "server/base/errno.h"
+#include "absl/container/btree_map.h"
+#include "absl/strings/string_view.h"
+#include "server/base/address.h"
 #include "server/base/result.h"
 #include "server/files/commit_charger.h"
+#include "server/files/file_mapper.h"
 #include "server/files/open_file.h"
 
 namespace mmlab {
 
 class PhysicalMemory;
+class StateHasher;
 class Tracer;
 class VmStat;
 
-// The files of a machine and their pages in memory. Linux: mm/filemap.c, mm/shmem.c, mm/truncate.c.
+// What a look into the page cache found.
+struct CachedPage {
+  Pfn pfn;
+  bool major = false;  // It had to be read from the disk first.
+};
+
+// The files of a machine and their pages in memory. Linux: mm/filemap.c, mm/shmem.c, mm/truncate.c, and as much of ext4 as decides what a
+// process sees.
 //
 // An inode lives as long as somebody holds it: the table of paths, open files, mappings. With the last holder its pages and its commit
 // charge are given back.
+// Always true: nr_file_pages is the number of pages in all page caches, nr_shmem those of shmem files; each is in state kFile or kShmem,
+// holds one reference for the cache, and has mapping and index of its place. A shmem file that was made without VM_NORESERVE has its whole
+// size charged, any other shmem file each of its pages.
 class Files {
  public:
   Files(PhysicalMemory& memory, VmStat& vm_stat, Tracer& tracer);
   ~Files();
+  Files(const Files&) = delete;
+  Files& operator=(const Files&) = delete;
 
-  // Who accounts shmem. Given by Processes before any file is made; until then nothing is charged.
-  void SetCommitCharger(CommitCharger* charger);
+  // Who accounts shmem and who maps files. Given by Processes before any file is made and taken back (null) at its end; nothing is charged
+  // or unmapped before or after.
+  void SetCommitCharger(CommitCharger* charger) { charger_ = charger; }
+  void SetMapper(FileMapper* mapper) { mapper_ = mapper; }
 
-  // The file at a path, "/dev/zero" among them; null when there is none.
+  // A file that was there before: tmpfs with its content in memory; ext4 with its content in the page cache, clean, if `resident`, on the
+  // disk otherwise. kEEXIST, kEINVAL (no absolute path), kENOSPC, kENOMEM.
+  SysResult<std::shared_ptr<Inode>> CreateFile(const std::string& path, FileKind kind, uint64_t size, absl::string_view content,
+                                               bool resident);
+  // The file of that path, "/dev/zero" too; null when there is none.
   std::shared_ptr<Inode> Find(const std::string& path) const;
-  std::shared_ptr<Inode> NewPipe();
+
   // shmem_file_setup() for memfd, SysV shm and shared anonymous memory. Without noreserve the whole size is charged now; kENOMEM when the
   // overcommit rule refuses that.
   SysResult<std::shared_ptr<Inode>> NewShmem(FileKind kind, const std::string& path, uint64_t size, bool noreserve);
+  std::shared_ptr<Inode> NewPipe();
 
-  // vfs_truncate() after its checks: changes the size, takes pages beyond it out of memory and out of all mappings (private copies too).
+  // The page if it is in the page cache.
+  std::optional<Pfn> FindPage(const Inode& inode, PageIndex index) const;
+  // filemap_fault(), shmem_fault(): the page for a mapping; made or read where it is missing. kEINVAL beyond the end of the file (SIGBUS),
+  // kENOSPC when the charge is refused (SIGBUS), kENOMEM.
+  SysResult<CachedPage> PageForFault(Inode& inode, PageIndex index);
+  // write_begin() of the file's kind: the page to write into, made where it is missing, up to date.
+  SysResult<CachedPage> PageForWrite(Inode& inode, PageIndex index);
+  // The page to read from; nothing: a hole in a shmem file, which reads as zero. kENOMEM.
+  SysResult<std::optional<CachedPage>> PageForRead(Inode& inode, PageIndex index);
+
+  // set_page_dirty()
+  void MarkDirty(const Inode& inode, Pfn pfn);
+
+  // ftruncate(): also takes the pages out of the address spaces that map them. kENOMEM when the charge of a larger size is refused.
   Errno Truncate(Inode& inode, uint64_t size);
-  // vfs_fallocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE): whole pages go, from mappings too; parts of pages become zero.
+  // fallocate() with FALLOC_FL_PUNCH_HOLE and FALLOC_FL_KEEP_SIZE.
   Errno PunchHole(Inode& inode, uint64_t offset, uint64_t length);
+  // file_write_and_wait_range(): writes back the dirty pages [first, end) of an ext4 file; nothing to do for shmem.
+  void Sync(Inode& inode, PageIndex first, PageIndex end);
+
+  // Bytes of a file into and out of its page cache, for tools; a system call goes page by page instead.
+  Errno WriteContent(Inode& inode, uint64_t offset, absl::string_view data);
+
+  Inode* FindById(uint32_t id) const;
+  // All inodes by id.
+  const absl::btree_map<uint32_t, Inode*>& all() const { return by_id_; }
+  uint64_t cached_pages() const { return cached_pages_; }
+  uint64_t shmem_pages() const { return shmem_pages_; }
+
+  void CheckInvariants(std::vector<std::string>* violations) const;
+  void AddToHash(StateHasher& hasher) const;
+  Bytes HostMemory() const;
+
+ private:
+  std::shared_ptr<Inode> NewInode(FileKind kind, std::string path, uint32_t major, uint32_t minor);
+  void Evict(Inode& inode);
+  bool Charge(int64_t pages) { return charger_ == nullptr || charger_->Charge(pages); }
+  void Uncharge(int64_t pages) {
+    if (charger_ != nullptr) charger_->Uncharge(pages);
+  }
+  SysResult<Pfn> AddPage(Inode& inode, PageIndex index);
+  void RemovePage(Inode& inode, PageIndex index, Pfn pfn);
+  void RemovePages(Inode& inode, PageIndex first, PageIndex end);
+  void ZeroBytes(Inode& inode, uint64_t from, uint64_t to);
+  void PutPage(Pfn pfn);
+  PageIndex EndIndex(const Inode& inode) const;
+
+  PageSize page_size_;
+  PhysicalMemory& memory_;
+  VmStat& vm_stat_;
+  Tracer& tracer_;
+  CommitCharger* charger_ = nullptr;
+  FileMapper* mapper_ = nullptr;
+  uint32_t next_id_ = 1;
+  uint64_t next_number_ = 2;
+  uint64_t cached_pages_ = 0;
+  uint64_t shmem_pages_ = 0;
+  absl::btree_map<uint32_t, Inode*> by_id_;
+  absl::btree_map<std::string, std::shared_ptr<Inode>> by_path_;
 };
 
 }  // namespace mmlab

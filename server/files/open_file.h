@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/container/btree_map.h"
 #include "server/base/address.h"
@@ -23,6 +24,7 @@ struct Inode {
   uint32_t device_minor = 0;
   std::string path;   // As maps shows it: "/path", "/memfd:name (deleted)", "/SYSV00000000 (deleted)", "/dev/zero (deleted)".
   uint64_t size = 0;  // i_size, bytes.
+  std::string disk;   // kExt4: the first bytes of what is on the disk, zeros behind them; a page outside the page cache is read from here.
   absl::btree_map<PageIndex, Pfn> pages;        // Page cache.
   bool noreserve = false;                       // Shared anonymous memory and SysV shm: VM_NORESERVE at creation (accounted page by page).
   int writable_mappings = 0;                    // i_mmap_writable
@@ -34,7 +36,7 @@ struct Inode {
 // An open file description. Linux: struct file.
 class OpenFile {
  public:
-  OpenFile(std::shared_ptr<Inode> inode, bool readable, bool writable) : inode(std::move(inode)), readable(readable), writable(writable) {}
+  OpenFile(std::shared_ptr<Inode> of, bool may_read, bool may_write) : inode(std::move(of)), readable(may_read), writable(may_write) {}
   const std::shared_ptr<Inode> inode;
   const bool readable;
   const bool writable;

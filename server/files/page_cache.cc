@@ -1,0 +1,141 @@
+#include <algorithm>
+
+#include "server/base/check.h"
+#include "server/base/explanation.h"
+#include "server/files/files.h"
+#include "server/physical/contents.h"
+#include "server/physical/physical_memory.h"
+#include "server/physical/vm_stat.h"
+
+namespace mmlab {
+
+PageIndex Files::EndIndex(const Inode& inode) const { return PageIndex() + page_size_.PagesHolding(Bytes(inode.size)); }
+
+std::optional<Pfn> Files::FindPage(const Inode& inode, PageIndex index) const {
+  const auto it = inode.pages.find(index);
+  if (it == inode.pages.end()) return std::nullopt;
+  return it->second;
+}
+
+SysResult<Pfn> Files::AddPage(Inode& inode, PageIndex index) {
+  const bool shmem = inode.shmem();
+  if (shmem && inode.noreserve && !Charge(1)) return Errno::kENOSPC;
+  const std::optional<Pfn> pfn = memory_.AllocPages(kGfpHighuserMovable, PageOrder(0));
+  if (!pfn.has_value()) {
+    if (shmem && inode.noreserve) Uncharge(1);
+    return Errno::kENOMEM;
+  }
+  Frame& frame = memory_.frame(*pfn);
+  frame.state = shmem ? FrameState::kShmem : FrameState::kFile;
+  frame.flags |= shmem ? kPgUptodate | kPgSwapBacked : uint32_t{kPgUptodate};
+  frame.mapping = inode.id;
+  frame.index = index.raw();
+  inode.pages.emplace(index, *pfn);
+  ++cached_pages_;
+  vm_stat_.Add(NodeStat::kNrFilePages, 1);
+  if (shmem) {
+    ++shmem_pages_;
+    vm_stat_.Add(NodeStat::kNrShmem, 1);
+  }
+  if (mapper_ != nullptr) mapper_->AddToLru(*pfn);
+  return *pfn;
+}
+
+void Files::PutPage(Pfn pfn) {
+  Frame& frame = memory_.frame(pfn);
+  MMLAB_CHECK(frame.refcount > 0);
+  if (--frame.refcount > 0) return;
+  MMLAB_CHECK(frame.mapcount == 0);
+  memory_.FreePages(pfn, PageOrder(0));
+}
+
+void Files::RemovePage(Inode& inode, PageIndex index, Pfn pfn) {
+  Frame& frame = memory_.frame(pfn);
+  MMLAB_CHECK(frame.state == FrameState::kFile || frame.state == FrameState::kShmem);
+  if (frame.state == FrameState::kShmem) {
+    --shmem_pages_;
+    vm_stat_.Add(NodeStat::kNrShmem, -1);
+    if (inode.noreserve) Uncharge(1);
+  } else if ((frame.flags & kPgDirty) != 0) {
+    vm_stat_.Add(NodeStat::kNrDirty, -1);
+  }
+  --cached_pages_;
+  vm_stat_.Add(NodeStat::kNrFilePages, -1);
+  frame.flags &= ~uint32_t{kPgDirty};
+  inode.pages.erase(index);
+  PutPage(pfn);
+}
+
+void Files::RemovePages(Inode& inode, PageIndex first, PageIndex end) {
+  bool drained = false;
+  for (auto it = inode.pages.lower_bound(first); it != inode.pages.end() && it->first < end; it = inode.pages.lower_bound(first)) {
+    // Releasing a batch of pages empties the per-CPU LRU batches first.
+    if (!drained && mapper_ != nullptr) mapper_->DrainLru();
+    drained = true;
+    RemovePage(inode, it->first, it->second);
+  }
+}
+
+SysResult<CachedPage> Files::PageForFault(Inode& inode, PageIndex index) {
+  if (index >= EndIndex(inode)) return Errno::kEINVAL;
+  return PageForWrite(inode, index);
+}
+
+SysResult<CachedPage> Files::PageForWrite(Inode& inode, PageIndex index) {
+  Explanation* why = tracer_.explanation();
+  if (const std::optional<Pfn> found = FindPage(inode, index); found.has_value()) {
+    if (why != nullptr) {
+      why->Add(StepKind::kFileLookup, "the page is in the page cache")
+          .Text("file", inode.path)
+          .Number("index", index.raw())
+          .Frame("pfn", *found);
+    }
+    return CachedPage{*found, false};
+  }
+  MMLAB_TRY_ASSIGN(const Pfn pfn, AddPage(inode, index));
+  const uint64_t offset = index.raw() << page_size_.shift();
+  const bool read = inode.kind == FileKind::kExt4;
+  if (read && offset < inode.disk.size()) {
+    const size_t count = std::min<size_t>(inode.disk.size() - offset, page_size_.bytes().raw());
+    memory_.contents().Write(pfn, 0, inode.disk.data() + offset, count);
+  }
+  if (why != nullptr) {
+    why->Add(StepKind::kFileLookup, read ? "the page is not in the page cache and is read" : "the page is a hole; a zeroed one fills it")
+        .Text("file", inode.path)
+        .Number("index", index.raw())
+        .Frame("pfn", pfn);
+  }
+  return CachedPage{pfn, read};
+}
+
+SysResult<std::optional<CachedPage>> Files::PageForRead(Inode& inode, PageIndex index) {
+  if (const std::optional<Pfn> found = FindPage(inode, index); found.has_value())
+    return std::optional<CachedPage>(CachedPage{*found, false});
+  if (inode.shmem()) return std::optional<CachedPage>();
+  MMLAB_TRY_ASSIGN(const CachedPage page, PageForWrite(inode, index));
+  return std::optional<CachedPage>(page);
+}
+
+void Files::MarkDirty(const Inode& inode, Pfn pfn) {
+  Frame& frame = memory_.frame(pfn);
+  if ((frame.flags & kPgDirty) != 0) return;
+  frame.flags |= kPgDirty;
+  if (inode.kind != FileKind::kExt4) return;  // Memory is shmem's only store: nothing to write back, nothing counted.
+  vm_stat_.Add(NodeStat::kNrDirty, 1);
+  vm_stat_.Add(NodeStat::kNrDirtied, 1);
+}
+
+void Files::ZeroBytes(Inode& inode, uint64_t from, uint64_t to) {
+  while (from < to) {
+    const uint64_t in_page = from & page_size_.mask();
+    const size_t count = std::min<uint64_t>(to - from, page_size_.bytes().raw() - in_page);
+    if (const auto page = FindPage(inode, PageIndex(from >> page_size_.shift())); page.has_value()) {
+      const std::string zeros(count, '\0');
+      memory_.contents().Write(*page, in_page, zeros.data(), count);
+      MarkDirty(inode, *page);
+    }
+    from += count;
+  }
+}
+
+}  // namespace mmlab

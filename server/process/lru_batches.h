@@ -1,0 +1,51 @@
+#ifndef MMLAB_SERVER_PROCESS_LRU_BATCHES_H_
+#define MMLAB_SERVER_PROCESS_LRU_BATCHES_H_
+
+#include <array>
+#include <cstdint>
+
+#include "server/base/address.h"
+
+namespace mmlab {
+
+class PhysicalMemory;
+class StateHasher;
+
+// The per-CPU batches through which pages reach the LRU lists (lru_add) and lazily freed pages lose PG_swapbacked (lru_lazyfree).
+// Linux: struct cpu_fbatches, mm/swap.c.
+//
+// What a process sees of them: MADV_FREE only marks pages that are on the LRU, and smaps shows LazyFree only after the batch was emptied.
+// Always true: each entry holds one reference on its page.
+class LruBatches {
+ public:
+  static constexpr int kBatch = 15;  // PAGEVEC_SIZE
+
+  explicit LruBatches(PhysicalMemory& memory) : memory_(memory) {}
+
+  void Add(Pfn pfn) {  // folio_add_lru()
+    AddTo(added_, added_count_, pfn);
+    if (added_count_ == kBatch) FlushAdded();
+  }
+  void MarkLazyFree(Pfn pfn);  // mark_page_lazyfree()
+  void Drain();                // lru_add_drain()
+  void AddToHash(StateHasher& hasher) const;
+  // Pages of the batches, each once for each entry.
+  int CountOf(Pfn pfn) const;
+
+ private:
+  using Batch = std::array<Pfn, kBatch>;
+  void AddTo(Batch& batch, int& count, Pfn pfn);
+  void FlushAdded();
+  void FlushLazyFree();
+  void Put(Pfn pfn);
+
+  PhysicalMemory& memory_;
+  Batch added_;
+  Batch lazy_free_;
+  int added_count_ = 0;
+  int lazy_free_count_ = 0;
+};
+
+}  // namespace mmlab
+
+#endif  // MMLAB_SERVER_PROCESS_LRU_BATCHES_H_
