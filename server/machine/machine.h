@@ -6,10 +6,12 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/btree_map.h"
 #include "absl/status/statusor.h"
 #include "server/base/address.h"
 #include "server/machine/machine_spec.h"
 #include "server/machine/operation.h"
+#include "server/process/pid.h"
 
 namespace mmlab {
 
@@ -19,6 +21,7 @@ class Files;
 class Processes;
 class Sysctls;
 class Tracer;
+enum class Sysctl : uint8_t;
 class VmStat;
 
 // One simulated computer: a deterministic state machine. The same description and the same operations give the same outcomes, counters and
@@ -42,11 +45,12 @@ class Machine {
   const MachineSpec& spec() const { return spec_; }
   const Layout& layout() const { return *layout_; }
   const BuddyMemory& memory() const { return *memory_; }
-  const VmStat& vm_stat() const { return *vm_stat_; }
+  const VmStat& vm_stat() const;
   const Files& files() const { return *files_; }
   const Processes& processes() const { return *processes_; }
   const Sysctls& sysctls() const { return *sysctls_; }
   int64_t now_nanoseconds() const { return now_nanoseconds_; }  // Unix time of the machine's clock.
+  Pfn max_low_pfn() const { return max_low_pfn_; }              // Where HighMem starts, or would.
   uint64_t operations_applied() const { return operations_applied_; }
 
   // One line for each broken invariant; empty when memory, page tables, VMAs and counters agree.
@@ -57,17 +61,27 @@ class Machine {
   Bytes HostMemory() const;
 
  private:
+  class Performer;  // One function for each operation; perform.cc.
+
   explicit Machine(MachineSpec spec);
+  void SetComputedSysctls();
+  absl::Status ApplySpecSysctls();
+  // What follows from a changed sysctl.
+  void Follow(Sysctl id);
+  void UpdateProcessLimits();
+  void AdvanceClock(int64_t nanoseconds);
 
   MachineSpec spec_;
   const Layout* layout_;
+  Pfn max_low_pfn_;
   std::unique_ptr<Tracer> tracer_;
-  std::unique_ptr<VmStat> vm_stat_;
   std::unique_ptr<Sysctls> sysctls_;
   std::unique_ptr<BuddyMemory> memory_;
   std::unique_ptr<Files> files_;
   std::unique_ptr<Processes> processes_;
+  absl::btree_map<Pid, int> cpu_of_;  // Where a process was switched to; CPU 0 when it is not here.
   int64_t now_nanoseconds_;
+  int64_t next_stat_update_;  // When the counters of the CPUs are next added up (vm.stat_interval).
   uint64_t operations_applied_ = 0;
 };
 

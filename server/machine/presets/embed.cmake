@@ -1,0 +1,10 @@
+# Writes OUTPUT, a source that holds each file of PRESETS as a raw string literal under its name without extension.
+set(TEXT "#include \"server/machine/presets/embedded_presets.h\"\n\nnamespace mmlab {\nnamespace {\nconstexpr EmbeddedPreset kPresets[] = {\n")
+list(SORT PRESETS)
+foreach(FILE ${PRESETS})
+  get_filename_component(NAME ${FILE} NAME_WE)
+  file(READ ${FILE} CONTENT)
+  string(APPEND TEXT "    {\"${NAME}\", R\"preset(${CONTENT})preset\"},\n")
+endforeach()
+string(APPEND TEXT "};\n}  // namespace\n\nabsl::Span<const EmbeddedPreset> EmbeddedPresets() { return kPresets; }\n\n}  // namespace mmlab\n")
+file(WRITE ${OUTPUT} "${TEXT}")
