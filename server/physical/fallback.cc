@@ -74,7 +74,7 @@ void BuddyMemory::StealSuitable(Zone& zone, uint32_t pfn, int order, uint32_t fl
     return;
   }
   if (order >= pageblock_order) {
-    for (uint32_t i = 0; i < (1u << order); i += lists_.pageblock_pages()) lists_.SetPageblockType(zone, pfn + i, type);
+    for (uint32_t i = 0; i < (1u << order); i += lists_.pageblock_pages()) lists_.SetPageblockType(pfn + i, type);
     lists_.MoveToTail(zone, pfn, type);
     return;
   }
@@ -92,7 +92,7 @@ void BuddyMemory::StealSuitable(Zone& zone, uint32_t pfn, int order, uint32_t fl
   } else if (old_type == kMigrateMovable) {
     alike = lists_.pageblock_pages() - (free + movable);
   }
-  if (free + alike >= 1u << (pageblock_order - 1)) lists_.SetPageblockType(zone, pfn, type);
+  if (free + alike >= 1u << (pageblock_order - 1)) lists_.SetPageblockType(pfn, type);
 }
 
 // Moves a block of another type to the lists of this one, so that the next look there finds it.
@@ -133,7 +133,7 @@ void BuddyMemory::ReserveHighatomic(Zone& zone, uint32_t pfn) {
   if (zone.nr_reserved_highatomic >= most) return;
   if (lists_.PageblockType(pfn) >= kMigratePcpTypes) return;
   zone.nr_reserved_highatomic += lists_.pageblock_pages();
-  lists_.SetPageblockType(zone, pfn, kMigrateHighatomic);
+  lists_.SetPageblockType(pfn, kMigrateHighatomic);
   uint32_t movable = 0;
   MovePageblock(zone, pfn, kMigrateHighatomic, &movable);
 }
@@ -150,7 +150,7 @@ bool BuddyMemory::UnreserveHighatomic(const AllocContext& context, bool force) {
       if (lists_.PageblockType(pfn) == kMigrateHighatomic) {
         zone.nr_reserved_highatomic -= std::min(lists_.pageblock_pages(), zone.nr_reserved_highatomic);
       }
-      lists_.SetPageblockType(zone, pfn, context.migrate_type);
+      lists_.SetPageblockType(pfn, context.migrate_type);
       uint32_t movable = 0;
       if (MovePageblock(zone, pfn, context.migrate_type, &movable) != 0) return true;
     }

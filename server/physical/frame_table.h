@@ -7,7 +7,6 @@
 
 #include "server/base/check.h"
 #include "server/physical/frame.h"
-#include "server/physical/migrate_type.h"
 
 namespace mmlab {
 
@@ -20,7 +19,15 @@ struct FrameBlock {
   static constexpr int kShift = 10;
   static constexpr uint32_t kFrames = 1u << kShift;
   std::array<Frame, kFrames> frames;
-  std::array<uint8_t, 2> pageblock_types{kMigrateMovable, kMigrateMovable};
+  // Where the next zone begins, if it does so within this block: page blocks that two zones share have a type in each (on kernels with
+  // CONFIG_FLATMEM, whose zones keep a bitmap each; with SPARSEMEM no zone begins within a block).
+  uint16_t zone_split = kFrames;
+  std::array<uint8_t, 4> pageblock_types{};
+
+  // The place in pageblock_types for the frame at an offset in this block.
+  uint8_t& PageblockType(uint32_t offset, int pageblock_order) {
+    return pageblock_types[(offset >> pageblock_order) + (offset >= zone_split ? 2 : 0)];
+  }
 };
 
 // Where the metadata of frames is, made block by block. An array of pointers: a lookup is two loads.

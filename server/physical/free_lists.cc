@@ -106,18 +106,29 @@ int FreeLists::ZoneOf(uint32_t pfn) const {
   return last;
 }
 
-int FreeLists::UntouchedPageblockType(uint32_t pfn) const {
-  // Nothing has changed the type of a block without metadata, and at boot only CMA areas are something else.
-  const auto entry = Holding(pfn);
-  return entry != untouched_.end() && entry->second.type == kMigrateCma ? kMigrateCma : kMigrateMovable;
+int FreeLists::BootPageblockType(uint32_t pfn) const {
+  const uint32_t first = pfn & ~(pageblock_pages() - 1);
+  if (first < zones_[ZoneOf(pfn)].start_pfn) return kMigrateUnmovable;
+  const auto after = std::upper_bound(ram_.begin(), ram_.end(), first, [](uint32_t at, const auto& range) { return at < range.first; });
+  return after != ram_.begin() && first < std::prev(after)->second ? kMigrateMovable : kMigrateUnmovable;
 }
 
-void FreeLists::SetPageblockType(Zone& zone, uint32_t pfn, int type) {
+int FreeLists::UntouchedPageblockType(uint32_t pfn) const {
+  const auto entry = Holding(pfn);
+  return entry != untouched_.end() && entry->second.type == kMigrateCma ? kMigrateCma : BootPageblockType(pfn);
+}
+
+void FreeLists::SetBootTypes(FrameBlock& block, uint32_t base) const {
+  for (uint32_t offset = 0; offset < FrameBlock::kFrames; offset += pageblock_pages()) {
+    block.PageblockType(offset, pageblock_order_) = static_cast<uint8_t>(BootPageblockType(base + offset));
+    if (block.zone_split <= offset || block.zone_split >= offset + pageblock_pages()) continue;
+    block.PageblockType(block.zone_split, pageblock_order_) = static_cast<uint8_t>(BootPageblockType(base + block.zone_split));
+  }
+}
+
+void FreeLists::SetPageblockType(uint32_t pfn, int type) {
   (void)frame(pfn);
-  uint8_t& slot = table_.BlockOf(pfn)->pageblock_types[(pfn & (FrameBlock::kFrames - 1)) >> pageblock_order_];
-  --zone.pageblock_count[slot];
-  ++zone.pageblock_count[type];
-  slot = static_cast<uint8_t>(type);
+  table_.BlockOf(pfn)->PageblockType(pfn & (FrameBlock::kFrames - 1), pageblock_order_) = static_cast<uint8_t>(type);
 }
 
 void FreeLists::AddUntouched(Zone& zone, uint32_t pfn, int order, int type, uint32_t blocks, bool descending) {
@@ -157,7 +168,7 @@ void FreeLists::FillFree(FrameBlock& block, uint32_t pfn, const Untouched& entry
   block.frames[first].prev = prev;
   block.frames[first].next = next;
   if (entry.type != kMigrateCma) return;
-  for (uint32_t i = 0; i < count; i += pageblock_pages()) block.pageblock_types[(first + i) >> pageblock_order_] = kMigrateCma;
+  for (uint32_t i = 0; i < count; i += pageblock_pages()) block.PageblockType(first + i, pageblock_order_) = kMigrateCma;
 }
 
 // Takes the block at `base` out of a run and puts it, with metadata, between what is left of the run on both sides.
@@ -205,7 +216,12 @@ Frame& FreeLists::Materialise(uint32_t pfn) {
   FrameBlock& block = table_.Make(pfn);
   const int first_zone = ZoneOf(base);
   const bool one_zone = first_zone == ZoneOf(base + FrameBlock::kFrames - 1);
-  for (uint32_t i = 0; i < FrameBlock::kFrames; ++i) block.frames[i].zone = static_cast<uint8_t>(one_zone ? first_zone : ZoneOf(base + i));
+  for (uint32_t i = 0; i < FrameBlock::kFrames; ++i) {
+    const int zone = one_zone ? first_zone : ZoneOf(base + i);
+    block.frames[i].zone = static_cast<uint8_t>(zone);
+    if (zone != first_zone && block.zone_split == FrameBlock::kFrames) block.zone_split = static_cast<uint16_t>(i);
+  }
+  SetBootTypes(block, base);
   auto entry = Holding(base);
   if (entry != untouched_.end() && entry->second.order == kMaxOrder) {
     SplitRun(block, base, entry);

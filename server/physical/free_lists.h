@@ -3,6 +3,8 @@
 
 #include <array>
 #include <cstdint>
+#include <utility>
+#include <vector>
 
 #include "absl/container/btree_map.h"
 #include "absl/functional/function_ref.h"
@@ -21,7 +23,9 @@ namespace mmlab {
 // zones[zone].free_area[order].lists[migrate_type].
 class FreeLists {
  public:
-  FreeLists(uint32_t end_pfn, int pageblock_order) : table_(end_pfn), pageblock_order_(pageblock_order) {}
+  // `ram`: ascending [first, end) ranges. They decide the migrate type with which a page block starts.
+  FreeLists(uint32_t end_pfn, int pageblock_order, std::vector<std::pair<uint32_t, uint32_t>> ram)
+      : table_(end_pfn), pageblock_order_(pageblock_order), ram_(std::move(ram)) {}
 
   std::array<Zone, kZones>& zones() { return zones_; }
   const std::array<Zone, kZones>& zones() const { return zones_; }
@@ -65,12 +69,15 @@ class FreeLists {
   // --- Migrate types of page blocks. ---
 
   int PageblockType(uint32_t pfn) const {
-    const FrameBlock* block = table_.BlockOf(pfn);
+    FrameBlock* block = table_.BlockOf(pfn);
     if (block == nullptr) [[unlikely]]
       return UntouchedPageblockType(pfn);
-    return block->pageblock_types[(pfn & (FrameBlock::kFrames - 1)) >> pageblock_order_];
+    return block->PageblockType(pfn & (FrameBlock::kFrames - 1), pageblock_order_);
   }
-  void SetPageblockType(Zone& zone, uint32_t pfn, int type);
+  void SetPageblockType(uint32_t pfn, int type);
+  // What it is before anybody changes it: movable if its first frame is RAM of the same zone (memmap_init_range() looks at no other), else
+  // unmovable. CMA areas come later.
+  int BootPageblockType(uint32_t pfn) const;
 
   // --- Boot. ---
 
@@ -114,9 +121,11 @@ class FreeLists {
   void FillFree(FrameBlock& block, uint32_t pfn, const Untouched& entry, uint32_t prev, uint32_t next);
   void SplitRun(FrameBlock& block, uint32_t base, UntouchedMap::iterator run);
   int UntouchedPageblockType(uint32_t pfn) const;
+  void SetBootTypes(FrameBlock& block, uint32_t base) const;
 
   FrameTable table_;
   int pageblock_order_;
+  std::vector<std::pair<uint32_t, uint32_t>> ram_;
   std::array<Zone, kZones> zones_;
   UntouchedMap untouched_;
 };

@@ -157,8 +157,11 @@ void BuddyMemory::StateHash(StateHasher& hasher) const {
   }
   // Frames in use, and page blocks whose type is not what boot gave (CMA areas stay); whether their metadata exists must not show.
   lists_.ForEachTouched([&](uint32_t base, const FrameBlock& block) {
-    for (const uint8_t type : block.pageblock_types) {
-      if (type != kMigrateMovable && type != kMigrateCma) hasher.Add(uint64_t{base} << 8 | type);
+    for (const uint32_t offset : {0u, lists_.pageblock_pages(), uint32_t{block.zone_split}}) {
+      if (offset >= FrameBlock::kFrames) continue;
+      const int type = lists_.PageblockType(base + offset);
+      if (type != kMigrateCma && type != lists_.BootPageblockType(base + offset))
+        hasher.Add(uint64_t{base + offset} << 8 | static_cast<uint32_t>(type));
     }
     for (uint32_t i = 0; i < FrameBlock::kFrames; ++i) {
       const Frame& frame = block.frames[i];

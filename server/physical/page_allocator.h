@@ -96,6 +96,8 @@ class BuddyMemory final : public PhysicalMemory {
   // The first frame of the free or allocated block that a frame belongs to.
   Pfn HeadOf(Pfn pfn) const;
   int PageblockTypeOf(Pfn pfn) const { return lists_.PageblockType(static_cast<uint32_t>(pfn.raw())); }
+  // /proc/pagetypeinfo's "Number of blocks type". Costs a look at each page block.
+  std::array<uint32_t, kMigrateTypes> PageblockCounts(const Zone& zone) const;
   const FreeLists& lists() const { return lists_; }
 
   VmStat& vm_stat() { return vm_stat_; }
@@ -137,7 +139,7 @@ class BuddyMemory final : public PhysicalMemory {
   void SetUpCpus();
   void RecomputeZoneList();
   void ReleaseBootMemory(const PhysicalConfig& config);
-  void ReleaseRange(Zone& zone, uint32_t start, uint32_t end, int type, bool page_by_page);
+  void ReleaseRange(Zone& zone, uint32_t start, uint32_t end, bool cma, bool page_by_page);
   void ReleaseLate(const PhysicalConfig& config);
   void ChooseZeroFrame(const PhysicalConfig& config);
   void ComputeSettings();

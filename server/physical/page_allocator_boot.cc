@@ -19,6 +19,12 @@ uint32_t EndOfRam(const PhysicalConfig& config) {
   return static_cast<uint32_t>(end);
 }
 
+std::vector<std::pair<uint32_t, uint32_t>> RawRanges(const std::vector<PfnRange>& ranges) {
+  std::vector<std::pair<uint32_t, uint32_t>> raw;
+  for (const PfnRange& range : ranges) raw.emplace_back(Raw(range.start), Raw(range.end));
+  return raw;
+}
+
 // `ranges` without `holes`, both ascending.
 std::vector<PfnRange> Without(const std::vector<PfnRange>& ranges, std::vector<PfnRange> holes) {
   std::sort(holes.begin(), holes.end(), [](const PfnRange& a, const PfnRange& b) { return a.start < b.start; });
@@ -54,7 +60,7 @@ BuddyMemory::BuddyMemory(const PhysicalConfig& config, Tracer& tracer)
       watermark_scale_factor_(config.watermark_scale_factor),
       watermark_boost_factor_(config.watermark_boost_factor),
       lowmem_reserve_ratio_(config.lowmem_reserve_ratio),
-      lists_(EndOfRam(config), config.pageblock_order),
+      lists_(EndOfRam(config), config.pageblock_order, RawRanges(config.ram)),
       contents_(EndOfRam(config), config.page_size) {
   MMLAB_CHECK(cpus_ >= 1 && config.pageblock_order <= kMaxOrder && config.pageblock_order >= kMaxOrder - 1);
   SetUpZones(config);
@@ -89,8 +95,6 @@ void BuddyMemory::SetUpZones(const PhysicalConfig& config) {
       const Pfn to = std::min(ram.end, end);
       if (from < to) zone.present += static_cast<uint32_t>((to - from).raw());
     }
-    const uint32_t block = lists_.pageblock_pages();
-    zone.pageblock_count[kMigrateMovable] = (zone.spanned + block - 1) / block;
   }
   bool highmem = false;
   for (Zone& zone : lists_.zones()) {
@@ -131,15 +135,16 @@ void BuddyMemory::RecomputeZoneList() {
 
 // Hands a range within one zone to the free lists, in the largest aligned blocks, as boot does: ascending, each to its list's tail. High
 // memory is freed page by page instead and merges on the way; each complete block goes to the head, so that its lists descend.
-void BuddyMemory::ReleaseRange(Zone& zone, uint32_t start, uint32_t end, int type, bool page_by_page) {
+void BuddyMemory::ReleaseRange(Zone& zone, uint32_t start, uint32_t end, bool cma, bool page_by_page) {
   constexpr uint32_t kLargest = 1u << kMaxOrder;
   zone.managed += end - start;
-  AddFree(zone, end - start, type);
+  AddFree(zone, end - start, cma ? kMigrateCma : kMigrateMovable);
   while (start < end) {
     int order = start == 0 ? kMaxOrder : std::min(kMaxOrder, std::countr_zero(start));
     while (start + (1u << order) > end) --order;
     uint32_t blocks = 1;
     if (order == kMaxOrder) blocks = (end - start) / kLargest;
+    const int type = cma ? kMigrateCma : lists_.BootPageblockType(start);
     lists_.AddUntouched(zone, start, order, type, blocks, page_by_page);
     start += blocks << order;
   }
@@ -150,24 +155,20 @@ void BuddyMemory::ReleaseBootMemory(const PhysicalConfig& config) {
   for (const ReservedRange& reserved : config.reserved) taken.push_back(reserved.range);
   taken.insert(taken.end(), config.cma.begin(), config.cma.end());
   const std::vector<PfnRange> free = Without(config.ram, std::move(taken));
-  const auto release = [&](const PfnRange& range, int type) {
+  const auto release = [&](const PfnRange& range, bool cma) {
     for (Zone& zone : lists_.zones()) {
       if (zone.spanned == 0) continue;
       const uint32_t start = std::max(Raw(range.start), zone.start_pfn);
       const uint32_t end = std::min(Raw(range.end), zone.end_pfn());
       if (start >= end) continue;
-      ReleaseRange(zone, start, end, type, zone.type == ZoneType::kHighMem);
-      if (type != kMigrateCma) continue;
-      zone.cma_pages += end - start;
-      const uint32_t blocks = (end - start) / lists_.pageblock_pages();
-      zone.pageblock_count[kMigrateMovable] -= blocks;
-      zone.pageblock_count[kMigrateCma] += blocks;
+      ReleaseRange(zone, start, end, cma, zone.type == ZoneType::kHighMem);
+      if (cma) zone.cma_pages += end - start;
     }
   };
-  for (const PfnRange& range : free) release(range, kMigrateMovable);
+  for (const PfnRange& range : free) release(range, false);
   for (const PfnRange& range : config.cma) {
     MMLAB_CHECK(range.start.raw() % lists_.pageblock_pages() == 0 && range.end.raw() % lists_.pageblock_pages() == 0);
-    release(range, kMigrateCma);
+    release(range, true);
   }
 }
 
@@ -238,6 +239,13 @@ PageCount BuddyMemory::free_pages() const {
   PageCount sum;
   for (const Zone& zone : zones()) sum += PageCount(zone.free_pages());
   return sum;
+}
+
+std::array<uint32_t, kMigrateTypes> BuddyMemory::PageblockCounts(const Zone& zone) const {
+  std::array<uint32_t, kMigrateTypes> counts{};
+  // Steps from the zone's first frame, aligned or not, as the kernel does.
+  for (uint32_t pfn = zone.start_pfn; pfn < zone.end_pfn(); pfn += lists_.pageblock_pages()) ++counts[lists_.PageblockType(pfn)];
+  return counts;
 }
 
 uint64_t BuddyMemory::total_reserve_pages() const { return TotalReservePages(zones()); }

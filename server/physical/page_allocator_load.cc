@@ -51,7 +51,7 @@ BuddyMemory::BuddyMemory(const RecordedState& recorded, Tracer& tracer)
       zone_set_(recorded.zones),
       cpus_(recorded.cpus),
       cpu_(static_cast<uint32_t>(recorded.current_cpu)),
-      lists_(EndOf(recorded), recorded.pageblock_order),
+      lists_(EndOf(recorded), recorded.pageblock_order, {}),
       contents_(EndOf(recorded), recorded.page_size) {
   const std::vector<ZoneType> types = ZoneTypesOf(zone_set_);
   zone_count_ = types.size();
@@ -69,10 +69,9 @@ BuddyMemory::BuddyMemory(const RecordedState& recorded, Tracer& tracer)
 }
 
 void BuddyMemory::LoadLists(const RecordedZone& from, Zone& zone) {
-  zone.pageblock_count[kMigrateMovable] = static_cast<uint32_t>(from.pageblock_types.size());
   const uint32_t first_block = zone.start_pfn & ~(lists_.pageblock_pages() - 1);
   for (uint32_t i = 0; i < from.pageblock_types.size(); ++i) {
-    lists_.SetPageblockType(zone, std::max(first_block + i * lists_.pageblock_pages(), zone.start_pfn), from.pageblock_types[i]);
+    lists_.SetPageblockType(std::max(first_block + i * lists_.pageblock_pages(), zone.start_pfn), from.pageblock_types[i]);
   }
   for (int order = 0; order <= kMaxOrder; ++order) {
     for (int type = 0; type < kMigrateTypes; ++type) {

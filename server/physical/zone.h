@@ -58,7 +58,8 @@ enum ZoneFlag : uint32_t {
 // A range of frames with its own free lists and watermarks. Linux: struct zone, include/linux/mmzone.h.
 //
 // Plain data: BuddyMemory changes it, everybody else reads it (procfs, metrics) through a const reference; every number that
-// /proc/zoneinfo, buddyinfo, pagetypeinfo and extfrag print is here and costs O(1).
+// /proc/zoneinfo, buddyinfo and extfrag print is here and costs O(1). (pagetypeinfo's number of page blocks:
+// BuddyMemory::PageblockCounts().)
 //
 // Always true: free_pages_exact() is the sum over orders of nr_free x 2^order; managed <= present <= spanned.
 struct Zone {
@@ -88,8 +89,7 @@ struct Zone {
   uint64_t percpu_drift_mark = 0;
 
   std::array<FreeArea, kOrders> free_area;
-  std::vector<PerCpuPages> pcp;                           // By CPU.
-  std::array<uint32_t, kMigrateTypes> pageblock_count{};  // Page blocks of each type; the sum is all that the zone spans.
+  std::vector<PerCpuPages> pcp;  // By CPU.
 
   // By ZoneStat. nr_free_pages and nr_free_cma here leave out what the CPUs still hold back, and so may be a little off, even negative.
   std::array<int64_t, kZoneStats> stats{};
