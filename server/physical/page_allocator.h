@@ -73,6 +73,8 @@ class BuddyMemory final : public PhysicalMemory {
   // --- Settings (sysctl vm.*). They take effect at once, as in the kernel. ---
 
   void SetMinFreeKbytes(uint32_t kbytes);
+  // /sys/kernel/mm/transparent_hugepage/enabled was written: enabled = always or madvise.
+  void SetTransparentHugepage(bool enabled);
   void SetWatermarkScaleFactor(uint32_t factor);
   void SetWatermarkBoostFactor(uint32_t factor) { watermark_boost_factor_ = factor; }
   void SetLowmemReserveRatio(const std::array<uint32_t, 5>& ratio);
@@ -142,7 +144,7 @@ class BuddyMemory final : public PhysicalMemory {
   void ReleaseRange(Zone& zone, uint32_t start, uint32_t end, bool cma, bool page_by_page);
   void ReleaseLate(const PhysicalConfig& config);
   void ChooseZeroFrame(const PhysicalConfig& config);
-  void ComputeSettings();
+  absl::Span<Zone> MutableZones() { return absl::MakeSpan(lists_.zones()).first(zone_count_); }
 
   // page_allocator_load.cc
   void LoadLists(const RecordedZone& from, Zone& zone);
@@ -232,6 +234,7 @@ class BuddyMemory final : public PhysicalMemory {
   int normal_zone_ = 1;
 
   uint32_t min_free_kbytes_ = 0;
+  std::optional<uint32_t> user_min_free_kbytes_;  // What somebody wrote.
   uint32_t watermark_scale_factor_ = 10;
   uint32_t watermark_boost_factor_ = 15000;
   std::array<uint32_t, 5> lowmem_reserve_ratio_{};

@@ -66,9 +66,17 @@ BuddyMemory::BuddyMemory(const PhysicalConfig& config, Tracer& tracer)
   SetUpZones(config);
   SetUpCpus();
   ReleaseBootMemory(config);
-  min_free_kbytes_ = config.min_free_kbytes.value_or(DefaultMinFreeKbytes(zones(), page_size_));
-  ComputeSettings();
+  BootSettings settings;
+  settings.page_size = page_size_;
+  settings.pageblock_order = config.pageblock_order;
+  settings.cpus = cpus_;
+  settings.transparent_hugepage = config.transparent_hugepage;
+  settings.watermark_scale_factor = watermark_scale_factor_;
+  settings.lowmem_reserve_ratio = lowmem_reserve_ratio_;
+  min_free_kbytes_ = ComputeBootSettings(MutableZones(), settings);
+  FoldCpuCounters();
   ReleaseLate(config);
+  if (config.min_free_kbytes) SetMinFreeKbytes(*config.min_free_kbytes);
   ChooseZeroFrame(config);
 }
 
@@ -172,14 +180,6 @@ void BuddyMemory::ReleaseBootMemory(const PhysicalConfig& config) {
   }
 }
 
-void BuddyMemory::ComputeSettings() {
-  const absl::Span<Zone> all = absl::MakeSpan(lists_.zones()).first(zone_count_);
-  ComputeWatermarks(all, page_size_, min_free_kbytes_, watermark_scale_factor_);
-  ComputeStatThresholds(all, page_size_, cpus_);
-  ComputeLowmemReserve(all, lowmem_reserve_ratio_);
-  FoldCpuCounters();
-}
-
 // free_reserved_area(): page by page, once everything else is set up.
 void BuddyMemory::ReleaseLate(const PhysicalConfig& config) {
   for (const PfnRange& range : config.late_freed) {
@@ -214,17 +214,27 @@ void BuddyMemory::ChooseZeroFrame(const PhysicalConfig& config) {
 
 void BuddyMemory::SetMinFreeKbytes(uint32_t kbytes) {
   min_free_kbytes_ = kbytes;
-  ComputeWatermarks(absl::MakeSpan(lists_.zones()).first(zone_count_), page_size_, min_free_kbytes_, watermark_scale_factor_);
+  user_min_free_kbytes_ = kbytes;
+  ComputeWatermarks(MutableZones(), page_size_, min_free_kbytes_, watermark_scale_factor_);
+}
+
+void BuddyMemory::SetTransparentHugepage(bool enabled) {
+  if (enabled) {
+    min_free_kbytes_ = HugepageMinFreeKbytes(zones(), page_size_, pageblock_order(), min_free_kbytes_);
+  } else if (const uint32_t kbytes = DefaultMinFreeKbytes(zones(), page_size_); kbytes > user_min_free_kbytes_.value_or(0)) {
+    min_free_kbytes_ = kbytes;
+  }
+  ComputeWatermarks(MutableZones(), page_size_, min_free_kbytes_, watermark_scale_factor_);
 }
 
 void BuddyMemory::SetWatermarkScaleFactor(uint32_t factor) {
   watermark_scale_factor_ = factor;
-  ComputeWatermarks(absl::MakeSpan(lists_.zones()).first(zone_count_), page_size_, min_free_kbytes_, watermark_scale_factor_);
+  ComputeWatermarks(MutableZones(), page_size_, min_free_kbytes_, watermark_scale_factor_);
 }
 
 void BuddyMemory::SetLowmemReserveRatio(const std::array<uint32_t, 5>& ratio) {
   lowmem_reserve_ratio_ = ratio;
-  ComputeLowmemReserve(absl::MakeSpan(lists_.zones()).first(zone_count_), lowmem_reserve_ratio_);
+  ComputeLowmemReserve(MutableZones(), lowmem_reserve_ratio_);
 }
 
 // --- Reading. ---

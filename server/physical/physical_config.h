@@ -47,7 +47,8 @@ struct PhysicalConfig {
   // RAM come out empty. Movable takes nothing unless its start is below the end of RAM.
   std::array<Pfn, 5> zone_end{};
 
-  std::optional<uint32_t> min_free_kbytes;  // As if written to /proc/sys/vm/min_free_kbytes; else the square-root rule.
+  bool transparent_hugepage = false;        // Enabled (always or madvise) at boot: raises min_free_kbytes.
+  std::optional<uint32_t> min_free_kbytes;  // As if written to /proc/sys/vm/min_free_kbytes after boot; else the kernel's own rules.
   uint32_t watermark_scale_factor = 10;
   uint32_t watermark_boost_factor = 15000;
   // sysctl lowmem_reserve_ratio, by ZoneType; 0 = the zone keeps nothing back.

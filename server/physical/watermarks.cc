@@ -54,6 +54,16 @@ uint32_t DefaultMinFreeKbytes(absl::Span<const Zone> zones, PageSize page_size) 
   return static_cast<uint32_t>(std::clamp<uint64_t>(IntegerRoot(lowmem_kbytes * 16), 128, 262144));
 }
 
+uint32_t HugepageMinFreeKbytes(absl::Span<const Zone> zones, PageSize page_size, int pageblock_order, uint32_t min_free_kbytes) {
+  constexpr uint64_t kBlocksPerZone = 2 + kMigratePcpTypes * kMigratePcpTypes;
+  uint64_t pages = 0;
+  for (const Zone& zone : zones) {
+    if (zone.populated() && zone.type <= ZoneType::kNormal) pages += kBlocksPerZone << pageblock_order;
+  }
+  pages = std::min(pages, FreeBufferPages(zones) / 20);
+  return std::max(min_free_kbytes, static_cast<uint32_t>(pages << (page_size.shift() - 10)));
+}
+
 void ComputeWatermarks(absl::Span<Zone> zones, PageSize page_size, uint32_t min_free_kbytes, uint32_t watermark_scale_factor) {
   constexpr uint64_t kHighmemLeast = 32;  // SWAP_CLUSTER_MAX
   constexpr uint64_t kHighmemMost = 128;
@@ -95,6 +105,22 @@ void ComputeStatThresholds(absl::Span<Zone> zones, PageSize page_size, int cpus)
     const uint64_t most_drift = static_cast<uint64_t>(cpus) * static_cast<uint64_t>(zone.stat_threshold);
     zone.percpu_drift_mark = most_drift > zone.wmark_low - zone.wmark_min ? zone.wmark_high + most_drift : 0;
   }
+}
+
+uint32_t ComputeBootSettings(absl::Span<Zone> zones, const BootSettings& settings) {
+  constexpr Bytes kLeastForHugepages(512 << 20);
+  uint32_t min_free_kbytes = DefaultMinFreeKbytes(zones, settings.page_size);
+  ComputeWatermarks(zones, settings.page_size, min_free_kbytes, settings.watermark_scale_factor);
+  ComputeStatThresholds(zones, settings.page_size, settings.cpus);
+  ComputeLowmemReserve(zones, settings.lowmem_reserve_ratio);
+  PageCount total;
+  for (const Zone& zone : zones) total += PageCount(zone.managed);
+  if (total < settings.page_size.WholePagesIn(kLeastForHugepages)) return min_free_kbytes;
+  min_free_kbytes = settings.transparent_hugepage
+                        ? HugepageMinFreeKbytes(zones, settings.page_size, settings.pageblock_order, min_free_kbytes)
+                        : DefaultMinFreeKbytes(zones, settings.page_size);
+  ComputeWatermarks(zones, settings.page_size, min_free_kbytes, settings.watermark_scale_factor);
+  return min_free_kbytes;
 }
 
 uint64_t TotalReservePages(absl::Span<const Zone> zones) {
