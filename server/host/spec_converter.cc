@@ -1,0 +1,233 @@
+#include "server/host/spec_converter.h"
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "server/base/status_macros.h"
+#include "server/host/errors.h"
+#include "server/machine/board.h"
+
+namespace mmlab {
+namespace {
+
+using google::protobuf::FieldDescriptor;
+using google::protobuf::Message;
+using google::protobuf::Reflection;
+
+constexpr int kMaxNodes = 4096;  // Of each list; more is a mistake, not a machine.
+constexpr int kMaxIomemDepth = 16;
+constexpr size_t kMaxText = 4096;  // Of each string: a page.
+constexpr int kMaxCpus = 64;
+constexpr int kMaxSysctls = 256;
+
+bool BringsItsOwnRam(const v1::MachineSpec& spec) { return spec.firmware_ranges_size() != 0 || spec.ram_bytes() != 0; }
+
+absl::Status CheckText(absl::string_view field, absl::string_view text) {
+  if (text.size() > kMaxText) return InvalidField(field, absl::StrCat("must have at most ", kMaxText, " bytes"));
+  for (const char c : text) {
+    if (absl::ascii_iscntrl(c)) return InvalidField(field, "must not have control characters");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckCount(absl::string_view field, int count) {
+  if (count > kMaxNodes) return InvalidField(field, absl::StrCat("must be at most ", kMaxNodes));
+  return absl::OkStatus();
+}
+
+// REQUIRES: `range` has start_address and end_address.
+template <typename Proto>
+absl::StatusOr<PhysRange> RangeFromProto(const std::string& field, const Proto& range) {
+  if (range.end_address() <= range.start_address()) {
+    return InvalidField(absl::StrCat(field, ".end_address"), "must be above start_address");
+  }
+  return PhysRange{PhysAddr(range.start_address()), PhysAddr(range.end_address())};
+}
+
+absl::StatusOr<LayoutKind> LayoutFromProto(v1::Layout layout) {
+  switch (layout) {
+    case v1::LAYOUT_X86_32:
+      return LayoutKind::kX86_32;
+    case v1::LAYOUT_X86_32_PAE:
+      return LayoutKind::kX86_32Pae;
+    case v1::LAYOUT_ARM64:
+      return LayoutKind::kArm64;
+    default:
+      return InvalidField("layout", "must be LAYOUT_X86_32, LAYOUT_X86_32_PAE or LAYOUT_ARM64, or come from a preset");
+  }
+}
+
+absl::StatusOr<MachineSpec::TransparentHugepage> ThpFromProto(v1::TransparentHugepage thp) {
+  switch (thp) {
+    case v1::TRANSPARENT_HUGEPAGE_UNSPECIFIED:
+    case v1::TRANSPARENT_HUGEPAGE_NEVER:
+      return MachineSpec::TransparentHugepage::kNever;
+    case v1::TRANSPARENT_HUGEPAGE_MADVISE:
+      return MachineSpec::TransparentHugepage::kMadvise;
+    case v1::TRANSPARENT_HUGEPAGE_ALWAYS:
+      return MachineSpec::TransparentHugepage::kAlways;
+    default:
+      return InvalidField("transparent_hugepage", "must be a value of TransparentHugepage");
+  }
+}
+
+absl::Status FirmwareFromProto(const v1::MachineSpec& spec, MachineSpec& native) {
+  MMLAB_RETURN_IF_ERROR(CheckCount("firmware_ranges", spec.firmware_ranges_size()));
+  for (int i = 0; i < spec.firmware_ranges_size(); ++i) {
+    const v1::FirmwareRange& range = spec.firmware_ranges(i);
+    const std::string field = absl::StrCat("firmware_ranges[", i, "]");
+    if (range.type() < v1::FirmwareRange::TYPE_RAM || range.type() > v1::FirmwareRange::TYPE_UNUSABLE) {
+      return InvalidField(absl::StrCat(field, ".type"), "must be set to a value of FirmwareRange.Type");
+    }
+    MMLAB_ASSIGN_OR_RETURN(const PhysRange addresses, RangeFromProto(field, range));
+    native.firmware_ranges.push_back({addresses, static_cast<FirmwareRange::Type>(range.type())});
+  }
+  return absl::OkStatus();
+}
+
+absl::Status NamedRangesFromProto(absl::string_view list, const google::protobuf::RepeatedPtrField<v1::PhysicalRange>& ranges,
+                                  std::vector<NamedRange>& native) {
+  MMLAB_RETURN_IF_ERROR(CheckCount(list, ranges.size()));
+  for (int i = 0; i < ranges.size(); ++i) {
+    const std::string field = absl::StrCat(list, "[", i, "]");
+    MMLAB_ASSIGN_OR_RETURN(const PhysRange addresses, RangeFromProto(field, ranges[i]));
+    MMLAB_RETURN_IF_ERROR(CheckText(absl::StrCat(field, ".name"), ranges[i].name()));
+    native.push_back({addresses, ranges[i].name()});
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReservationsFromProto(const v1::MachineSpec& spec, MachineSpec& native) {
+  MMLAB_RETURN_IF_ERROR(CheckCount("reserved_ranges", spec.reserved_ranges_size()));
+  for (int i = 0; i < spec.reserved_ranges_size(); ++i) {
+    const v1::ReservedRange& range = spec.reserved_ranges(i);
+    const std::string field = absl::StrCat("reserved_ranges[", i, "]");
+    MMLAB_ASSIGN_OR_RETURN(const PhysRange addresses, RangeFromProto(field, range));
+    MMLAB_RETURN_IF_ERROR(CheckText(absl::StrCat(field, ".purpose"), range.purpose()));
+    native.reserved_ranges.push_back({addresses, range.purpose(), range.freed_late()});
+  }
+  return absl::OkStatus();
+}
+
+absl::Status IomemFromProto(const std::string& list, const google::protobuf::RepeatedPtrField<v1::IomemResource>& resources, int depth,
+                            int& count, std::vector<IomemResource>& native) {
+  count += resources.size();
+  if (depth > kMaxIomemDepth || count > kMaxNodes) {
+    return InvalidField(list, absl::StrCat("must have at most ", kMaxNodes, " resources, ", kMaxIomemDepth, " levels deep"));
+  }
+  for (int i = 0; i < resources.size(); ++i) {
+    const std::string field = absl::StrCat(list, "[", i, "]");
+    if (resources[i].last_address() < resources[i].start_address()) {
+      return InvalidField(absl::StrCat(field, ".last_address"), "must not be below start_address");
+    }
+    MMLAB_RETURN_IF_ERROR(CheckText(absl::StrCat(field, ".name"), resources[i].name()));
+    IomemResource& node = native.emplace_back(
+        IomemResource{PhysAddr(resources[i].start_address()), PhysAddr(resources[i].last_address()), resources[i].name(), {}});
+    MMLAB_RETURN_IF_ERROR(IomemFromProto(absl::StrCat(field, ".children"), resources[i].children(), depth + 1, count, node.children));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SysctlsFromProto(absl::string_view list, const google::protobuf::Map<std::string, std::string>& sysctls,
+                              std::map<std::string, std::string>& native) {
+  if (sysctls.size() > kMaxSysctls) return InvalidField(list, absl::StrCat("must be at most ", kMaxSysctls));
+  for (const auto& [key, value] : sysctls) native.emplace(key, value);
+  for (const auto& [key, value] : native) {  // In order, so that the same request always gets the same answer.
+    MMLAB_RETURN_IF_ERROR(CheckText(list, key));
+    if (value.size() > kMaxText) return InvalidField(absl::StrCat(list, "[\"", key, "\"]"), "must be shorter than a page");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TextsFromProto(const v1::MachineSpec& spec, MachineSpec& native) {
+  const struct {
+    absl::string_view field;
+    const std::string& text;
+    std::string& native;
+  } texts[] = {
+      {"kernel.release", spec.kernel().release(), native.kernel_release},
+      {"kernel.version", spec.kernel().version(), native.kernel_version},
+      {"kernel.machine", spec.kernel().machine(), native.kernel_machine},
+      {"kernel.built_by", spec.kernel().built_by(), native.kernel_built_by},
+      {"kernel.compiler", spec.kernel().compiler(), native.kernel_compiler},
+      {"hostname", spec.hostname(), native.hostname},
+      {"command_line", spec.command_line(), native.command_line},
+  };
+  for (const auto& text : texts) {
+    MMLAB_RETURN_IF_ERROR(CheckText(text.field, text.text));
+    text.native = text.text;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<v1::MachineSpec> MergePreset(const Presets& presets, const v1::MachineSpec& spec) {
+  if (spec.ram_bytes() != 0 && (spec.firmware_ranges_size() != 0 || spec.reserved_ranges_size() != 0 || spec.kernel_sections_size() != 0 ||
+                                spec.iomem_resources_size() != 0 || spec.cma_areas_size() != 0)) {
+    return InvalidField("ram_bytes", "excludes the fields that say what lies where in physical memory");
+  }
+  if (spec.preset().empty()) return spec;
+  const v1::MachineSpec* preset = presets.Find(spec.preset());
+  if (preset == nullptr) return ResourceNotFound("preset", spec.preset());
+
+  v1::MachineSpec merged = *preset;
+  if (BringsItsOwnRam(spec)) {
+    merged.clear_firmware_ranges();
+    merged.clear_ram_bytes();
+    merged.clear_reserved_ranges();
+    merged.clear_kernel_sections();
+    merged.clear_iomem_resources();
+    merged.clear_cma_areas();
+    merged.clear_recorded();
+  }
+  std::vector<const FieldDescriptor*> fields;
+  const Reflection& reflection = *spec.GetReflection();
+  reflection.ListFields(spec, &fields);
+  for (const FieldDescriptor* field : fields) reflection.ClearField(&merged, field);
+  merged.MergeFrom(spec);
+  return merged;
+}
+
+absl::StatusOr<MachineSpec> MachineSpecFromProto(const v1::MachineSpec& spec) {
+  MachineSpec native;
+  MMLAB_ASSIGN_OR_RETURN(native.layout, LayoutFromProto(spec.layout()));
+  MMLAB_ASSIGN_OR_RETURN(native.transparent_hugepage, ThpFromProto(spec.transparent_hugepage()));
+  if (spec.cpus() < 0 || spec.cpus() > kMaxCpus) return InvalidField("cpus", absl::StrCat("must be 0 to ", kMaxCpus));
+  if (spec.cpus() != 0) native.cpus = spec.cpus();
+  if (spec.boot_time_seconds() < 0) return InvalidField("boot_time_seconds", "must not be negative");
+  if (spec.boot_time_seconds() != 0) native.boot_time_seconds = spec.boot_time_seconds();
+  MMLAB_RETURN_IF_ERROR(TextsFromProto(spec, native));
+  MMLAB_RETURN_IF_ERROR(FirmwareFromProto(spec, native));
+  MMLAB_RETURN_IF_ERROR(NamedRangesFromProto("kernel_sections", spec.kernel_sections(), native.kernel_sections));
+  MMLAB_RETURN_IF_ERROR(ReservationsFromProto(spec, native));
+  int iomem_count = 0;
+  MMLAB_RETURN_IF_ERROR(IomemFromProto("iomem_resources", spec.iomem_resources(), 1, iomem_count, native.iomem_resources));
+  MMLAB_RETURN_IF_ERROR(NamedRangesFromProto("cma_areas", spec.cma_areas(), native.cma_areas));
+  MMLAB_RETURN_IF_ERROR(SysctlsFromProto("sysctls", spec.sysctls(), native.sysctls));
+  MMLAB_RETURN_IF_ERROR(SysctlsFromProto("recorded.sysctls", spec.recorded().sysctls(), native.recorded_sysctls));
+  native.preset = spec.preset();
+  native.no_hardware_access_flag = spec.no_hardware_access_flag();
+  native.seed = spec.seed();
+  if (spec.ram_bytes() < 0) return InvalidField("ram_bytes", "must not be negative");
+  if (spec.ram_bytes() != 0) {
+    const absl::Status described = DescribeUsualBoard(Bytes(static_cast<uint64_t>(spec.ram_bytes())), native);
+    if (!described.ok()) return DetailedBootError(described);
+  }
+  return native;
+}
+
+absl::Status DetailedBootError(const absl::Status& status) {
+  absl::string_view message = status.message();
+  absl::ConsumePrefix(&message, "spec.");
+  if (status.code() == absl::StatusCode::kUnimplemented) return NotSimulated(message);
+  const size_t colon = message.find(": ");
+  if (status.code() != absl::StatusCode::kInvalidArgument || colon == absl::string_view::npos) return status;
+  return InvalidField(message.substr(0, colon), message.substr(colon + 2));
+}
+
+}  // namespace mmlab
