@@ -80,6 +80,9 @@ class Files {
   // file_write_and_wait_range(): writes back the dirty pages [first, end) of an ext4 file; nothing to do for shmem.
   void Sync(Inode& inode, PageIndex first, PageIndex end);
 
+  // Takes a clean page that nobody maps out of the page cache (__remove_mapping()).
+  void DropCleanPage(Pfn pfn);
+
   // Bytes of a file into and out of its page cache, for tools; a system call goes page by page instead.
   Errno WriteContent(Inode& inode, uint64_t offset, absl::string_view data);
 

@@ -116,6 +116,20 @@ SysResult<std::optional<CachedPage>> Files::PageForRead(Inode& inode, PageIndex 
   return std::optional<CachedPage>(page);
 }
 
+void Files::DropCleanPage(Pfn pfn) {
+  const Frame& frame = memory_.frame(pfn);
+  MMLAB_CHECK(frame.state == FrameState::kFile && frame.mapcount == 0 && (frame.flags & kPgDirty) == 0);
+  Inode* inode = FindById(static_cast<uint32_t>(frame.mapping));
+  MMLAB_CHECK(inode != nullptr);
+  // What was written since the page was read lives only here.
+  const uint64_t offset = uint64_t{frame.index} << page_size_.shift();
+  std::string bytes(std::min<uint64_t>(page_size_.bytes().raw(), inode->size > offset ? inode->size - offset : 0), '\0');
+  memory_.contents().Read(pfn, 0, bytes.data(), bytes.size());
+  if (inode->disk.size() < offset + bytes.size()) inode->disk.resize(offset + bytes.size());
+  inode->disk.replace(offset, bytes.size(), bytes);
+  RemovePage(*inode, PageIndex(frame.index), pfn);
+}
+
 void Files::MarkDirty(const Inode& inode, Pfn pfn) {
   Frame& frame = memory_.frame(pfn);
   if ((frame.flags & kPgDirty) != 0) return;

@@ -65,7 +65,6 @@ enum class Sysctl : uint8_t {
   kVmPanicOnOom,
   kVmPercpuPagelistHighFraction,
   kVmStatInterval,
-  kVmStatRefresh,
   kVmSwappiness,
   kVmUnprivilegedUserfaultfd,
   kVmUserReserveKbytes,

@@ -104,6 +104,8 @@ class Paging final : public FileMapper {
 
   // One entry of smaps, by walking the tables.
   Smaps MeasureVma(const VmArea& vma) const;
+  // smaps_rollup: all VMAs together, rounded once.
+  Smaps MeasureAll(const AddressSpace& mm) const;
   // Resident pages by kind, counted over the tables of all VMAs.
   std::array<int64_t, kRssKinds> CountRss(const AddressSpace& mm) const;
   uint64_t mlocked_pages() const { return mlocked_pages_; }
@@ -125,9 +127,15 @@ class Paging final : public FileMapper {
   // Checks page tables, rss, mapcounts and exclusive marks of these address spaces, which must be all that exist.
   void CheckInvariants(const std::vector<const Process*>& tasks, std::vector<std::string>* violations) const;
   void AddToHash(const AddressSpace& mm, StateHasher& hasher) const;
+  void AddToHash(StateHasher& hasher) const;  // What belongs to no address space.
 
  private:
   struct Fault;
+  struct SmapsSums {  // Bytes; pss* in 1/4096 bytes.
+    uint64_t rss = 0, shared_clean = 0, shared_dirty = 0, private_clean = 0, private_dirty = 0, referenced = 0, anonymous = 0,
+             lazy_free = 0;
+    uint64_t pss = 0, pss_dirty = 0, pss_locked = 0;
+  };
   using RssDelta = std::array<int64_t, kRssKinds>;
 
   // Page tables (paging_tables.cc).
@@ -138,7 +146,7 @@ class Paging final : public FileMapper {
   // The table of that level which covers the address; null when there is none.
   uint8_t* FindTable(const AddressSpace& mm, VirtAddr address, int level) const;
   uint8_t* EnsureTable(AddressSpace& mm, VirtAddr address, int level);  // Null: memory is short.
-  void FreeTableRange(AddressSpace& mm, uint8_t* table, int level, VirtAddr start, VirtAddr last, VirtAddr floor, uint64_t ceiling_last);
+  void FreeTableRange(AddressSpace& mm, uint8_t* table, int level, uint64_t start, uint64_t end, uint64_t floor, uint64_t ceiling);
   // Calls visit(table, first address, last address) for each lowest table that exists within the range.
   template <typename Visit>
   void ForEachTable(const AddressSpace& mm, VirtRange range, Visit visit) const;
@@ -160,6 +168,12 @@ class Paging final : public FileMapper {
   void ZapTable(Process* task, VmArea& vma, uint8_t* table, VirtAddr start, VirtAddr last, bool even_cows);
   void ZapRange(Process* task, VmArea& vma, VirtRange range, bool even_cows);
 
+  void AccumulateSmaps(const VmArea& vma, SmapsSums& sums) const;
+  static Smaps ToSmaps(const SmapsSums& sums);
+  void CountTables(const AddressSpace& mm, size_t which, std::vector<std::string>* violations) const;
+  // Makes entries old; those of pages that reclaim could take are listed.
+  void AgeRange(VmArea& vma, VirtRange range, std::vector<VirtAddr>* isolated);
+
   // Faults (paging_fault.cc, paging_file_fault.cc).
   FaultOutcome HandlePteFault(Fault& fault);
   FaultOutcome AnonymousFault(Fault& fault);
@@ -179,12 +193,12 @@ class Paging final : public FileMapper {
   };
   BackingPage GetBackingPage(Fault& fault);
   FaultOutcome FinishFault(Fault& fault, Pfn pfn);
-  void SetPte(Fault& fault, uint8_t* table, Pfn pfn, VirtAddr address);
+  void SetPte(Fault& fault, Pfn pfn, VirtAddr address);
   bool PrepareTable(Fault& fault);  // pte_alloc()
   std::optional<Pfn> VdsoPage(PageIndex index);
   std::optional<Pfn> VvarPage();
 
-  bool CopyTable(VmArea& from, VmArea& to, const uint8_t* source, uint8_t* target, VirtAddr start, VirtAddr last, RssDelta& delta);
+  void CopyTable(const VmArea& from, uint8_t* source, uint8_t* target, VirtAddr start, VirtAddr last, RssDelta& delta);
   bool MoveTable(AddressSpace& mm, VirtAddr old_start, VirtAddr new_start, int level);
   void MoveEntries(AddressSpace& mm, VirtAddr old_start, VirtAddr new_start, uint64_t bytes);
 

@@ -1,0 +1,147 @@
+// What mlock, populate and madvise do to pages. Linux: mm/gup.c (populate_vma_page_range), mm/mlock.c, mm/madvise.c.
+#include <algorithm>
+#include <vector>
+
+#include "server/files/files.h"
+#include "server/physical/physical_memory.h"
+#include "server/process/address_space.h"
+#include "server/process/paging.h"
+#include "server/process/paging_walk.h"
+
+namespace mmlab {
+
+void Paging::UpdateMlocked(VmArea& vma, VirtRange range) {
+  DrainLru();
+  ForEachTable(*vma.mm, range, [&](uint8_t* table, VirtAddr start, VirtAddr last) {
+    uint32_t index = format_.IndexOf(start, 1);
+    const auto count = static_cast<uint32_t>((last - start).raw() >> layout_.page_size.shift());
+    for (const uint32_t stop = index + count; index < stop; ++index) {
+      Pfn pfn;
+      Frame* frame = NormalPage(format_.Load(table, index), &pfn);
+      if (frame == nullptr) continue;
+      if (vma.is(kVmLocked)) {
+        MlockPage(*frame);
+      } else {
+        MunlockPage(*frame);
+      }
+    }
+  });
+}
+
+Errno Paging::PopulateRange(Process& task, VmArea& vma, VirtRange range, bool write, bool force) {
+  // check_vma_flags()
+  if (vma.is(kVmIo | kVmPfnMap)) return Errno::kEFAULT;
+  const bool copy_on_write = (vma.flags & (kVmShared | kVmMayWrite)) == kVmMayWrite;
+  if (write && !vma.is(kVmWrite) && (!force || !copy_on_write)) return Errno::kEFAULT;
+  if (!write && !vma.is(kVmRead) && (!force || !vma.is(kVmMayRead))) return Errno::kEFAULT;
+
+  const Bytes page = layout_.page_size.bytes();
+  for (VirtAddr address = range.start; address < range.end; address += page) {
+    while (true) {
+      // follow_page_pte()
+      uint8_t* table = FindTable(*vma.mm, address, 1);
+      const Pte pte = table == nullptr ? 0 : format_.Load(table, format_.IndexOf(address, 1));
+      if (!format_.None(pte) && format_.Present(pte) && (!write || format_.Writable(pte))) {
+        Pfn pfn;
+        Frame* frame = NormalPage(pte, &pfn);
+        if (write && frame != nullptr && !format_.Dirty(pte)) {
+          if (Inode* inode = frame->state == FrameState::kAnon ? nullptr : files_.FindById(static_cast<uint32_t>(frame->mapping))) {
+            files_.MarkDirty(*inode, pfn);
+          } else {
+            frame->flags |= kPgDirty;
+          }
+        }
+        break;
+      }
+      switch (HandleFault(task, vma, address, FaultAccess{.write = write, .execute = false, .user = false})) {
+        case FaultOutcome::kMinor:
+        case FaultOutcome::kMajor:
+          continue;
+        case FaultOutcome::kOom:
+          return Errno::kENOMEM;
+        case FaultOutcome::kSigBus:
+        case FaultOutcome::kSigSegv:
+          return Errno::kEFAULT;
+      }
+    }
+  }
+  return Errno::kOk;
+}
+
+void Paging::MadviseFree(Process& /*task*/, VmArea& vma, VirtRange range) {
+  DrainLru();
+  vma.mm->UpdateHiwaterRss();
+  ForEachTable(*vma.mm, range, [&](uint8_t* table, VirtAddr start, VirtAddr last) {
+    uint32_t index = format_.IndexOf(start, 1);
+    const auto count = static_cast<uint32_t>((last - start).raw() >> layout_.page_size.shift());
+    for (const uint32_t stop = index + count; index < stop; ++index) {
+      const Pte pte = format_.Load(table, index);
+      Pfn pfn;
+      Frame* frame = NormalPage(pte, &pfn);
+      if (frame == nullptr) continue;
+      if ((frame->flags & kPgDirty) != 0) {
+        if (frame->mapcount != 1) continue;
+        frame->flags &= ~uint32_t{kPgDirty};
+      }
+      if (format_.Young(pte) || format_.Dirty(pte)) format_.Store(table, index, format_.MkClean(format_.MkOld(pte)));
+      lru_.MarkLazyFree(pfn);
+    }
+  });
+}
+
+void Paging::MadviseCold(Process& /*task*/, VmArea& vma, VirtRange range) {
+  DrainLru();
+  AgeRange(vma, range, nullptr);
+}
+
+void Paging::AgeRange(VmArea& vma, VirtRange range, std::vector<VirtAddr>* isolated) {
+  if (vma.is(kVmPfnMap)) return;
+  ForEachTable(*vma.mm, range, [&](uint8_t* table, VirtAddr start, VirtAddr last) {
+    for (VirtAddr address = start; address < last; address += layout_.page_size.bytes()) {
+      const uint32_t index = format_.IndexOf(address, 1);
+      const Pte pte = format_.Load(table, index);
+      Pfn pfn;
+      Frame* frame = NormalPage(pte, &pfn);
+      if (frame == nullptr || (frame->flags & kPgLru) == 0 || frame->mapcount != 1) continue;
+      if (format_.Young(pte)) format_.Store(table, index, format_.MkOld(pte));
+      frame->flags &= ~uint32_t{kPgReferenced};
+      if (isolated != nullptr && (frame->flags & kPgUnevictable) == 0) isolated->push_back(address);
+    }
+  });
+}
+
+void Paging::MadvisePageout(Process& /*task*/, VmArea& vma, VirtRange range) {
+  DrainLru();
+  std::vector<VirtAddr> isolated;
+  AgeRange(vma, range, &isolated);
+  // Without swap only clean pages of a disk's files can go; memory is the only place that the others have.
+  for (const VirtAddr address : isolated) {
+    uint8_t* table = FindTable(*vma.mm, address, 1);
+    const uint32_t index = format_.IndexOf(address, 1);
+    const Pte pte = format_.Load(table, index);
+    Pfn pfn;
+    Frame* frame = NormalPage(pte, &pfn);
+    if (frame->state != FrameState::kFile || frame->refcount != 2 || (frame->flags & kPgDirty) != 0 || format_.Dirty(pte)) continue;
+    format_.Store(table, index, 0);
+    --vma.mm->rss[static_cast<size_t>(RssKind::kFile)];
+    RemoveRmap(*frame, vma);
+    PutPage(pfn, *frame);
+    files_.DropCleanPage(pfn);
+  }
+}
+
+void Paging::MadviseWillneed(VmArea& vma, VirtRange range) {
+  if (vma.file == nullptr || vma.file->inode->shmem()) {
+    DrainLru();
+    return;
+  }
+  if (vma.file->inode->kind != FileKind::kExt4) return;
+  Inode& inode = *vma.file->inode;
+  const PageIndex file_end = PageIndex() + layout_.page_size.PagesHolding(Bytes(inode.size));
+  const PageIndex end = std::min(file_end, vma.IndexOf(range.end, layout_.page_size));
+  for (PageIndex index = vma.IndexOf(range.start, layout_.page_size); index < end; ++index) {
+    if (!files_.PageForRead(inode, index).ok()) return;
+  }
+}
+
+}  // namespace mmlab

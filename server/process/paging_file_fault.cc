@@ -1,0 +1,197 @@
+// Faults on pages that come from somewhere: files, shmem, vdso and vvar. Linux: mm/memory.c (do_fault), mm/filemap.c (filemap_map_pages).
+#include <algorithm>
+
+#include "server/base/check.h"
+#include "server/base/explanation.h"
+#include "server/files/files.h"
+#include "server/physical/contents.h"
+#include "server/physical/physical_memory.h"
+#include "server/physical/vm_stat.h"
+#include "server/process/anon_vma.h"
+#include "server/process/paging_fault_state.h"
+
+namespace mmlab {
+namespace {
+
+constexpr uint64_t kFaultAroundPages = 16;  // fault_around_bytes, 64 KiB.
+
+}  // namespace
+
+FaultOutcome Paging::FileFault(Fault& fault) {
+  if (fault.vma.backing == VmaBacking::kVvar) return SpecialFault(fault);
+  if (!fault.access.write) return ReadFileFault(fault);
+  return fault.vma.shared() ? SharedFileFault(fault) : CowFileFault(fault);
+}
+
+FaultOutcome Paging::ReadFileFault(Fault& fault) {
+  if (fault.vma.backing == VmaBacking::kFile) {
+    bool out_of_memory = false;
+    if (FaultAround(fault, &out_of_memory)) return FaultOutcome::kMinor;
+    if (out_of_memory) return FaultOutcome::kOom;
+  }
+  const BackingPage page = GetBackingPage(fault);
+  if (page.outcome > FaultOutcome::kMajor) return page.outcome;
+  const FaultOutcome finished = FinishFault(fault, page.pfn);
+  return finished == FaultOutcome::kMinor ? page.outcome : finished;
+}
+
+// do_fault_around(): maps what the page cache holds of the 16 pages from the start of the aligned window (or of the VMA, when that begins
+// inside it). True when the faulting page was among them.
+bool Paging::FaultAround(Fault& fault, bool* out_of_memory) {
+  const VmArea& vma = fault.vma;
+  const PageSize page_size = layout_.page_size;
+  const uint64_t window = page_size.BytesOf(PageCount(kFaultAroundPages)).raw();
+  const uint64_t table_pages = format_.entries(1);
+  const VirtAddr start = std::max(VirtAddr(fault.address.raw() & ~(window - 1)), vma.start);
+  const uint64_t before = (fault.address - start).raw() >> page_size.shift();
+  const PageIndex first = vma.IndexOf(fault.address, page_size) - PageCount(before);
+  // Not beyond the page table, the VMA or the window.
+  const uint64_t in_table = table_pages - 1 - format_.IndexOf(start, 1);
+  const uint64_t in_vma = ((vma.end - start).raw() >> page_size.shift()) - 1;
+  const PageIndex last = first + PageCount(std::min({in_table, in_vma, kFaultAroundPages - 1}));
+
+  const Inode& inode = *vma.file->inode;
+  const PageIndex end = std::min(last + PageCount(1), PageIndex() + page_size.PagesHolding(Bytes(inode.size)));
+  auto it = inode.pages.lower_bound(first);
+  if (it == inode.pages.end() || it->first >= end) return false;
+  if (!PrepareTable(fault)) {
+    *out_of_memory = true;
+    return false;
+  }
+  bool mapped = false;
+  int64_t count = 0;
+  for (; it != inode.pages.end() && it->first < end; ++it) {
+    const VirtAddr address = start + page_size.BytesOf(it->first - first);
+    if (!format_.None(format_.Load(fault.table, format_.IndexOf(address, 1)))) continue;
+    mapped = mapped || address == fault.address;
+    SetPte(fault, it->second, address);
+    ++count;
+  }
+  if (Explanation* why = tracer_.explanation()) {
+    why->Add(StepKind::kFaultDecision, "pages of the file that are in the page cache are mapped around the fault")
+        .Address("window_start", start)
+        .Number("first_index", static_cast<int64_t>(first.raw()))
+        .Pages("mapped", count)
+        .Truth("fault_served", mapped);
+  }
+  return mapped;
+}
+
+// do_set_pte()
+void Paging::SetPte(Fault& fault, Pfn pfn, VirtAddr address) {
+  VmArea& vma = fault.vma;
+  const bool prefault = address != fault.address;
+  Pte pte = format_.Make(pfn, PageProtection(vma));
+  // arch_wants_old_prefaulted_pte(): ARM64 with hardware access flag learns for free whether a page that was mapped in passing is used.
+  const bool old = prefault && layout_.kind == LayoutKind::kArm64 && hardware_access_flag_;
+  pte = old ? format_.MkOld(pte) : format_.MkYoung(pte);
+  if (fault.access.write) pte = MaybeWritable(format_.MkDirty(pte), vma);
+  Frame& frame = memory_.frame(pfn);
+  if (fault.access.write && !vma.shared()) {
+    CountRssFast(fault.task, fault.mm, RssKind::kAnon, 1);
+    AddNewAnonRmap(pfn, frame, vma, address);
+  } else {
+    CountRssFast(fault.task, fault.mm, KindOf(frame), 1);
+    AddFileRmap(frame, vma);
+  }
+  format_.Store(fault.table, format_.IndexOf(address, 1), pte);
+}
+
+Paging::BackingPage Paging::GetBackingPage(Fault& fault) {
+  const PageIndex index = fault.vma.IndexOf(fault.address, layout_.page_size);
+  if (fault.vma.backing == VmaBacking::kVdso) {
+    const std::optional<Pfn> pfn = VdsoPage(index);
+    if (!pfn.has_value()) return {FaultOutcome::kSigBus, Pfn()};
+    return {FaultOutcome::kMinor, *pfn};
+  }
+  Inode& inode = *fault.vma.file->inode;
+  const SysResult<CachedPage> page = files_.PageForFault(inode, index);
+  if (page.ok()) return {page.value().major ? FaultOutcome::kMajor : FaultOutcome::kMinor, page.value().pfn};
+  if (Explanation* why = tracer_.explanation()) {
+    why->Add(StepKind::kFileLookup, page.error() == Errno::kEINVAL ? "the page lies beyond the end of the file" : "no page can be made")
+        .Text("file", inode.path)
+        .Number("index", static_cast<int64_t>(index.raw()))
+        .Size("file_size", Bytes(inode.size))
+        .Error(page.error());
+  }
+  return {page.error() == Errno::kENOMEM ? FaultOutcome::kOom : FaultOutcome::kSigBus, Pfn()};
+}
+
+FaultOutcome Paging::FinishFault(Fault& fault, Pfn pfn) {
+  if (!PrepareTable(fault)) return FaultOutcome::kOom;
+  SetPte(fault, pfn, fault.address);
+  if (Explanation* why = tracer_.explanation()) {
+    why->Add(StepKind::kFaultDecision, "the page is mapped")
+        .Address("address", fault.address)
+        .Frame("pfn", pfn)
+        .Bits("entry", format_.Load(fault.table, fault.index));
+  }
+  return FaultOutcome::kMinor;
+}
+
+FaultOutcome Paging::CowFileFault(Fault& fault) {
+  AnonVmaPrepare(fault.vma);
+  const std::optional<Pfn> copy = memory_.AllocPages(kGfpHighuserMovable, PageOrder(0));
+  if (!copy.has_value()) return FaultOutcome::kOom;
+  const BackingPage page = GetBackingPage(fault);
+  if (page.outcome > FaultOutcome::kMajor || !PrepareTable(fault)) {
+    memory_.FreePages(*copy, PageOrder(0));
+    return page.outcome > FaultOutcome::kMajor ? page.outcome : FaultOutcome::kOom;
+  }
+  memory_.contents().Copy(page.pfn, *copy);
+  if (Explanation* why = tracer_.explanation()) {
+    why->Add(StepKind::kCopyOnWrite, "a private mapping writes a page of its file for the first time: it is copied")
+        .Frame("from", page.pfn)
+        .Frame("to", *copy);
+  }
+  const FaultOutcome finished = FinishFault(fault, *copy);
+  return finished == FaultOutcome::kMinor ? page.outcome : finished;
+}
+
+FaultOutcome Paging::SharedFileFault(Fault& fault) {
+  const BackingPage page = GetBackingPage(fault);
+  if (page.outcome > FaultOutcome::kMajor) return page.outcome;
+  const FaultOutcome finished = FinishFault(fault, page.pfn);
+  if (finished != FaultOutcome::kMinor) return finished;
+  if (fault.vma.file != nullptr) files_.MarkDirty(*fault.vma.file->inode, page.pfn);
+  return page.outcome;
+}
+
+// vvar_fault(): of the pages of vvar only the first exists, the others are for hypervisors' clocks and time namespaces.
+FaultOutcome Paging::SpecialFault(Fault& fault) {
+  if (fault.vma.IndexOf(fault.address, layout_.page_size) != PageIndex()) return FaultOutcome::kSigBus;
+  const std::optional<Pfn> pfn = VvarPage();
+  if (!pfn.has_value() || !PrepareTable(fault)) return FaultOutcome::kOom;
+  const Pte pte = format_.MkYoung(format_.MkSpecial(format_.Make(*pfn, PageProtection(fault.vma))));
+  format_.Store(fault.table, fault.index, pte);
+  if (Explanation* why = tracer_.explanation()) {
+    why->Add(StepKind::kFaultDecision, "the kernel's clock page is mapped; it belongs to no process's rss")
+        .Frame("pfn", *pfn)
+        .Bits("entry", pte);
+  }
+  return FaultOutcome::kMinor;
+}
+
+std::optional<Pfn> Paging::VdsoPage(PageIndex index) {
+  const uint64_t pages = layout_.is_x86() ? 2 : 1;
+  if (index.raw() >= pages) return std::nullopt;
+  while (vdso_pages_.size() < pages) {
+    const std::optional<Pfn> pfn = memory_.AllocPages(kGfpKernel | kGfpZero, PageOrder(0));
+    if (!pfn.has_value()) return std::nullopt;
+    Frame& frame = memory_.frame(*pfn);
+    frame.flags |= kPgUptodate;
+    // The first process of every machine maps its vdso too.
+    frame.mapcount = 1;
+    ++frame.refcount;
+    if (vdso_pages_.empty()) memory_.contents().Write(*pfn, 0, "\177ELF", 4);
+    vdso_pages_.push_back(*pfn);
+  }
+  return vdso_pages_[index.raw()];
+}
+
+std::optional<Pfn> Paging::VvarPage() {
+  if (!vvar_page_.has_value()) vvar_page_ = memory_.AllocPages(kGfpKernel | kGfpZero, PageOrder(0));
+  return vvar_page_;
+}
+
+}  // namespace mmlab

@@ -1,0 +1,165 @@
+// Frames behind entries: who maps them, who counts them, how they go. Linux: mm/rmap.c, mm/memory.c (zap_pte_range), mm/mlock.c.
+#include "server/base/check.h"
+#include "server/files/files.h"
+#include "server/physical/physical_memory.h"
+#include "server/physical/vm_stat.h"
+#include "server/process/address_space.h"
+#include "server/process/paging.h"
+#include "server/process/paging_walk.h"
+
+namespace mmlab {
+
+Frame* Paging::NormalPage(Pte pte, Pfn* pfn) const {
+  if (!format_.Present(pte) || format_.Special(pte)) return nullptr;
+  *pfn = format_.PfnOf(pte);
+  return &memory_.frame(*pfn);
+}
+
+RssKind Paging::KindOf(const Frame& frame) const {
+  if (frame.state == FrameState::kAnon) return RssKind::kAnon;
+  return (frame.flags & kPgSwapBacked) != 0 ? RssKind::kShmem : RssKind::kFile;
+}
+
+bool Paging::WantsWriteNotify(const VmArea& vma) const {
+  // vma_wants_writenotify(): of the files here only ext4 has page_mkwrite and counts dirty pages.
+  return (vma.flags & (kVmWrite | kVmShared)) == (kVmWrite | kVmShared) && vma.file != nullptr && vma.file->inode->kind == FileKind::kExt4;
+}
+
+uint64_t Paging::PageProtection(const VmArea& vma) const {
+  return format_.Protection(WantsWriteNotify(vma) ? vma.flags & ~uint64_t{kVmShared} : vma.flags);
+}
+
+Pte Paging::MaybeWritable(Pte pte, const VmArea& vma) const { return vma.is(kVmWrite) ? format_.MkWrite(pte) : pte; }
+
+void Paging::AddNewAnonRmap(Pfn pfn, Frame& frame, VmArea& vma, VirtAddr address) {
+  frame.state = FrameState::kAnon;
+  frame.flags |= kPgUptodate | kPgSwapBacked | kPgAnonExclusive;
+  frame.mapcount = 1;
+  frame.mapping = vma.anon_vma->id;
+  frame.index = vma.IndexOf(address, layout_.page_size).raw();
+  vm_stat_.Add(NodeStat::kNrAnonPages, 1);
+  if ((vma.flags & (kVmLocked | kVmSpecial)) == kVmLocked) {
+    MlockPage(frame);
+  } else {
+    lru_.Add(pfn);
+  }
+}
+
+void Paging::AddFileRmap(Frame& frame, VmArea& vma) {
+  ++frame.refcount;
+  if (++frame.mapcount == 1) vm_stat_.Add(NodeStat::kNrMapped, 1);
+  if ((vma.flags & (kVmLocked | kVmSpecial)) == kVmLocked) MlockPage(frame);
+}
+
+void Paging::RemoveRmap(Frame& frame, const VmArea& vma) {
+  MMLAB_CHECK(frame.mapcount > 0);
+  if (--frame.mapcount == 0) vm_stat_.Add(frame.state == FrameState::kAnon ? NodeStat::kNrAnonPages : NodeStat::kNrMapped, -1);
+  if ((vma.flags & (kVmLocked | kVmSpecial)) == kVmLocked) MunlockPage(frame);
+}
+
+void Paging::PutPage(Pfn pfn, Frame& frame) {
+  MMLAB_CHECK(frame.refcount > 0);
+  if (--frame.refcount > 0) return;
+  MMLAB_CHECK(frame.mapcount == 0);
+  if ((frame.flags & kPgMlocked) != 0) --mlocked_pages_;
+  memory_.FreePages(pfn, PageOrder(0));
+}
+
+// mlock_count: how many VM_LOCKED VMAs map the page; kept, as the kernel does, where the page's list link would be.
+void Paging::MlockPage(Frame& frame) {
+  if ((frame.flags & kPgMlocked) == 0) {
+    frame.flags |= kPgMlocked | kPgUnevictable;
+    frame.prev = 0;
+    ++mlocked_pages_;
+    vm_stat_.Count(VmEvent::kUnevictablePgsMlocked);
+  }
+  ++frame.prev;
+}
+
+void Paging::MunlockPage(Frame& frame) {
+  if ((frame.flags & kPgMlocked) == 0 || --frame.prev > 0) return;
+  frame.flags &= ~uint32_t{kPgMlocked | kPgUnevictable};
+  frame.prev = kNoFrame;
+  --mlocked_pages_;
+  vm_stat_.Count(VmEvent::kUnevictablePgsMunlocked);
+}
+
+void Paging::CountRssFast(Process& task, AddressSpace& mm, RssKind kind, int64_t pages) {
+  auto& counters = task.mm.get() == &mm ? task.rss.count : mm.rss;
+  counters[static_cast<size_t>(kind)] += pages;
+}
+
+void Paging::SyncRss(Process& task) {
+  if (task.mm != nullptr) {
+    for (size_t kind = 0; kind < kRssKinds; ++kind) task.mm->rss[kind] += task.rss.count[kind];
+  }
+  task.rss = TaskRss();
+}
+
+void Paging::AddRss(Process* task, AddressSpace& mm, const RssDelta& delta) {
+  if (task != nullptr && task->mm.get() == &mm) SyncRss(*task);
+  for (size_t kind = 0; kind < kRssKinds; ++kind) mm.rss[kind] += delta[kind];
+}
+
+void Paging::ZapTable(Process* task, VmArea& vma, uint8_t* table, VirtAddr start, VirtAddr last, bool even_cows) {
+  RssDelta delta{};
+  uint32_t index = format_.IndexOf(start, 1);
+  const auto count = static_cast<uint32_t>((last - start).raw() >> layout_.page_size.shift());
+  for (const uint32_t stop = index + count; index < stop; ++index) {
+    const Pte pte = format_.Load(table, index);
+    if (format_.None(pte)) continue;
+    Pfn pfn;
+    Frame* frame = NormalPage(pte, &pfn);
+    if (frame != nullptr && !even_cows && frame->state == FrameState::kAnon) continue;
+    format_.Store(table, index, 0);
+    if (frame == nullptr) continue;
+    const bool anonymous = frame->state == FrameState::kAnon;
+    if (!anonymous && format_.Dirty(pte)) {
+      if (Inode* inode = files_.FindById(static_cast<uint32_t>(frame->mapping)); inode != nullptr) files_.MarkDirty(*inode, pfn);
+    }
+    --delta[static_cast<size_t>(KindOf(*frame))];
+    RemoveRmap(*frame, vma);
+    PutPage(pfn, *frame);
+  }
+  AddRss(task, *vma.mm, delta);
+}
+
+void Paging::ZapRange(Process* task, VmArea& vma, VirtRange range, bool even_cows) {
+  DrainLru();
+  ForEachTable(*vma.mm, range, [&](uint8_t* table, VirtAddr start, VirtAddr last) { ZapTable(task, vma, table, start, last, even_cows); });
+}
+
+void Paging::Zap(Process& task, VmArea& vma, VirtRange range, bool even_cows) { ZapRange(&task, vma, range, even_cows); }
+
+void Paging::AddToLru(Pfn pfn) { lru_.Add(pfn); }
+
+void Paging::DrainLru() { lru_.Drain(); }
+
+void Paging::UnmapFilePages(Inode& inode, PageIndex first, PageIndex end, bool even_cows) {
+  const PageSize page_size = layout_.page_size;
+  for (const auto& [link, vma] : inode.mappings) {
+    const PageIndex vma_end = vma->pgoff + page_size.WholePagesIn(vma->length());
+    const PageIndex from = std::max(first, vma->pgoff);
+    const PageIndex to = std::min(end, vma_end);
+    if (from >= to) continue;
+    const VirtAddr start = vma->start + page_size.BytesOf(from - vma->pgoff);
+    vma->mm->UpdateHiwaterRss();
+    ZapRange(current_, *vma, VirtRange{start, start + page_size.BytesOf(to - from)}, even_cows);
+  }
+}
+
+void Paging::CleanFilePage(Inode& inode, PageIndex index) {
+  const PageSize page_size = layout_.page_size;
+  for (const auto& [link, vma] : inode.mappings) {
+    if (!vma->shared() || index < vma->pgoff || index >= vma->pgoff + page_size.WholePagesIn(vma->length())) continue;
+    const VirtAddr address = vma->start + page_size.BytesOf(index - vma->pgoff);
+    uint8_t* table = FindTable(*vma->mm, address, 1);
+    if (table == nullptr) continue;
+    const uint32_t at = format_.IndexOf(address, 1);
+    const Pte pte = format_.Load(table, at);
+    if (!format_.Present(pte) || !(format_.Dirty(pte) || format_.Writable(pte))) continue;
+    format_.Store(table, at, format_.MkClean(format_.WrProtect(pte)));
+  }
+}
+
+}  // namespace mmlab

@@ -1,0 +1,210 @@
+// What is read out of page tables: smaps, mincore, counts, the invariants. Linux: fs/proc/task_mmu.c, mm/mincore.c.
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "absl/strings/str_format.h"
+#include "server/base/hash.h"
+#include "server/files/files.h"
+#include "server/physical/contents.h"
+#include "server/physical/physical_memory.h"
+#include "server/process/address_space.h"
+#include "server/process/paging.h"
+#include "server/process/paging_walk.h"
+
+namespace mmlab {
+namespace {
+
+constexpr int kPssShift = 12;  // Shares of pages are counted in 1/4096 bytes (PSS_SHIFT).
+
+// smaps prints whole KiB.
+Bytes WholeKib(uint64_t bytes) { return Bytes(bytes & ~uint64_t{1023}); }
+
+}  // namespace
+
+void Paging::AccumulateSmaps(const VmArea& vma, SmapsSums& sums) const {
+  if (vma.is(kVmPfnMap)) return;  // walk_page_range() leaves it out.
+  const uint64_t page = layout_.page_size.bytes().raw();
+  const bool locked = vma.is(kVmLocked);
+  ForEachTable(*vma.mm, vma.range(), [&](const uint8_t* table, VirtAddr start, VirtAddr last) {
+    uint32_t index = format_.IndexOf(start, 1);
+    const auto count = static_cast<uint32_t>((last - start).raw() >> layout_.page_size.shift());
+    for (const uint32_t stop = index + count; index < stop; ++index) {
+      const Pte pte = format_.Load(table, index);
+      if (format_.None(pte)) continue;
+      Pfn pfn;
+      const Frame* frame = NormalPage(pte, &pfn);
+      if (frame == nullptr) continue;
+      const bool dirty = format_.Dirty(pte) || (frame->flags & kPgDirty) != 0;
+      sums.rss += page;
+      if (frame->state == FrameState::kAnon) {
+        sums.anonymous += page;
+        if ((frame->flags & kPgSwapBacked) == 0 && !dirty) sums.lazy_free += page;
+      }
+      if (format_.Young(pte) || (frame->flags & kPgReferenced) != 0) sums.referenced += page;
+      const bool is_private = frame->mapcount < 2;
+      const uint64_t share = (page << kPssShift) / (is_private ? 1 : static_cast<uint64_t>(frame->mapcount));
+      sums.pss += share;
+      if (locked) sums.pss_locked += share;
+      if (dirty) sums.pss_dirty += share;
+      (dirty ? (is_private ? sums.private_dirty : sums.shared_dirty) : (is_private ? sums.private_clean : sums.shared_clean)) += page;
+    }
+  });
+}
+
+Smaps Paging::ToSmaps(const SmapsSums& sums) {
+  Smaps smaps;
+  smaps.rss = Bytes(sums.rss);
+  smaps.pss = WholeKib(sums.pss >> kPssShift);
+  smaps.pss_dirty = WholeKib(sums.pss_dirty >> kPssShift);
+  smaps.shared_clean = Bytes(sums.shared_clean);
+  smaps.shared_dirty = Bytes(sums.shared_dirty);
+  smaps.private_clean = Bytes(sums.private_clean);
+  smaps.private_dirty = Bytes(sums.private_dirty);
+  smaps.referenced = Bytes(sums.referenced);
+  smaps.anonymous = Bytes(sums.anonymous);
+  smaps.lazy_free = Bytes(sums.lazy_free);
+  smaps.locked = WholeKib(sums.pss_locked >> kPssShift);
+  return smaps;
+}
+
+Smaps Paging::MeasureVma(const VmArea& vma) const {
+  SmapsSums sums;
+  AccumulateSmaps(vma, sums);
+  return ToSmaps(sums);
+}
+
+Smaps Paging::MeasureAll(const AddressSpace& mm) const {
+  SmapsSums sums;
+  for (const VmArea* vma = mm.vmas.First(); vma != nullptr; vma = mm.vmas.Next(*vma)) AccumulateSmaps(*vma, sums);
+  return ToSmaps(sums);
+}
+
+std::array<int64_t, kRssKinds> Paging::CountRss(const AddressSpace& mm) const {
+  RssDelta total{};
+  for (const VmArea* vma = mm.vmas.First(); vma != nullptr; vma = mm.vmas.Next(*vma)) {
+    ForEachTable(mm, vma->range(), [&](const uint8_t* table, VirtAddr start, VirtAddr last) {
+      uint32_t index = format_.IndexOf(start, 1);
+      const auto count = static_cast<uint32_t>((last - start).raw() >> layout_.page_size.shift());
+      for (const uint32_t stop = index + count; index < stop; ++index) {
+        Pfn pfn;
+        const Pte pte = format_.Load(table, index);
+        if (format_.None(pte)) continue;
+        if (const Frame* frame = NormalPage(pte, &pfn); frame != nullptr) ++total[static_cast<size_t>(KindOf(*frame))];
+      }
+    });
+  }
+  return total;
+}
+
+void Paging::Mincore(const VmArea& vma, VirtRange range, std::string& out) const {
+  const PageSize page_size = layout_.page_size;
+  if (vma.backing == VmaBacking::kVvar || vma.backing == VmaBacking::kVdso) {
+    // can_do_mincore() refuses to tell anything about memory that is neither anonymous nor of a file.
+    out.append((range.length().raw() + page_size.mask()) >> page_size.shift(), '\1');
+    return;
+  }
+  // vm_file, not the kind of memory, decides: a private mapping of /dev/zero has a file without pages.
+  const Inode* inode = vma.file == nullptr ? nullptr : vma.file->inode.get();
+  for (VirtAddr address = range.start; address < range.end; address += page_size.bytes()) {
+    const uint8_t* table = FindTable(*vma.mm, address, 1);
+    const Pte pte = table == nullptr ? 0 : format_.Load(table, format_.IndexOf(address, 1));
+    bool resident = !format_.None(pte);
+    if (!resident && inode != nullptr) resident = files_.FindPage(*inode, vma.IndexOf(address, page_size)).has_value();
+    out.push_back(resident ? '\1' : '\0');
+  }
+}
+
+void Paging::CheckInvariants(const std::vector<const Process*>& tasks, std::vector<std::string>* violations) const {
+  std::map<Pfn, int> mapped;
+  std::map<const AddressSpace*, RssDelta> held;  // By tasks, in their small counters. Only looked up, never walked.
+  std::vector<const AddressSpace*> spaces;
+  for (const Process* task : tasks) {
+    if (task->mm == nullptr) continue;
+    const auto [it, fresh] = held.try_emplace(task->mm.get(), RssDelta{});
+    if (fresh) spaces.push_back(task->mm.get());
+    for (size_t kind = 0; kind < kRssKinds; ++kind) it->second[kind] += task->rss.count[kind];
+  }
+  for (size_t i = 0; i < spaces.size(); ++i) {
+    const AddressSpace& mm = *spaces[i];
+    CountTables(mm, i, violations);
+    const RssDelta counted = CountRss(mm);
+    for (size_t kind = 0; kind < kRssKinds; ++kind) {
+      const int64_t known = mm.rss[kind] + held.at(&mm)[kind];
+      if (known != counted[kind]) {
+        violations->push_back(absl::StrFormat("address space %d: rss of kind %d is %d, its tables map %d", i, kind, known, counted[kind]));
+      }
+    }
+    for (const VmArea* vma = mm.vmas.First(); vma != nullptr; vma = mm.vmas.Next(*vma)) {
+      ForEachTable(mm, vma->range(), [&](const uint8_t* table, VirtAddr start, VirtAddr last) {
+        for (VirtAddr address = start; address < last; address += layout_.page_size.bytes()) {
+          Pfn pfn;
+          const Pte pte = format_.Load(table, format_.IndexOf(address, 1));
+          if (!format_.None(pte) && NormalPage(pte, &pfn) != nullptr) ++mapped[pfn];
+        }
+      });
+    }
+  }
+  for (const Pfn pfn : vdso_pages_) ++mapped[pfn];
+  uint64_t mlocked = 0;
+  for (const auto& [pfn, maps] : mapped) {
+    const Frame& frame = memory_.frame(pfn);
+    if ((frame.flags & kPgMlocked) != 0) ++mlocked;
+    if (frame.mapcount != maps || frame.refcount < maps) {
+      violations->push_back(
+          absl::StrFormat("frame 0x%x: mapcount %d and %d references, %d entries map it", pfn.raw(), frame.mapcount, frame.refcount, maps));
+    }
+    if ((frame.flags & kPgAnonExclusive) != 0 && (frame.state != FrameState::kAnon || maps != 1)) {
+      violations->push_back(absl::StrFormat("frame 0x%x is marked exclusive and mapped by %d entries", pfn.raw(), maps));
+    }
+  }
+  if (mlocked != mlocked_pages_) violations->push_back(absl::StrFormat("%d pages are counted as mlocked, %d are", mlocked_pages_, mlocked));
+}
+
+void Paging::CountTables(const AddressSpace& mm, size_t which, std::vector<std::string>* violations) const {
+  std::array<uint64_t, 5> counted{};
+  std::vector<Pfn> tables{mm.pgd};
+  for (int level = format_.levels(); level >= 1; --level) {
+    counted[static_cast<size_t>(CountedLevel(level))] += tables.size();
+    std::vector<Pfn> below;
+    for (const Pfn table : tables) {
+      if (memory_.frame(table).state != FrameState::kPageTable) {
+        violations->push_back(absl::StrFormat("address space %d: its table in frame 0x%x is not a page table", which, table.raw()));
+      }
+      for (uint32_t i = 0; level > 1 && i < format_.entries(level); ++i) {
+        const uint64_t entry = format_.Load(TableBytes(table), i);
+        if (format_.TablePresent(entry)) below.push_back(format_.TableOf(entry));
+      }
+    }
+    tables = std::move(below);
+  }
+  for (size_t level = 1; level < counted.size(); ++level) {
+    if (counted[level] != mm.table_pages[level]) {
+      violations->push_back(absl::StrFormat("address space %d: %d tables of level %d are counted, %d exist", which, mm.table_pages[level],
+                                            level, counted[level]));
+    }
+  }
+}
+
+void Paging::AddToHash(const AddressSpace& mm, StateHasher& hasher) const {
+  hasher.Add(mm.pgd.raw());
+  for (const VmArea* vma = mm.vmas.First(); vma != nullptr; vma = mm.vmas.Next(*vma)) {
+    ForEachTable(mm, vma->range(), [&](const uint8_t* table, VirtAddr start, VirtAddr last) {
+      for (VirtAddr address = start; address < last; address += layout_.page_size.bytes()) {
+        const Pte pte = format_.Load(table, format_.IndexOf(address, 1));
+        if (format_.None(pte)) continue;
+        hasher.Add(address.raw());
+        hasher.Add(pte);
+      }
+    });
+  }
+}
+
+void Paging::AddToHash(StateHasher& hasher) const {
+  lru_.AddToHash(hasher);
+  hasher.Add(mlocked_pages_);
+  for (const Pfn pfn : vdso_pages_) hasher.Add(pfn.raw());
+  hasher.Add(vvar_page_.has_value() ? vvar_page_->raw() : 0);
+}
+
+}  // namespace mmlab
