@@ -43,7 +43,9 @@ bool MmCall::AccessOk(uint64_t address, uint64_t length) const {
 }
 
 uint64_t MmCall::ProtToFlags(uint32_t prot) const {
-  return ((prot & kProtRead) != 0 ? kVmRead : 0) | ((prot & kProtWrite) != 0 ? kVmWrite : 0) | ((prot & kProtExec) != 0 ? kVmExec : 0);
+  const uint64_t none = 0;
+  return ((prot & kProtRead) != 0 ? uint64_t{kVmRead} : none) | ((prot & kProtWrite) != 0 ? uint64_t{kVmWrite} : none) |
+         ((prot & kProtExec) != 0 ? uint64_t{kVmExec} : none);
 }
 
 bool MmCall::MayExpandVm(uint64_t vm_flags, uint64_t pages) const {
