@@ -14,8 +14,8 @@ class Process;
 
 // The machine's commit charge: memory that processes were promised, touched or not. Linux: vm_committed_as, mm/util.c.
 //
-// Always true: the charge is the pages of all VM_ACCOUNT VMAs, plus the sizes of shmem objects made without VM_NORESERVE, plus the pages of
-// the other shmem objects.
+// It is the pages of all VM_ACCOUNT VMAs, plus the sizes of shmem objects made without VM_NORESERVE, plus the pages of the other shmem
+// objects; but, as in the kernel, the growth of a stack that is not VM_ACCOUNT is charged and never given back.
 class CommitAccount : public CommitCharger {
  public:
   CommitAccount(const ProcessLimits& limits, const Tracer& tracer) : limits_(limits), tracer_(tracer) {}

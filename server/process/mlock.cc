@@ -166,7 +166,7 @@ Errno MmCall::PopulateVma(VmArea& vma, uint64_t start, uint64_t end) {
   // check_vma_flags(): any permission at all is enough (FOLL_FORCE), as long as the file itself may be read.
   if (vma.is(kVmIo | kVmPfnMap) || !vma.is(kVmAccessFlags) || !vma.is(kVmRead | kVmMayRead)) return Errno::kEFAULT;
   const bool write = (vma.flags & (kVmWrite | kVmShared)) == kVmWrite;
-  return core_.paging.PopulateRange(task_, vma, {VirtAddr(start), VirtAddr(end)}, write);
+  return core_.paging.PopulateRange(task_, vma, {VirtAddr(start), VirtAddr(end)}, write, /*force=*/true);
 }
 
 }  // namespace mmlab

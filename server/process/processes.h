@@ -9,6 +9,7 @@
 
 #include "absl/container/btree_map.h"
 #include "server/base/address.h"
+#include "server/base/random.h"
 #include "server/base/result.h"
 #include "server/process/access.h"
 #include "server/process/elf_image.h"
@@ -18,14 +19,20 @@
 
 namespace mmlab {
 
+class AddressSpace;
+class AnonVmaTable;
+class CommitAccount;
 class Files;
+class OpenFile;
 class Paging;
 class PhysicalMemory;
 class Process;
+class ShmTable;
 class StateHasher;
 class Tracer;
 class VmStat;
 struct Layout;
+struct ProcessCore;
 struct VmArea;
 
 // All processes of a machine and the system calls that they make on memory. Linux: kernel/fork.c, fs/exec.c, mm/mmap.c and its neighbours.
@@ -100,6 +107,27 @@ class Processes {
 
  private:
   Process* FindMutable(Pid pid);
+  // The process, made the one on whose behalf pages are charged and counted; null: there is none.
+  Process* Enter(Pid pid);
+  ProcessCore Core();
+  Process& NewProcess();
+  void DropMm(Process& process);  // exit_mm()
+  // exec (exec.cc).
+  struct ExecStack;
+  void PickMmapLayout(const Process& process, AddressSpace& mm, bool randomize);
+  uint64_t RandomPages(int bits);  // 2^bits possible numbers of whole pages, as bytes.
+  Errno SetUpStack(Process& process, const ExecStack& stack);
+  Errno LoadImage(Process& process, const ElfImage& image, bool is_interpreter, bool with_interpreter, bool randomize, uint64_t* load_bias,
+                  uint64_t* elf_break);
+  Errno FinishStack(Process& process, const ElfImage& image, const ExecStack& stack, uint64_t load_bias, uint64_t interpreter_base);
+  std::shared_ptr<AddressSpace> NewMm();
+  SysResult<std::shared_ptr<AddressSpace>> DupMm(Process& parent, Process& child);
+  Errno InstallVdso(Process& process);
+  Errno WriteUser(Process& process, AddressSpace& mm, uint64_t address, const void* data, size_t size);
+  SysResult<uint64_t> InstallFile(Process& process, std::shared_ptr<OpenFile> file, int32_t wished_fd);
+  // Data movement of pread() and pwrite() after their checks (file_io.cc).
+  SysResult<uint64_t> ReadFile(Process& process, OpenFile& file, uint64_t address, uint64_t length, uint64_t offset);
+  SysResult<uint64_t> WriteFile(Process& process, OpenFile& file, uint64_t address, uint64_t length, uint64_t offset);
 
   const Layout& layout_;
   PhysicalMemory& memory_;
@@ -108,6 +136,11 @@ class Processes {
   Tracer& tracer_;
   std::unique_ptr<Paging> paging_;
   ProcessLimits limits_;
+  std::unique_ptr<AnonVmaTable> anon_vmas_;
+  std::unique_ptr<CommitAccount> commit_;
+  std::unique_ptr<ShmTable> shm_;
+  Random random_;
+  absl::btree_map<int, std::shared_ptr<AddressSpace>> last_mm_;  // By CPU: the address space loaded there last.
   absl::btree_map<Pid, std::unique_ptr<Process>> processes_;
   int32_t last_pid_ = 0;
   uint64_t forks_ = 0;

@@ -1,0 +1,132 @@
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/arch/layout.h"
+#include "server/base/explanation.h"
+#include "server/files/files.h"
+#include "server/process/address_space.h"
+#include "server/process/mm_call.h"
+#include "server/process/processes.h"
+
+// Descriptors and the checks of calls on them: fs/open.c, fs/read_write.c, mm/memfd.c.
+
+namespace mmlab {
+namespace {
+
+constexpr uint64_t kMaxReadWrite = 0x7ffff000;    // MAX_RW_COUNT
+constexpr uint64_t kExt4MaxSize = 0xffffffff000;  // s_maxbytes of ext4 with 4 KiB blocks.
+constexpr uint64_t kMaxLfs32 = 0xffffffff000;     // MAX_LFS_FILESIZE of 32-bit kernels.
+constexpr uint64_t kMaxSigned = uint64_t{1} << 63;
+constexpr size_t kMaxMemfdName = 249;        // NAME_MAX less "memfd:".
+constexpr uint32_t kMemfdFlags = 0x1 | 0x2;  // MFD_CLOEXEC, MFD_ALLOW_SEALING.
+constexpr uint32_t kMemfdHugetlb = 0x4;
+constexpr int kRlimitNofile = 7;
+
+uint64_t MaxSize(const Inode& inode, const Layout& layout) {
+  if (inode.kind == FileKind::kExt4) return kExt4MaxSize;
+  return layout.word_bytes == 4 ? kMaxLfs32 : kMaxSigned - 1;
+}
+
+bool IsRegular(const Inode& inode) { return inode.kind != FileKind::kPipe && inode.kind != FileKind::kDevZero; }
+
+}  // namespace
+
+SysResult<uint64_t> Processes::InstallFile(Process& process, std::shared_ptr<OpenFile> file, int32_t wished_fd) {
+  const uint64_t limit = process.rlimits[kRlimitNofile].current;
+  int32_t fd = wished_fd;
+  if (fd <= 0) {
+    fd = 3;
+    while (process.files.contains(fd)) ++fd;
+    if (static_cast<uint64_t>(fd) >= limit) return Errno::kEMFILE;
+  } else if (static_cast<uint64_t>(fd) >= limit) {
+    return Errno::kEBADF;
+  }
+  process.files[fd] = std::move(file);
+  return static_cast<uint64_t>(fd);
+}
+
+SysResult<uint64_t> Processes::Open(Pid pid, const std::string& path, uint32_t flags, int32_t wished_fd) {
+  Process* process = Enter(pid);
+  if (process == nullptr) return Errno::kESRCH;
+  std::shared_ptr<Inode> inode = files_.Find(path);
+  if (inode == nullptr) return Errno::kENOENT;
+  const uint32_t mode = flags & 3;  // O_RDONLY 0, O_WRONLY 1, O_RDWR 2.
+  if (mode == 3) return Errno::kEINVAL;
+  return InstallFile(*process, std::make_shared<OpenFile>(std::move(inode), mode != 1, mode != 0), wished_fd);
+}
+
+SysResult<uint64_t> Processes::Pipe(Pid pid, int32_t wished_fd) {
+  Process* process = Enter(pid);
+  if (process == nullptr) return Errno::kESRCH;
+  return InstallFile(*process, std::make_shared<OpenFile>(files_.NewPipe(), true, false), wished_fd);
+}
+
+Errno Processes::Close(Pid pid, int32_t fd) {
+  Process* process = Enter(pid);
+  if (process == nullptr) return Errno::kESRCH;
+  return process->files.erase(fd) == 0 ? Errno::kEBADF : Errno::kOk;
+}
+
+SysResult<uint64_t> Processes::MemfdCreate(Pid pid, const std::string& name, uint32_t flags) {
+  Process* process = Enter(pid);
+  if (process == nullptr) return Errno::kESRCH;
+  if ((flags & kMemfdHugetlb) == 0 && (flags & ~kMemfdFlags) != 0) return Errno::kEINVAL;
+  if (name.size() > kMaxMemfdName) return Errno::kEINVAL;
+  if ((flags & kMemfdHugetlb) != 0) return Errno::kENOSYS;
+  MMLAB_TRY_ASSIGN(std::shared_ptr<Inode> inode, files_.NewShmem(FileKind::kMemfd, absl::StrCat("/memfd:", name, " (deleted)"), 0, true));
+  return InstallFile(*process, std::make_shared<OpenFile>(std::move(inode), true, true), -1);
+}
+
+Errno Processes::Ftruncate(Pid pid, int32_t fd, uint64_t length) {
+  Process* process = Enter(pid);
+  if (process == nullptr) return Errno::kESRCH;
+  if (length >= kMaxSigned) return Errno::kEINVAL;
+  const auto it = process->files.find(fd);
+  if (it == process->files.end()) return Errno::kEBADF;
+  const std::shared_ptr<OpenFile> file = it->second;
+  if (!IsRegular(*file->inode) || !file->writable) return Errno::kEINVAL;
+  if (length > MaxSize(*file->inode, layout_)) return Errno::kEFBIG;
+  return files_.Truncate(*file->inode, length);
+}
+
+SysResult<uint64_t> Processes::Pread(Pid pid, int32_t fd, uint64_t address, uint64_t length, uint64_t offset) {
+  Process* process = Enter(pid);
+  if (process == nullptr || process->mm == nullptr) return Errno::kESRCH;
+  const MmCall call(Core(), *process);
+  address = call.Wrap(address);
+  length = call.Wrap(length);
+  if (offset >= kMaxSigned) return Errno::kEINVAL;
+  const auto it = process->files.find(fd);
+  if (it == process->files.end()) return Errno::kEBADF;
+  const std::shared_ptr<OpenFile> file = it->second;
+  if (file->inode->kind == FileKind::kPipe) return Errno::kESPIPE;
+  if (!file->readable) return Errno::kEBADF;
+  if (!call.AccessOk(address, length)) return Errno::kEFAULT;
+  if (length > call.word_mask() >> 1 || offset + length >= kMaxSigned) return Errno::kEINVAL;
+  return ReadFile(*process, *file, address, std::min(length, kMaxReadWrite), offset);
+}
+
+SysResult<uint64_t> Processes::Pwrite(Pid pid, int32_t fd, uint64_t address, uint64_t length, uint64_t offset) {
+  Process* process = Enter(pid);
+  if (process == nullptr || process->mm == nullptr) return Errno::kESRCH;
+  const MmCall call(Core(), *process);
+  address = call.Wrap(address);
+  length = call.Wrap(length);
+  if (offset >= kMaxSigned) return Errno::kEINVAL;
+  const auto it = process->files.find(fd);
+  if (it == process->files.end()) return Errno::kEBADF;
+  const std::shared_ptr<OpenFile> file = it->second;
+  if (file->inode->kind == FileKind::kPipe) return Errno::kESPIPE;
+  if (!file->writable) return Errno::kEBADF;
+  if (!call.AccessOk(address, length)) return Errno::kEFAULT;
+  if (length > call.word_mask() >> 1 || offset + length >= kMaxSigned) return Errno::kEINVAL;
+  if (length == 0) return uint64_t{0};
+  const uint64_t max_size = MaxSize(*file->inode, layout_);
+  if (IsRegular(*file->inode)) {
+    if (offset >= max_size) return Errno::kEFBIG;
+    length = std::min(length, max_size - offset);
+  }
+  return WriteFile(*process, *file, address, std::min(length, kMaxReadWrite), offset);
+}
+
+}  // namespace mmlab

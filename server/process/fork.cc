@@ -1,0 +1,119 @@
+#include <utility>
+
+#include "server/arch/layout.h"
+#include "server/base/explanation.h"
+#include "server/files/open_file.h"
+#include "server/process/address_space.h"
+#include "server/process/commit_account.h"
+#include "server/process/mm_call.h"
+#include "server/process/paging.h"
+#include "server/process/processes.h"
+
+// fork(), vfork() and clone(CLONE_VM): copy_mm() and dup_mmap() of kernel/fork.c.
+
+namespace mmlab {
+namespace {
+
+constexpr uint64_t kCloneVm = 0x100;
+
+}  // namespace
+
+std::shared_ptr<AddressSpace> Processes::NewMm() {
+  auto mm = std::make_shared<AddressSpace>();
+  mm->page_size = layout_.page_size;
+  mm->anon_vmas = anon_vmas_.get();
+  mm->task_size = layout_.task_size;
+  if (!paging_->CreateTables(*mm)) return nullptr;
+  return mm;
+}
+
+SysResult<Pid> Processes::Fork(Pid pid, uint64_t clone_flags) {
+  Process* parent = Enter(pid);
+  if (parent == nullptr) return Errno::kESRCH;
+  auto child = std::make_unique<Process>();
+  child->parent = parent->pid;
+  child->comm = parent->comm;
+  child->uid = parent->uid;
+  child->kernel_thread = parent->kernel_thread;
+  child->files = parent->files;
+  child->rlimits = parent->rlimits;
+  child->oom_score_adj = parent->oom_score_adj;
+  child->read_implies_exec = parent->read_implies_exec;
+  if (parent->mm != nullptr) {
+    if ((clone_flags & kCloneVm) != 0) {
+      child->mm = parent->mm;
+      ++child->mm->mm_users;
+    } else {
+      MMLAB_TRY_ASSIGN(child->mm, DupMm(*parent, *child));
+    }
+  }
+  child->pid = Pid(++last_pid_);
+  ++forks_;
+  const Pid child_pid = child->pid;
+  processes_[child_pid] = std::move(child);
+  return child_pid;
+}
+
+// dup_mm(): a copy of the address space, with `child` as the task that owns it. On failure nothing is left of it.
+SysResult<std::shared_ptr<AddressSpace>> Processes::DupMm(Process& parent, Process& child) {
+  AddressSpace& old_mm = *parent.mm;
+  std::shared_ptr<AddressSpace> mm = NewMm();
+  if (mm == nullptr) return Errno::kENOMEM;
+  mm->mmap_base = old_mm.mmap_base;
+  mm->mmap_legacy_base = old_mm.mmap_legacy_base;
+  mm->top_down = old_mm.top_down;
+  mm->task_size = old_mm.task_size;
+  mm->total_vm = old_mm.total_vm;
+  mm->data_vm = old_mm.data_vm;
+  mm->exec_vm = old_mm.exec_vm;
+  mm->stack_vm = old_mm.stack_vm;
+  mm->start_code = old_mm.start_code;
+  mm->end_code = old_mm.end_code;
+  mm->start_data = old_mm.start_data;
+  mm->end_data = old_mm.end_data;
+  mm->start_brk = old_mm.start_brk;
+  mm->brk = old_mm.brk;
+  mm->start_stack = old_mm.start_stack;
+  mm->arg_start = old_mm.arg_start;
+  mm->arg_end = old_mm.arg_end;
+  mm->env_start = old_mm.env_start;
+  mm->env_end = old_mm.env_end;
+  mm->vdso = old_mm.vdso;
+  child.mm = mm;
+  MmCall call(Core(), child);
+  Explanation* why = tracer_.explanation();
+  Errno error = Errno::kOk;
+  for (VmArea* vma = old_mm.vmas.First(); vma != nullptr && error == Errno::kOk; vma = old_mm.vmas.Next(*vma)) {
+    const auto pages = static_cast<int64_t>(vma->length().raw() >> layout_.page_size.shift());
+    if (vma->is(kVmDontCopy)) {
+      mm->Account(vma->flags, -pages);
+      if (why != nullptr) why->Add(StepKind::kVmaLookup, "not copied: VM_DONTCOPY").Address("start", vma->start);
+      continue;
+    }
+    if (vma->is(kVmAccount) && !commit_->Charge(pages)) {
+      error = Errno::kENOMEM;
+      break;
+    }
+    auto copy = std::make_unique<VmArea>(*vma);
+    copy->links = {};
+    copy->anon_vma_chain.clear();
+    copy->mm = mm.get();
+    if (copy->is(kVmWipeOnFork)) {
+      copy->anon_vma = nullptr;
+    } else {
+      AnonVmaFork(*copy, *vma);
+    }
+    copy->flags &= ~kVmLockedMask;
+    VmArea* linked = call.LinkVma(std::move(copy));
+    if (!linked->is(kVmWipeOnFork) && !paging_->CopyRange(parent, *vma, child, *linked)) error = Errno::kENOMEM;
+  }
+  if (error != Errno::kOk) {
+    DropMm(child);
+    return error;
+  }
+  mm->hiwater_rss = mm->rss_total();
+  mm->hiwater_vm = mm->total_vm;
+  return mm;
+}
+
+}  // namespace mmlab
