@@ -121,6 +121,7 @@ class HttpServer::Impl : public httplib::Server {
     if (port < 0 || ::listen(listener_, kListenBacklog) != 0) {
       return absl::UnavailableError(absl::StrCat("can't listen on HTTP address ", options_.address));
     }
+    port_ = port;
     const bool is_ipv6 = wished.host.find(':') != std::string::npos;
     address_ = is_ipv6 ? absl::StrCat("[", wished.host, "]:", port) : absl::StrCat(wished.host, ":", port);
     pool_ = std::make_unique<ConnectionPool>(
@@ -132,6 +133,7 @@ class HttpServer::Impl : public httplib::Server {
   }
 
   const std::string& address() const { return address_; }
+  int port() const { return port_; }
 
   void Stop() {
     if (!accepting_.joinable()) return;
@@ -263,6 +265,7 @@ class HttpServer::Impl : public httplib::Server {
   std::unique_ptr<ConnectionPool> pool_;
   std::thread accepting_;
   std::string address_;
+  int port_ = 0;
   socket_t listener_ = INVALID_SOCKET;
   std::atomic<bool> stopping_ = false;
 };
@@ -280,6 +283,8 @@ void HttpServer::Route(absl::string_view method, absl::string_view path, HttpSer
 absl::Status HttpServer::Start() { return impl_->Start(); }
 
 std::string HttpServer::address() const { return impl_->address(); }
+
+int HttpServer::port() const { return impl_->port(); }
 
 void HttpServer::Stop() { impl_->Stop(); }
 

@@ -81,6 +81,7 @@ class HttpServer {
   absl::Status Start();
   // HOST:PORT with the real port. REQUIRES: started.
   std::string address() const;
+  int port() const;
   // Accepts nothing more, ends the requests under way, waits for them. Nothing happens the second time.
   void Stop();
 
