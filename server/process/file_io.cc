@@ -1,0 +1,73 @@
+#include <algorithm>
+#include <string>
+
+#include "server/arch/layout.h"
+#include "server/files/files.h"
+#include "server/physical/contents.h"
+#include "server/physical/physical_memory.h"
+#include "server/process/processes.h"
+#include "server/process/user_memory.h"
+
+// How bytes move between a file and a process's memory: mm/filemap.c, mm/shmem.c, lib/iov_iter.c.
+
+namespace mmlab {
+
+Errno Processes::Access(Pid pid, const AccessRequest& request, AccessResult& result, std::optional<Signal>& signal, std::string& data) {
+  Process* process = Enter(pid);
+  if (process == nullptr || process->mm == nullptr) return Errno::kESRCH;
+  return UserMemory(Core(), memory_, *process).Access(request, result, signal, data);
+}
+
+SysResult<uint64_t> Processes::ReadFile(Process& process, OpenFile& file, uint64_t address, uint64_t length, uint64_t offset) {
+  UserMemory user(Core(), memory_, process);
+  Inode& inode = *file.inode;
+  if (inode.kind == FileKind::kDevZero) {
+    const uint64_t cleared = user.Clear(address, length);
+    if (cleared == 0 && length > 0) return Errno::kEFAULT;
+    return cleared;
+  }
+  const PageSize page_size = layout_.page_size;
+  std::string bytes;
+  uint64_t done = 0;
+  while (done < length && offset + done < inode.size) {
+    const uint64_t position = offset + done;
+    const uint64_t in_page = position & page_size.mask();
+    const uint64_t count = std::min({length - done, page_size.bytes().raw() - in_page, inode.size - position});
+    const auto page = files_.PageForRead(inode, PageIndex(position >> page_size.shift()));
+    if (!page.ok()) return done > 0 ? SysResult<uint64_t>(done) : page.error();
+    bytes.assign(count, '\0');
+    if (page.value().has_value()) memory_.contents().Read(page.value()->pfn, in_page, bytes.data(), count);
+    const uint64_t copied = user.CopyTo(address + done, bytes.data(), count);
+    done += copied;
+    if (copied < count) return done > 0 ? SysResult<uint64_t>(done) : Errno::kEFAULT;
+  }
+  return done;
+}
+
+SysResult<uint64_t> Processes::WriteFile(Process& process, OpenFile& file, uint64_t address, uint64_t length, uint64_t offset) {
+  Inode& inode = *file.inode;
+  if (inode.kind == FileKind::kDevZero) return length;  // write_null() does not even look at the bytes.
+  UserMemory user(Core(), memory_, process);
+  const PageSize page_size = layout_.page_size;
+  std::string bytes;
+  uint64_t done = 0;
+  while (done < length) {
+    // generic_perform_write(): a page of the file at a time; its source is faulted in first, then copied without faults.
+    const uint64_t position = offset + done;
+    const uint64_t in_page = position & page_size.mask();
+    const uint64_t wanted = std::min(length - done, page_size.bytes().raw() - in_page);
+    const uint64_t count = user.FaultInReadable(address + done, wanted);
+    if (count == 0) return done > 0 ? SysResult<uint64_t>(done) : Errno::kEFAULT;
+    const auto page = files_.PageForWrite(inode, PageIndex(position >> page_size.shift()));
+    if (!page.ok()) return done > 0 ? SysResult<uint64_t>(done) : page.error();
+    bytes.resize(count);
+    user.CopyFrom(address + done, bytes.data(), count);
+    memory_.contents().Write(page.value().pfn, in_page, bytes.data(), count);
+    files_.MarkDirty(inode, page.value().pfn);
+    inode.size = std::max(inode.size, position + count);
+    done += count;
+  }
+  return done;
+}
+
+}  // namespace mmlab
