@@ -66,7 +66,11 @@ class BuddyMemory final : public PhysicalMemory {
   void FoldCpuCounters();
 
   // Which CPU runs the operations from now on; decides whose lists are used. REQUIRES: cpu < cpus.
-  void SetCurrentCpu(int cpu) { cpu_ = static_cast<uint32_t>(cpu); }
+  void SetCurrentCpu(int cpu) {
+    MMLAB_CHECK(cpu >= 0 && cpu < cpus_);
+    cpu_ = static_cast<uint32_t>(cpu);
+    for (int i = 0; i < kZones; ++i) pcp_now_[i] = lists_.zones()[i].populated() ? &lists_.zones()[i].pcp[cpu_] : nullptr;
+  }
   int current_cpu() const { return static_cast<int>(cpu_); }
   int cpus() const { return cpus_; }
 
@@ -151,6 +155,8 @@ class BuddyMemory final : public PhysicalMemory {
 
   // page_allocator.cc: from request to zone.
   AllocContext ContextOf(Gfp gfp) const;
+  uint32_t AllocQuick(Gfp gfp);
+  bool FreeQuick(uint32_t pfn);
   uint32_t FirstFlags(Gfp gfp, const AllocContext& context) const;
   uint32_t SlowFlags(Gfp gfp, int order, const AllocContext& context) const;
   uint32_t GetPageFromFreelist(Gfp gfp, int order, uint32_t flags, const AllocContext& context);
@@ -163,7 +169,13 @@ class BuddyMemory final : public PhysicalMemory {
   uint64_t WatermarkOf(const Zone& zone, uint32_t flags) const {
     return ((flags & kAllocWmarkMask) == kAllocWmarkLow ? zone.wmark_low : zone.wmark_min) + zone.watermark_boost;
   }
-  static int64_t UnusableFree(const Zone& zone, int order, uint32_t flags);
+  // __zone_watermark_unusable_free(): free pages that this request must not count on.
+  static int64_t UnusableFree(const Zone& zone, int order, uint32_t flags) {
+    int64_t unusable = (int64_t{1} << order) - 1;
+    if ((flags & kAllocReserves) == 0) unusable += zone.nr_reserved_highatomic;
+    if ((flags & kAllocCma) == 0) unusable += static_cast<int64_t>(zone.stat(ZoneStat::kNrFreeCma));
+    return unusable;
+  }
   bool WatermarkOk(const Zone& zone, int order, uint64_t mark, int highest_zone, uint32_t flags, int64_t free_pages) const;
   bool WatermarkFast(const Zone& zone, int order, uint64_t mark, int highest_zone, uint32_t flags, Gfp gfp) const {
     if (order == 0) [[likely]] {
@@ -227,6 +239,7 @@ class BuddyMemory final : public PhysicalMemory {
   size_t zone_count_ = kZones;
   int cpus_;
   uint32_t cpu_ = 0;
+  std::array<PerCpuPages*, kZones> pcp_now_{};  // Those of the current CPU, by zone.
   uint32_t zero_frame_ = 0;
   // By the three zone bits and kGfpMovable of a request: the highest zone it may use; and the first populated one from each zone downward.
   std::array<int8_t, 16> highest_zone_{};

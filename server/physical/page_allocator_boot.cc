@@ -116,6 +116,7 @@ void BuddyMemory::SetUpCpus() {
   for (Zone& zone : lists_.zones()) {
     if (zone.populated()) zone.pcp.resize(static_cast<size_t>(cpus_));
   }
+  SetCurrentCpu(static_cast<int>(cpu_));
   RecomputeZoneList();
 }
 

@@ -22,7 +22,11 @@ class PageContents final : public FrameContents {
   void Read(Pfn pfn, size_t offset, void* out, size_t size) const override;
   void Write(Pfn pfn, size_t offset, const void* data, size_t size) override;
   void Copy(Pfn from, Pfn to) override;
-  void Clear(Pfn pfn) override { ClearRange(static_cast<uint32_t>(pfn.raw()), 1); }
+  void Clear(Pfn pfn) override {
+    Slot* slots = slots_[pfn.raw() >> kChunkShift];
+    if (slots == nullptr) return;
+    if (Slot& slot = slots[pfn.raw() & kChunkMask]; slot != 0) ClearSlots(&slot, 1);
+  }
   uint8_t* Bytes(Pfn pfn) override {
     Slot* slots = slots_[pfn.raw() >> kChunkShift];
     if (slots != nullptr) [[likely]] {

@@ -7,14 +7,6 @@
 
 namespace mmlab {
 
-// Free pages that this request must not count on.
-int64_t BuddyMemory::UnusableFree(const Zone& zone, int order, uint32_t flags) {
-  int64_t unusable = (int64_t{1} << order) - 1;
-  if ((flags & kAllocReserves) == 0) unusable += zone.nr_reserved_highatomic;
-  if ((flags & kAllocCma) == 0) unusable += static_cast<int64_t>(zone.stat(ZoneStat::kNrFreeCma));
-  return unusable;
-}
-
 bool BuddyMemory::WatermarkOk(const Zone& zone, int order, uint64_t mark, int highest_zone, uint32_t flags, int64_t free_pages) const {
   auto min = static_cast<int64_t>(mark);
   if ((flags & kAllocMinReserve) != 0) {

@@ -71,7 +71,8 @@ TEST_P(WatermarksTest, AreThoseOfTheKernel) {
 }
 
 // Generated from zoneinfo, sys_vm/min_free_kbytes and the "Freeing ... memory" lines of dmesg of recorded machines. Those
-// named kernel_* had huge pages enabled; what they freed late is not recorded, so `late` is one of the few numbers with which all others fit.
+// named kernel_* had huge pages enabled; what they freed late is not recorded, so `late` is one of the few numbers with which all others
+// fit.
 // clang-format off
 INSTANTIATE_TEST_SUITE_P(Captures, WatermarksTest, testing::Values(
     Capture{"686_1G",ZoneSet::kX86_32,10,1,false,476,1,3715,{{{3998,3840,16,20,24,{0,833,981,981},20,1,2},{220158,213777,911,1138,1365,{0,0,1182,1182},1138,63,8},{37855,37855,36,76,116,{0,0,0,0},76,7,4},{0,0,32,32,32,{0,0,0,0},0,0,0}}}},
