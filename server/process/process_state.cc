@@ -1,0 +1,134 @@
+#include <map>
+#include <vector>
+
+#include "absl/strings/str_format.h"
+#include "server/arch/layout.h"
+#include "server/base/hash.h"
+#include "server/files/files.h"
+#include "server/process/address_space.h"
+#include "server/process/anon_vma.h"
+#include "server/process/commit_account.h"
+#include "server/process/paging.h"
+#include "server/process/processes.h"
+#include "server/process/shm_table.h"
+
+// All processes as one state: what must agree in it, its fingerprint, its size on the host.
+
+namespace mmlab {
+namespace {
+
+void CheckVmas(Pid pid, const AddressSpace& mm, PageSize page_size, std::vector<std::string>* violations) {
+  PageCount total;
+  size_t count = 0;
+  VirtAddr end;
+  for (const VmArea* vma = mm.vmas.First(); vma != nullptr; vma = mm.vmas.Next(*vma)) {
+    if (vma->start >= vma->end || vma->start < end || !page_size.IsAligned(vma->start) || !page_size.IsAligned(vma->end) ||
+        vma->mm != &mm) {
+      violations->push_back(absl::StrFormat("process %d: VMA 0x%x-0x%x is out of order", pid.raw(), vma->start.raw(), vma->end.raw()));
+    }
+    if (vma->backing == VmaBacking::kFile) {
+      const auto it = vma->file->inode->mappings.find(vma->file_link);
+      if (it == vma->file->inode->mappings.end() || it->second != vma) {
+        violations->push_back(absl::StrFormat("process %d: VMA 0x%x is not among its file's mappings", pid.raw(), vma->start.raw()));
+      }
+    }
+    end = vma->end;
+    total += page_size.WholePagesIn(vma->length());
+    ++count;
+  }
+  if (total != mm.total_vm || count != mm.vmas.size()) {
+    violations->push_back(absl::StrFormat("process %d: total_vm %d and %d VMAs are counted, %d and %d exist", pid.raw(), mm.total_vm.raw(),
+                                          mm.vmas.size(), total.raw(), count));
+  }
+}
+
+void HashVma(const VmArea& vma, StateHasher& hasher) {
+  hasher.Add(vma.start.raw());
+  hasher.Add(vma.end.raw());
+  hasher.Add(vma.flags);
+  hasher.Add(vma.pgoff.raw());
+  hasher.Add(static_cast<uint64_t>(vma.backing));
+  hasher.Add(vma.file == nullptr ? 0 : vma.file->inode->id);
+  hasher.Add(vma.file_link);
+  for (const AnonVma* anon_vma : vma.anon_vma_chain) hasher.Add(anon_vma->id);
+  hasher.Add(vma.anon_vma == nullptr ? 0 : vma.anon_vma->id);
+  if (vma.name != nullptr) hasher.AddBytes(vma.name->data(), vma.name->size());
+}
+
+void HashAddressSpace(const AddressSpace& mm, StateHasher& hasher) {
+  for (const VirtAddr address : {mm.mmap_base, mm.mmap_legacy_base, mm.task_size, mm.start_code, mm.end_code, mm.start_data, mm.end_data,
+                                 mm.start_brk, mm.brk, mm.start_stack, mm.arg_start, mm.arg_end, mm.env_start, mm.env_end, mm.vdso}) {
+    hasher.Add(address.raw());
+  }
+  for (const PageCount pages :
+       {mm.total_vm, mm.locked_vm, mm.pinned_vm, mm.data_vm, mm.exec_vm, mm.stack_vm, mm.hiwater_vm, mm.hiwater_rss}) {
+    hasher.Add(pages.raw());
+  }
+  for (const int64_t pages : mm.rss) hasher.Add(static_cast<uint64_t>(pages));
+  for (const uint64_t pages : mm.table_pages) hasher.Add(pages);
+  hasher.Add(mm.def_flags);
+  hasher.Add(static_cast<uint64_t>(mm.mm_users));
+  hasher.Add(mm.top_down ? 1 : 0);
+  for (const VmArea* vma = mm.vmas.First(); vma != nullptr; vma = mm.vmas.Next(*vma)) HashVma(*vma, hasher);
+}
+
+}  // namespace
+
+void Processes::CheckInvariants(std::vector<std::string>* violations) const {
+  std::vector<const Process*> tasks;
+  for (const auto& [pid, process] : processes_) {
+    tasks.push_back(process.get());
+    if (process->mm != nullptr) CheckVmas(pid, *process->mm, layout_.page_size, violations);
+  }
+  paging_->CheckInvariants(tasks, violations);
+}
+
+void Processes::AddToHash(StateHasher& hasher) const {
+  hasher.Add(static_cast<uint64_t>(last_pid_));
+  hasher.Add(forks_);
+  hasher.Add(random_.state());
+  hasher.Add(static_cast<uint64_t>(commit_->committed()));
+  for (const auto& [index, segment] : shm_->all()) {
+    hasher.Add(static_cast<uint64_t>(segment.id));
+    hasher.Add(static_cast<uint64_t>(segment.key));
+    hasher.Add(segment.size);
+    hasher.Add(segment.marked ? 1 : 0);
+  }
+  std::map<const AddressSpace*, uint64_t> seen;  // Address spaces in the order of the first process that uses them; only looked up.
+  for (const auto& [pid, process] : processes_) {
+    for (const uint64_t value :
+         {static_cast<uint64_t>(pid.raw()), static_cast<uint64_t>(process->parent.raw()), uint64_t{process->uid}, process->minor_faults,
+          process->major_faults, static_cast<uint64_t>(process->oom_score_adj), static_cast<uint64_t>(process->rss.events)}) {
+      hasher.Add(value);
+    }
+    for (const int64_t pages : process->rss.count) hasher.Add(static_cast<uint64_t>(pages));
+    for (const Rlimit& limit : process->rlimits) {
+      hasher.Add(limit.current);
+      hasher.Add(limit.maximum);
+    }
+    for (const auto& [fd, file] : process->files) {
+      hasher.Add(static_cast<uint64_t>(fd));
+      hasher.Add(file->inode->id);
+      hasher.Add((file->readable ? 1 : 0) | (file->writable ? 2 : 0));
+    }
+    if (process->mm == nullptr) continue;
+    const auto [it, fresh] = seen.try_emplace(process->mm.get(), seen.size());
+    hasher.Add(it->second);
+    if (!fresh) continue;
+    HashAddressSpace(*process->mm, hasher);
+    paging_->AddToHash(*process->mm, hasher);
+  }
+  paging_->AddToHash(hasher);
+}
+
+Bytes Processes::HostMemory() const {
+  uint64_t bytes = sizeof(Processes) + sizeof(Paging) + anon_vmas_->size() * sizeof(AnonVma);
+  for (const auto& [pid, process] : processes_) {
+    bytes += sizeof(Process) + process->comm.capacity() + process->files.size() * (sizeof(OpenFile) + 32);
+    if (process->mm == nullptr) continue;
+    bytes += (sizeof(AddressSpace) + process->mm->vmas.size() * sizeof(VmArea)) / static_cast<uint64_t>(process->mm->mm_users);
+  }
+  return Bytes(bytes);
+}
+
+}  // namespace mmlab
