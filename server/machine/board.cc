@@ -70,6 +70,19 @@ class TopDown {
  public:
   explicit TopDown(std::vector<PhysRange> free) : free_(std::move(free)) {}
 
+  void Remove(PhysRange range) {
+    std::vector<PhysRange> left;
+    for (PhysRange r : free_) {
+      if (!r.Overlaps(range)) {
+        left.push_back(r);
+        continue;
+      }
+      if (r.start < range.start) left.push_back({r.start, range.start});
+      if (range.end < r.end) left.push_back({range.end, r.end});
+    }
+    free_ = std::move(left);
+  }
+
   // False: no range is large enough.
   bool Take(uint64_t bytes, uint64_t align, uint64_t limit, PhysRange* out) {
     for (size_t i = free_.size(); i-- > 0;) {
@@ -79,9 +92,7 @@ class TopDown {
       const uint64_t start = RoundDown(top - bytes, align);
       if (start < low) continue;
       *out = {PhysAddr(start), PhysAddr(start + bytes)};
-      const PhysRange above{out->end, free_[i].end};
-      free_[i].end = out->start;
-      if (!above.empty()) free_.insert(free_.begin() + static_cast<std::ptrdiff_t>(i) + 1, above);
+      Remove(*out);
       return true;
     }
     return false;
@@ -159,12 +170,22 @@ class Planner {
     low_frames -= std::min(low_frames, map_frames * 40 / kPage);
     ok = ok && Take(memory, "dentry hash table", HashTableBytes(low_frames, 13, 4, false), kPage, low_end);
     ok = ok && Take(memory, "inode hash table", HashTableBytes(low_frames, 14, 4, false), kPage, low_end);
+    if (ram_.back().end.raw() > 4 * kGiB) {  // Bounce buffers for devices that reach 4 GiB, and 16 bytes for each slot of 2 KiB.
+      ok = ok && Take(memory, "software IO TLB", 64 * kMiB, kPage, low_end);
+      ok = ok && Take(memory, "software IO TLB slots", 64 * kMiB / 2048 * 16, kPage, low_end);
+    }
     return ok ? absl::OkStatus() : Error("RAM must hold the kernel's memory map and tables below the end of lowmem");
   }
 
   absl::Status PlanArm64(const Image& image) {
     const uint64_t end = ram_.back().end.raw();
     TopDown memory(FreeBelow(image, end));
+    // The loader puts the device tree, 1 MiB, behind the place of an initramfs, not onto the image.
+    const uint64_t first_bank = ram_.front().length().raw();
+    const uint64_t after_initramfs = ram_.front().start.raw() + std::min(first_bank / 2, 128 * kMiB) + 2 * kMiB;
+    const uint64_t tree = RoundUp(std::max(after_initramfs, image.end), 2 * kMiB);
+    memory.Remove({PhysAddr(tree), PhysAddr(tree + kMiB)});
+    Keep("device tree", tree, tree + kMiB);
     uint64_t bytes = 0;
     uint64_t map_bytes = 0;  // 64 bytes a frame, mapped by 2 MiB blocks: one for each section of 128 MiB.
     for (PhysRange r : ram_) {

@@ -27,6 +27,7 @@ enum class Kind : uint8_t {
   kRatios,     // lowmem_reserve_ratio
   kWord,       // numa_zonelist_order
   kTrigger,    // Write-only: compact_memory, drop_caches
+  kRefresh,    // stat_refresh: whatever is written, the counters of the CPUs are added up
   kHugepages,  // A number that stays 0: huge page pools are not simulated
 };
 
@@ -98,6 +99,7 @@ constexpr Row kRows[] = {
     Int("vm.panic_on_oom", 0, 2, 0),
     Int("vm.percpu_pagelist_high_fraction", 0, kIntMax, 0),
     Int("vm.stat_interval", 0, kIntMax, 1),
+    Special("vm.stat_refresh", Kind::kRefresh),
     Int("vm.swappiness", 0, 200, 60),
     Int("vm.unprivileged_userfaultfd", 0, 1, 0),
     Ulong("vm.user_reserve_kbytes", 0, 131072, 131072),
@@ -190,6 +192,8 @@ std::optional<std::string> Sysctls::Text(Sysctl id) const {
       return absl::StrCat(absl::StrJoin(lowmem_reserve_ratio_, "\t"), "\n");
     case Kind::kWord:
       return "Node\n";
+    case Kind::kRefresh:
+      return "";
     case Kind::kTrigger:
       return std::nullopt;
   }
@@ -218,6 +222,7 @@ SysctlWrite Sysctls::Write(absl::string_view name, absl::string_view text) {
     if (first == 'd' || first == 'n') return SysctlWrite::Taken(*id);
     return SysctlWrite::Refused(Errno::kEINVAL);
   }
+  if (row.kind == Kind::kRefresh) return SysctlWrite::Taken(*id);
   if (row.kind == Kind::kTrigger) return SysctlWrite::NotSimulated(absl::StrCat(name, " is not simulated yet"));
   if (absl::StripAsciiWhitespace(text).empty()) return SysctlWrite::Refused(Errno::kEINVAL);
   if (row.kind == Kind::kRatios) return WriteRatios(text);

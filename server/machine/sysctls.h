@@ -65,6 +65,7 @@ enum class Sysctl : uint8_t {
   kVmPanicOnOom,
   kVmPercpuPagelistHighFraction,
   kVmStatInterval,
+  kVmStatRefresh,
   kVmSwappiness,
   kVmUnprivilegedUserfaultfd,
   kVmUserReserveKbytes,

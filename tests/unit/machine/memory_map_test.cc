@@ -1,0 +1,114 @@
+#include "server/machine/memory_map.h"
+
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "gtest/gtest.h"
+
+namespace mmlab {
+namespace {
+
+using Type = FirmwareRange::Type;
+
+FirmwareRange Range(uint64_t start, uint64_t end, Type type = Type::kRam) { return {{PhysAddr(start), PhysAddr(end)}, type}; }
+
+std::string Text(const std::vector<FirmwareRange>& map) {
+  std::string out;
+  for (const FirmwareRange& r : map) {
+    absl::StrAppend(&out, out.empty() ? "" : " ", absl::Hex(r.range.start.raw()), "-", absl::Hex(r.range.end.raw()), ":",
+                    static_cast<int>(r.type));
+  }
+  return out;
+}
+
+struct SanitizeCase {
+  const char* name;
+  std::vector<FirmwareRange> map;
+  const char* want;
+};
+class SanitizeTest : public testing::TestWithParam<SanitizeCase> {};
+
+TEST_P(SanitizeTest, GivesTheKernelsMap) { EXPECT_EQ(Text(SanitizeFirmwareRanges(GetParam().map)), GetParam().want); }
+
+INSTANTIATE_TEST_SUITE_P(
+    E820, SanitizeTest,
+    testing::Values(
+        SanitizeCase{"Empty", {}, ""}, SanitizeCase{"OneRange", {Range(0x1000, 0x2000)}, "1000-2000:1"},
+        SanitizeCase{"Unsorted", {Range(0x5000, 0x6000), Range(0x1000, 0x2000)}, "1000-2000:1 5000-6000:1"},
+        SanitizeCase{"NeighboursOfOneTypeJoin", {Range(0x1000, 0x2000), Range(0x2000, 0x3000)}, "1000-3000:1"},
+        SanitizeCase{"NeighboursOfTwoTypesStay", {Range(0x1000, 0x2000), Range(0x2000, 0x3000, Type::kAcpi)}, "1000-2000:1 2000-3000:3"},
+        SanitizeCase{"OverlappingRamJoins", {Range(0x1000, 0x3000), Range(0x2000, 0x5000)}, "1000-5000:1"},
+        SanitizeCase{
+            "ReservedBeatsRam", {Range(0x1000, 0x9000), Range(0x3000, 0x4000, Type::kReserved)}, "1000-3000:1 3000-4000:2 4000-9000:1"},
+        SanitizeCase{"HigherTypeBeatsLower",
+                     {Range(0x1000, 0x9000, Type::kReserved), Range(0x3000, 0x4000, Type::kUnusable), Range(0x3800, 0x5000, Type::kNvs)},
+                     "1000-3000:2 3000-4000:5 4000-5000:4 5000-9000:2"},
+        SanitizeCase{"RamCannotUncoverReserved", {Range(0x3000, 0x4000, Type::kReserved), Range(0x3000, 0x4000)}, "3000-4000:2"},
+        SanitizeCase{"SameRangeTwice", {Range(0x1000, 0x2000), Range(0x1000, 0x2000)}, "1000-2000:1"},
+        SanitizeCase{"EmptyRangesVanish", {Range(0x1000, 0x1000), Range(0x3000, 0x2000), Range(0x4000, 0x5000)}, "4000-5000:1"},
+        SanitizeCase{"OddAddressesStay", {Range(0x9fc00, 0xa0000, Type::kReserved), Range(0, 0x9fc00)}, "0-9fc00:1 9fc00-a0000:2"}),
+    [](const auto& test) { return test.param.name; });
+
+TEST(KernelMemoryMapTest, X86KeepsTheFirstPageAndTheBiosHole) {
+  const auto map = KernelMemoryMap(GetLayout(LayoutKind::kX86_32), {Range(0, 0x200000)});
+  EXPECT_EQ(Text(map), "0-1000:2 1000-a0000:1 100000-200000:1");
+}
+
+TEST(KernelMemoryMapTest, WhatTheLayoutCannotAddressIsLeftOut) {
+  const std::vector<FirmwareRange> map = {Range(0x100000, 0x200000), Range(0x100000000, 0x140000000), Range(0x2000000000, 0x3000000000)};
+  EXPECT_EQ(Text(KernelMemoryMap(GetLayout(LayoutKind::kX86_32), map)), "100000-200000:1");
+  EXPECT_EQ(Text(KernelMemoryMap(GetLayout(LayoutKind::kX86_32Pae), map)), "100000-200000:1 100000000-140000000:1");
+  EXPECT_EQ(KernelMemoryMap(GetLayout(LayoutKind::kArm64), map).size(), 3u);
+}
+
+TEST(RamFramesTest, OnlyWholeFramesCount) {
+  const std::vector<PfnRange> ram = RamFrames(PageSize(12), {Range(0x1001, 0x9fc00), Range(0x100000, 0x100fff), Range(0x200000, 0x202000)});
+  EXPECT_EQ(ram, (std::vector<PfnRange>{{Pfn(2), Pfn(0x9f)}, {Pfn(0x200), Pfn(0x202)}}));
+}
+
+struct LowmemCase {
+  const char* name;
+  LayoutKind layout;
+  uint64_t ram_end;
+  uint64_t max_low_pfn;
+  uint64_t vmalloc_kib;
+};
+class LowmemTest : public testing::TestWithParam<LowmemCase> {};
+
+// "... LOWMEM available" and VmallocTotal of recorded boots.
+TEST_P(LowmemTest, EndsWhereTheKernelSays) {
+  const LowmemCase& c = GetParam();
+  const std::vector<PfnRange> ram = {{Pfn(1), Pfn(c.ram_end >> 12)}};
+  EXPECT_EQ(MaxLowPfn(GetLayout(c.layout), ram), Pfn(c.max_low_pfn));
+  EXPECT_EQ(VmallocTotal(GetLayout(c.layout), Pfn(c.max_low_pfn)).raw() >> 10, c.vmalloc_kib);
+}
+
+INSTANTIATE_TEST_SUITE_P(Recorded, LowmemTest,
+                         testing::Values(LowmemCase{"X86_64M", LayoutKind::kX86_32, 0x3fdd000, 0x3fdd, 954500},
+                                         LowmemCase{"X86_512M", LayoutKind::kX86_32, 0x1ffdd000, 0x1ffdd, 495748},
+                                         LowmemCase{"X86_1G", LayoutKind::kX86_32, 0x3ffdd000, 0x36bfe, 122880},
+                                         LowmemCase{"Pae1G", LayoutKind::kX86_32Pae, 0x3ffdd000, 0x36ffe, 122880},
+                                         LowmemCase{"Pae4G", LayoutKind::kX86_32Pae, 0x140000000, 0x36ffe, 122880},
+                                         LowmemCase{"Arm64", LayoutKind::kArm64, 0x80000000, 0x80000, 133143592960}),
+                         [](const auto& test) { return test.param.name; });
+
+struct SubtractCase {
+  const char* name;
+  std::vector<PfnRange> from, cut, want;
+};
+class SubtractTest : public testing::TestWithParam<SubtractCase> {};
+constexpr PfnRange P(uint64_t start, uint64_t end) { return {Pfn(start), Pfn(end)}; }
+
+TEST_P(SubtractTest, LeavesWhatIsNotCovered) { EXPECT_EQ(Subtract(GetParam().from, GetParam().cut), GetParam().want); }
+
+INSTANTIATE_TEST_SUITE_P(Ranges, SubtractTest,
+                         testing::Values(SubtractCase{"Nothing", {P(1, 9)}, {}, {P(1, 9)}}, SubtractCase{"All", {P(1, 9)}, {P(0, 10)}, {}},
+                                         SubtractCase{"Middle", {P(1, 9)}, {P(3, 4)}, {P(1, 3), P(4, 9)}},
+                                         SubtractCase{"Ends", {P(1, 9)}, {P(0, 2), P(8, 12)}, {P(2, 8)}},
+                                         SubtractCase{"OneCutOverTwo", {P(1, 4), P(6, 9)}, {P(3, 7)}, {P(1, 3), P(7, 9)}},
+                                         SubtractCase{"Touching", {P(1, 4)}, {P(4, 9)}, {P(1, 4)}}),
+                         [](const auto& test) { return test.param.name; });
+
+}  // namespace
+}  // namespace mmlab
