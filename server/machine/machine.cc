@@ -1,0 +1,181 @@
+#include "server/machine/machine.h"
+
+#include <algorithm>
+#include <array>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/base/explanation.h"
+#include "server/base/hash.h"
+#include "server/base/status_macros.h"
+#include "server/files/files.h"
+#include "server/machine/boot.h"
+#include "server/machine/memory_map.h"
+#include "server/machine/sysctls.h"
+#include "server/physical/page_allocator.h"
+#include "server/process/processes.h"
+
+namespace mmlab {
+namespace {
+
+constexpr int64_t kSecond = 1'000'000'000;
+
+}  // namespace
+
+Machine::Machine(MachineSpec spec)
+    : spec_(std::move(spec)),
+      layout_(&GetLayout(spec_.layout)),
+      tracer_(std::make_unique<Tracer>()),
+      sysctls_(std::make_unique<Sysctls>(*layout_)),
+      now_nanoseconds_(spec_.boot_time_seconds * kSecond),
+      next_stat_update_(now_nanoseconds_ + kSecond) {}
+
+Machine::~Machine() {
+  // Top down: processes let go of files, files of frames.
+  processes_.reset();
+  files_.reset();
+}
+
+absl::StatusOr<std::unique_ptr<Machine>> Machine::Boot(MachineSpec spec) {
+  MMLAB_RETURN_IF_ERROR(CompleteSpec(spec));
+  MMLAB_ASSIGN_OR_RETURN(const PhysicalConfig config, PlanPhysicalMemory(spec));
+  std::unique_ptr<Machine> machine(new Machine(std::move(spec)));
+  Machine& m = *machine;
+  m.max_low_pfn_ = MaxLowPfn(*m.layout_, config.ram);
+  m.memory_ = std::make_unique<BuddyMemory>(config, *m.tracer_);
+  m.files_ = std::make_unique<Files>(*m.memory_, m.memory_->vm_stat(), *m.tracer_);
+  m.processes_ = std::make_unique<Processes>(*m.layout_, *m.memory_, *m.files_, m.memory_->vm_stat(), *m.tracer_,
+                                             !m.spec_.no_hardware_access_flag, m.spec_.seed);
+  m.SetComputedSysctls();
+  m.UpdateProcessLimits();
+  MMLAB_RETURN_IF_ERROR(m.ApplySpecSysctls());
+  return machine;
+}
+
+const VmStat& Machine::vm_stat() const { return memory_->vm_stat(); }
+
+// What the kernel computes from the memory that it finds. What depends on how much its own start-up took is recorded in presets.
+void Machine::SetComputedSysctls() {
+  const int shift = layout_->page_size.shift();
+  const uint64_t free_kbytes = memory_->free_pages().raw() << (shift - 10);
+  sysctls_->Set(Sysctl::kVmMinFreeKbytes, memory_->min_free_kbytes());
+  // init_user_reserve(), init_admin_reserve(): 3 % of free memory, at most 128 MiB and 8 MiB.
+  sysctls_->Set(Sysctl::kVmUserReserveKbytes, std::min<uint64_t>(free_kbytes / 32, 131072));
+  sysctls_->Set(Sysctl::kVmAdminReserveKbytes, std::min<uint64_t>(free_kbytes / 32, 8192));
+  // set_max_threads(): thread stacks may take an eighth of memory. THREAD_SIZE is 8 KiB, on ARM64 16 KiB.
+  const uint64_t stack = layout_->is_x86() ? 8192 : 16384;
+  const uint64_t threads = (memory_->managed_pages().raw() << shift) / (stack * 8);
+  sysctls_->Set(Sysctl::kKernelThreadsMax, std::clamp<uint64_t>(threads, 20, 0x3fffffff));
+  for (const auto& [name, value] : spec_.recorded_sysctls) sysctls_->Write(name, value);
+}
+
+absl::Status Machine::ApplySpecSysctls() {
+  for (const auto& [name, value] : spec_.sysctls) {
+    const SysctlWrite written = sysctls_->Write(name, value);
+    const std::string field = absl::StrCat("spec.sysctls[\"", name, "\"]: ");
+    if (!written.unimplemented.empty()) return absl::UnimplementedError(absl::StrCat(field, written.unimplemented));
+    if (written.error == Errno::kENOENT) return absl::InvalidArgumentError(absl::StrCat(field, "this layout's kernel has no such sysctl"));
+    if (written.error != Errno::kOk) {
+      return absl::InvalidArgumentError(absl::StrCat(field, "\"", value, "\" is not a value that the kernel takes"));
+    }
+    if (written.changed) Follow(*written.changed);
+  }
+  return absl::OkStatus();
+}
+
+void Machine::Follow(Sysctl id) {
+  const auto value = [&](Sysctl of) { return static_cast<uint32_t>(sysctls_->value(of)); };
+  switch (id) {
+    case Sysctl::kVmMinFreeKbytes:
+      memory_->SetMinFreeKbytes(value(id));
+      break;
+    case Sysctl::kVmWatermarkScaleFactor:
+      memory_->SetWatermarkScaleFactor(value(id));
+      break;
+    case Sysctl::kVmWatermarkBoostFactor:
+      memory_->SetWatermarkBoostFactor(value(id));
+      break;
+    case Sysctl::kVmLowmemReserveRatio: {
+      const std::array<uint32_t, 4>& by_zone = sysctls_->lowmem_reserve_ratio();
+      std::array<uint32_t, 5> by_type{};
+      for (const Zone& zone : memory_->zones()) by_type[static_cast<size_t>(zone.type)] = by_zone[static_cast<size_t>(zone.index)];
+      memory_->SetLowmemReserveRatio(by_type);
+      break;
+    }
+    case Sysctl::kVmStatRefresh:
+      memory_->FoldCpuCounters();
+      break;
+    case Sysctl::kVmStatInterval:
+      // The next round is planned anew from now on; 0 stands for the shortest interval.
+      next_stat_update_ = now_nanoseconds_ + std::max<int64_t>(1, static_cast<int64_t>(sysctls_->value(id))) * kSecond;
+      break;
+    default:
+      UpdateProcessLimits();
+      break;
+  }
+}
+
+void Machine::UpdateProcessLimits() {
+  const auto number = [&](Sysctl id) { return static_cast<int64_t>(sysctls_->value(id)); };
+  ProcessLimits& limits = processes_->limits();
+  limits.overcommit_memory = static_cast<int>(number(Sysctl::kVmOvercommitMemory));
+  limits.overcommit_ratio = number(Sysctl::kVmOvercommitRatio);
+  limits.overcommit_kbytes = number(Sysctl::kVmOvercommitKbytes);
+  limits.admin_reserve_kbytes = number(Sysctl::kVmAdminReserveKbytes);
+  limits.user_reserve_kbytes = number(Sysctl::kVmUserReserveKbytes);
+  limits.max_map_count = number(Sysctl::kVmMaxMapCount);
+  limits.mmap_min_addr = sysctls_->value(Sysctl::kVmMmapMinAddr);
+  limits.legacy_va_layout = number(Sysctl::kVmLegacyVaLayout) != 0;
+  limits.randomize_va_space = static_cast<int>(number(Sysctl::kKernelRandomizeVaSpace));
+  limits.total_ram = memory_->managed_pages();
+  limits.shmmax = sysctls_->value(Sysctl::kKernelShmmax);
+  limits.shmall = sysctls_->value(Sysctl::kKernelShmall);
+  limits.shmmni = static_cast<int>(number(Sysctl::kKernelShmmni));
+}
+
+void Machine::AdvanceClock(int64_t nanoseconds) {
+  now_nanoseconds_ += nanoseconds;
+  if (now_nanoseconds_ < next_stat_update_) return;
+  memory_->FoldCpuCounters();  // vmstat_update(); running it more than once in a row changes nothing.
+  const int64_t interval = std::max<int64_t>(1, static_cast<int64_t>(sysctls_->value(Sysctl::kVmStatInterval))) * kSecond;
+  const int64_t passed = (now_nanoseconds_ - next_stat_update_) / interval;
+  // The clock stops in the year 2262; so far ahead nothing is planned any more.
+  if (__builtin_add_overflow(next_stat_update_, (passed + 1) * interval, &next_stat_update_)) {
+    next_stat_update_ = std::numeric_limits<int64_t>::max();
+  }
+}
+
+std::vector<std::string> Machine::CheckInvariants() const {
+  std::vector<std::string> violations;
+  memory_->CheckInvariants(&violations);
+  files_->CheckInvariants(&violations);
+  processes_->CheckInvariants(&violations);
+  return violations;
+}
+
+uint64_t Machine::StateHash() const {
+  StateHasher hasher;
+  memory_->StateHash(hasher);
+  files_->AddToHash(hasher);
+  processes_->AddToHash(hasher);
+  sysctls_->AddToHash(hasher);
+  for (const auto& [pid, cpu] : cpu_of_) {
+    hasher.Add(static_cast<uint64_t>(pid.raw()));
+    hasher.Add(static_cast<uint64_t>(cpu));
+  }
+  hasher.Add(static_cast<uint64_t>(now_nanoseconds_));
+  hasher.Add(static_cast<uint64_t>(next_stat_update_));
+  return hasher.value();
+}
+
+Bytes Machine::HostMemory() const {
+  uint64_t spec_bytes = spec_.command_line.capacity() + spec_.kernel_version.capacity() + spec_.kernel_compiler.capacity() +
+                        spec_.firmware_ranges.capacity() * sizeof(FirmwareRange) +
+                        spec_.reserved_ranges.capacity() * sizeof(BootReservation) + spec_.kernel_sections.capacity() * sizeof(NamedRange) +
+                        spec_.iomem_resources.capacity() * sizeof(IomemResource);
+  return Bytes(sizeof(Machine) + sizeof(Sysctls) + sizeof(Tracer) + spec_bytes + memory_->HostMemory()) + files_->HostMemory() +
+         processes_->HostMemory();
+}
+
+}  // namespace mmlab

@@ -1,0 +1,297 @@
+// What each operation does to a machine.
+
+#include <limits>
+#include <utility>
+
+#include "server/base/explanation.h"
+#include "server/files/files.h"
+#include "server/machine/machine.h"
+#include "server/machine/sysctls.h"
+#include "server/physical/page_allocator.h"
+#include "server/process/processes.h"
+
+namespace mmlab {
+namespace {
+
+// Frame::mapping of frames that op::AllocPages handed out. Frames in state kKernel have no mapping of their own; those that a machine took
+// for itself keep 0, so that op::FreePages can tell.
+constexpr uint32_t kHandedOut = 1;
+
+Gfp GfpOf(op::GfpClass gfp) {
+  switch (gfp) {
+    case op::GfpClass::kKernel:
+      return kGfpKernel;
+    case op::GfpClass::kAtomic:
+      return kGfpAtomic;
+    case op::GfpClass::kNowait:
+      return kGfpNowait;
+    case op::GfpClass::kUser:
+      return kGfpUser;
+    case op::GfpClass::kHighuser:
+      return kGfpHighuser;
+    case op::GfpClass::kHighuserMovable:
+      return kGfpHighuserMovable;
+    case op::GfpClass::kDma:
+      return kGfpKernel | kGfpZoneDma;
+    case op::GfpClass::kDma32:
+      return kGfpKernel | kGfpZoneDma32;
+    case op::GfpClass::kReclaimable:
+      return kGfpKernel | kGfpReclaimable;
+    case op::GfpClass::kUserMovable:
+      return kGfpUser | kGfpMovable;
+    case op::GfpClass::kMemalloc:
+      return kGfpKernel | kGfpMemalloc;
+  }
+  return kGfpKernel;
+}
+
+Outcome Answer(Errno error) {
+  Outcome outcome;
+  outcome.error = error;
+  return outcome;
+}
+
+Outcome Answer(const SysResult<uint64_t>& result) {
+  Outcome outcome;
+  outcome.error = result.error();
+  if (result.ok()) outcome.value = result.value();
+  return outcome;
+}
+
+Outcome Answer(const SysResult<Pid>& result) {
+  Outcome outcome;
+  outcome.error = result.error();
+  if (result.ok()) outcome.value = static_cast<uint64_t>(result.value().raw());
+  return outcome;
+}
+
+Outcome Unimplemented(std::string why) {
+  Outcome outcome;
+  outcome.error = Errno::kENOSYS;
+  outcome.unimplemented = std::move(why);
+  return outcome;
+}
+
+}  // namespace
+
+class Machine::Performer {
+ public:
+  explicit Performer(Machine& machine) : machine_(machine), processes_(*machine.processes_) {}
+
+  Outcome operator()(const op::CreateProcess& o) {
+    On(Pid());
+    return Answer(processes_.Create(o.comm, o.uid, o.kernel_thread));
+  }
+  Outcome operator()(const op::Exec& o) {
+    On(o.pid);
+    return Answer(processes_.Exec(o.pid, o.image, o.interpreter ? &*o.interpreter : nullptr, o.arguments, o.environment));
+  }
+  Outcome operator()(const op::Fork& o) {
+    On(o.pid);
+    const SysResult<Pid> child = processes_.Fork(o.pid, o.clone_flags);
+    if (const auto cpu = machine_.cpu_of_.find(o.pid); child.ok() && cpu != machine_.cpu_of_.end()) {
+      const int same = cpu->second;
+      machine_.cpu_of_[child.value()] = same;
+    }
+    return Answer(child);
+  }
+  Outcome operator()(const op::Exit& o) {
+    On(o.pid);
+    const Errno error = processes_.Exit(o.pid, o.code);
+    if (error == Errno::kOk) machine_.cpu_of_.erase(o.pid);
+    return Answer(error);
+  }
+  Outcome operator()(const op::Mmap& o) {
+    On(o.pid);
+    return Answer(processes_.Mmap(o.pid, o.address, o.length, o.prot, o.flags, o.fd, o.offset));
+  }
+  Outcome operator()(const op::Munmap& o) {
+    On(o.pid);
+    return Answer(processes_.Munmap(o.pid, o.address, o.length));
+  }
+  Outcome operator()(const op::Mprotect& o) {
+    On(o.pid);
+    return Answer(processes_.Mprotect(o.pid, o.address, o.length, o.prot));
+  }
+  Outcome operator()(const op::Mremap& o) {
+    On(o.pid);
+    return Answer(processes_.Mremap(o.pid, o.old_address, o.old_length, o.new_length, o.flags, o.new_address));
+  }
+  Outcome operator()(const op::Madvise& o) {
+    On(o.pid);
+    return Answer(processes_.Madvise(o.pid, o.address, o.length, o.advice));
+  }
+  Outcome operator()(const op::Mlock& o) {
+    On(o.pid);
+    return Answer(processes_.Mlock(o.pid, o.address, o.length, o.flags));
+  }
+  Outcome operator()(const op::Munlock& o) {
+    On(o.pid);
+    return Answer(processes_.Munlock(o.pid, o.address, o.length));
+  }
+  Outcome operator()(const op::Mlockall& o) {
+    On(o.pid);
+    return Answer(processes_.Mlockall(o.pid, o.flags));
+  }
+  Outcome operator()(const op::Munlockall& o) {
+    On(o.pid);
+    return Answer(processes_.Munlockall(o.pid));
+  }
+  Outcome operator()(const op::Brk& o) {
+    On(o.pid);
+    return Answer(processes_.Brk(o.pid, o.address));
+  }
+  Outcome operator()(const op::Msync& o) {
+    On(o.pid);
+    return Answer(processes_.Msync(o.pid, o.address, o.length, o.flags));
+  }
+  Outcome operator()(const op::Mincore& o) {
+    On(o.pid);
+    SysResult<std::string> vector = processes_.Mincore(o.pid, o.address, o.length);
+    Outcome outcome = Answer(vector.error());
+    if (vector.ok()) outcome.data = std::move(vector).value();
+    return outcome;
+  }
+  Outcome operator()(const op::Setrlimit& o) {
+    On(o.pid);
+    return Answer(processes_.Setrlimit(o.pid, o.resource, o.current, o.maximum));
+  }
+  Outcome operator()(const op::SetVmaName& o) {
+    On(o.pid);
+    return Answer(processes_.SetVmaName(o.pid, o.address, o.length, o.name));
+  }
+  Outcome operator()(const op::AccessMemory& o) {
+    On(o.pid);
+    AccessResult result;
+    Outcome outcome;
+    outcome.error = processes_.Access(o.pid, o.access, result, outcome.signal, outcome.data);
+    if (outcome.error == Errno::kOk) {
+      outcome.value = result.value;
+      outcome.access = result;
+    }
+    return outcome;
+  }
+  Outcome operator()(const op::SwitchTo& o) {
+    if (o.cpu < 0 || o.cpu >= machine_.spec_.cpus) return Answer(Errno::kEINVAL);
+    On(o.pid);
+    const SysResult<uint64_t> base = processes_.SwitchTo(o.pid, o.cpu);
+    if (base.ok()) machine_.cpu_of_[o.pid] = o.cpu;
+    return Answer(base);
+  }
+
+  Outcome operator()(const op::CreateFile& o) {
+    On(Pid());
+    const FileKind kind = o.file_system == op::FileSystem::kExt4 ? FileKind::kExt4 : FileKind::kTmpfs;
+    const auto file = machine_.files_->CreateFile(o.path, kind, o.size, o.content, o.resident);
+    Outcome outcome = Answer(file.error());
+    if (file.ok()) outcome.value = file.value()->number;
+    return outcome;
+  }
+  Outcome operator()(const op::Open& o) {
+    On(o.pid);
+    return Answer(processes_.Open(o.pid, o.path, o.flags, o.wished_fd));
+  }
+  Outcome operator()(const op::Pipe& o) {
+    On(o.pid);
+    return Answer(processes_.Pipe(o.pid, o.wished_fd));
+  }
+  Outcome operator()(const op::Close& o) {
+    On(o.pid);
+    return Answer(processes_.Close(o.pid, o.fd));
+  }
+  Outcome operator()(const op::MemfdCreate& o) {
+    On(o.pid);
+    return Answer(processes_.MemfdCreate(o.pid, o.name, o.flags));
+  }
+  Outcome operator()(const op::Ftruncate& o) {
+    On(o.pid);
+    return Answer(processes_.Ftruncate(o.pid, o.fd, o.length));
+  }
+  Outcome operator()(const op::Pread& o) {
+    On(o.pid);
+    return Answer(processes_.Pread(o.pid, o.fd, o.address, o.length, o.offset));
+  }
+  Outcome operator()(const op::Pwrite& o) {
+    On(o.pid);
+    return Answer(processes_.Pwrite(o.pid, o.fd, o.address, o.length, o.offset));
+  }
+  Outcome operator()(const op::Shmget& o) {
+    On(o.pid);
+    return Answer(processes_.Shmget(o.pid, o.key, o.size, o.flags));
+  }
+  Outcome operator()(const op::Shmat& o) {
+    On(o.pid);
+    return Answer(processes_.Shmat(o.pid, o.shm_id, o.address, o.flags));
+  }
+  Outcome operator()(const op::Shmdt& o) {
+    On(o.pid);
+    return Answer(processes_.Shmdt(o.pid, o.address));
+  }
+  Outcome operator()(const op::ShmRemove& o) {
+    On(o.pid);
+    return Answer(processes_.ShmRemove(o.pid, o.shm_id));
+  }
+
+  Outcome operator()(const op::AllocPages& o) {
+    if (o.order < 0 || o.order > kMaxOrder || !OnCpu(o.cpu)) return Answer(Errno::kEINVAL);
+    const Gfp gfp = GfpOf(o.gfp) | (o.zero ? kGfpZero : 0);
+    const std::optional<Pfn> pfn = machine_.memory_->AllocPages(gfp, PageOrder(o.order));
+    if (!pfn) return Answer(Errno::kENOMEM);
+    machine_.memory_->frame(*pfn).mapping = kHandedOut;
+    return Answer(SysResult<uint64_t>(pfn->raw()));
+  }
+  Outcome operator()(const op::FreePages& o) {
+    BuddyMemory& memory = *machine_.memory_;
+    if (o.order < 0 || o.order > kMaxOrder || !OnCpu(o.cpu) || Pfn(o.pfn) >= memory.end_pfn()) return Answer(Errno::kEINVAL);
+    const Frame frame = memory.PeekFrame(Pfn(o.pfn));
+    if (frame.state != FrameState::kKernel || frame.mapping != kHandedOut || frame.order != o.order) return Answer(Errno::kEINVAL);
+    memory.FreePages(Pfn(o.pfn), PageOrder(o.order));
+    return Answer(Errno::kOk);
+  }
+
+  Outcome operator()(const op::WriteSysctl& o) {
+    On(Pid());
+    SysctlWrite written = machine_.sysctls_->Write(o.name, o.value);
+    if (!written.unimplemented.empty()) return Unimplemented(std::move(written.unimplemented));
+    if (written.changed) machine_.Follow(*written.changed);
+    return Answer(written.error);
+  }
+  Outcome operator()(const op::AdvanceTime& o) {
+    const int64_t room = std::numeric_limits<int64_t>::max() - machine_.now_nanoseconds_;
+    if (o.nanoseconds < 0 || o.nanoseconds > room) return Answer(Errno::kEINVAL);
+    machine_.AdvanceClock(o.nanoseconds);
+    return Answer(SysResult<uint64_t>(static_cast<uint64_t>(machine_.now_nanoseconds_)));
+  }
+
+ private:
+  // The operation runs on the CPU where its process is.
+  void On(Pid pid) {
+    int cpu = 0;
+    if (!machine_.cpu_of_.empty()) {
+      if (const auto it = machine_.cpu_of_.find(pid); it != machine_.cpu_of_.end()) cpu = it->second;
+    }
+    machine_.memory_->SetCurrentCpu(cpu);
+  }
+  // False: no such CPU.
+  bool OnCpu(int cpu) {
+    if (cpu < 0 || cpu >= machine_.spec_.cpus) return false;
+    machine_.memory_->SetCurrentCpu(cpu);
+    return true;
+  }
+
+  Machine& machine_;
+  Processes& processes_;
+};
+
+Outcome Machine::Apply(const Operation& operation, Explanation* explanation) {
+  // Whoever asked is forgotten on the way out, by an exception too.
+  struct Asking {
+    Tracer& tracer;
+    Asking(Tracer& t, Explanation* explanation) : tracer(t) { tracer.Explain(explanation); }
+    ~Asking() { tracer.Explain(nullptr); }
+  } const asking(*tracer_, explanation);
+  ++operations_applied_;
+  return std::visit(Performer(*this), operation);
+}
+
+}  // namespace mmlab
