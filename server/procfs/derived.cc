@@ -1,0 +1,107 @@
+#include "server/procfs/derived.h"
+
+namespace mmlab {
+
+bool IsDerived(ZoneStat item) {
+  switch (item) {
+    case ZoneStat::kNrFreePages:
+    case ZoneStat::kNrFreeCma:
+    case ZoneStat::kNrBounce:   // No device that cannot reach high memory.
+    case ZoneStat::kNrZspages:  // No compressed swap.
+      return true;
+    default:  // Of the LRU lists; nr_mlock and nr_zone_write_pending are not counted by zone.
+      return false;
+  }
+}
+
+bool IsDerived(NumaStat) { return true; }
+
+bool IsDerived(NodeStat item) {
+  switch (item) {
+    // The LRU lists.
+    case NodeStat::kNrInactiveAnon:
+    case NodeStat::kNrActiveAnon:
+    case NodeStat::kNrInactiveFile:
+    case NodeStat::kNrActiveFile:
+    case NodeStat::kNrUnevictable:
+    // The kernel's own memory.
+    case NodeStat::kNrSlabReclaimable:
+    case NodeStat::kNrSlabUnreclaimable:
+    case NodeStat::kNrKernelMiscReclaimable:
+    case NodeStat::kNrKernelStack:
+      return false;
+    // Counted by files (nr_file_pages, nr_shmem, nr_dirty, nr_dirtied, nr_written) and process (nr_anon_pages, nr_mapped,
+    // nr_page_table_pages); the rest needs swap, reclaim, huge pages, devices or more than one node.
+    default:
+      return true;
+  }
+}
+
+bool IsDerived(VmEvent item) {
+  switch (item) {
+    // Counted.
+    case VmEvent::kPgallocDma:
+    case VmEvent::kPgallocDma32:
+    case VmEvent::kPgallocNormal:
+    case VmEvent::kPgallocHigh:
+    case VmEvent::kPgallocMovable:
+    case VmEvent::kPgfree:
+    case VmEvent::kPgfault:
+    case VmEvent::kPgmajfault:
+    // Without swap, also compressed.
+    case VmEvent::kPswpin:
+    case VmEvent::kPswpout:
+    case VmEvent::kSwapRa:
+    case VmEvent::kSwapRaHit:
+    case VmEvent::kZswpin:
+    case VmEvent::kZswpout:
+    // With one node.
+    case VmEvent::kPgdemoteKswapd:
+    case VmEvent::kPgdemoteDirect:
+    case VmEvent::kZoneReclaimFailed:
+    case VmEvent::kNumaPteUpdates:
+    case VmEvent::kNumaHugePteUpdates:
+    case VmEvent::kNumaHintFaults:
+    case VmEvent::kNumaHintFaultsLocal:
+    case VmEvent::kNumaPagesMigrated:
+    // With transparent_hugepage=never and no huge page pools.
+    case VmEvent::kThpMigrationSuccess:
+    case VmEvent::kThpMigrationFail:
+    case VmEvent::kThpMigrationSplit:
+    case VmEvent::kHtlbBuddyAllocSuccess:
+    case VmEvent::kHtlbBuddyAllocFail:
+    case VmEvent::kThpFaultAlloc:
+    case VmEvent::kThpFaultFallback:
+    case VmEvent::kThpFaultFallbackCharge:
+    case VmEvent::kThpCollapseAlloc:
+    case VmEvent::kThpCollapseAllocFailed:
+    case VmEvent::kThpFileAlloc:
+    case VmEvent::kThpFileFallback:
+    case VmEvent::kThpFileFallbackCharge:
+    case VmEvent::kThpFileMapped:
+    case VmEvent::kThpSplitPage:
+    case VmEvent::kThpSplitPageFailed:
+    case VmEvent::kThpDeferredSplitPage:
+    case VmEvent::kThpSplitPmd:
+    case VmEvent::kThpScanExceedNonePte:
+    case VmEvent::kThpScanExceedSwapPte:
+    case VmEvent::kThpScanExceedSharePte:
+    case VmEvent::kThpZeroPageAlloc:
+    case VmEvent::kThpZeroPageAllocFailed:
+    case VmEvent::kThpSwpout:
+    case VmEvent::kThpSwpoutFallback:
+    // Without balloon, KSM and users of CMA.
+    case VmEvent::kBalloonInflate:
+    case VmEvent::kBalloonDeflate:
+    case VmEvent::kBalloonMigrate:
+    case VmEvent::kKsmSwpinCopy:
+    case VmEvent::kCowKsm:
+    case VmEvent::kCmaAllocSuccess:
+    case VmEvent::kCmaAllocFail:
+      return true;
+    default:  // Reclaim, compaction, LRU lists, block devices, the direct map.
+      return false;
+  }
+}
+
+}  // namespace mmlab

@@ -1,0 +1,130 @@
+#include "server/procfs/meminfo.h"
+
+#include <algorithm>
+
+#include "server/machine/machine.h"
+#include "server/machine/memory_map.h"
+#include "server/physical/page_allocator.h"
+#include "server/process/processes.h"
+#include "server/procfs/text.h"
+
+namespace mmlab {
+namespace {
+
+struct ZoneSums {
+  uint64_t managed = 0, free = 0, high_managed = 0, high_free = 0, cma = 0, free_cma = 0, low_marks = 0;
+};
+
+ZoneSums SumsOf(const Machine& machine) {
+  ZoneSums sums;
+  for (const Zone& zone : machine.memory().zones()) {
+    sums.managed += zone.managed;
+    sums.free += zone.free_pages();
+    if (zone.highmem) {
+      sums.high_managed += zone.managed;
+      sums.high_free += zone.free_pages();
+    }
+    sums.cma += zone.cma_pages;
+    sums.free_cma += zone.stat(ZoneStat::kNrFreeCma);
+    sums.low_marks += zone.wmark_low;
+  }
+  return sums;
+}
+
+uint64_t Available(const Machine& machine, const ZoneSums& sums) {
+  const VmStat& stat = machine.vm_stat();
+  int64_t available = static_cast<int64_t>(sums.free) - static_cast<int64_t>(machine.memory().total_reserve_pages());
+  // The page cache apart from shmem is what the file LRU lists hold; half of it, at least down to the low watermarks, can go.
+  const int64_t cache = stat.Get(NodeStat::kNrFilePages) - stat.Get(NodeStat::kNrShmem);
+  available += cache - std::min(cache / 2, static_cast<int64_t>(sums.low_marks));
+  return static_cast<uint64_t>(std::max<int64_t>(available, 0));
+}
+
+class Fields {
+ public:
+  Fields(std::vector<MeminfoField>& out, int page_shift) : out_(out), to_kilobytes_(page_shift - 10) {}
+  void Pages(absl::string_view name, uint64_t pages) { Kilobytes(name, pages << to_kilobytes_); }
+  void Pages(absl::string_view name, int64_t pages) { Pages(name, static_cast<uint64_t>(pages)); }
+  void Kilobytes(absl::string_view name, uint64_t value) { out_.push_back({name, value, true}); }
+  void Count(absl::string_view name, uint64_t value) { out_.push_back({name, value, false}); }
+
+ private:
+  std::vector<MeminfoField>& out_;
+  int to_kilobytes_;
+};
+
+}  // namespace
+
+PageCount AvailablePages(const Machine& machine) { return PageCount(Available(machine, SumsOf(machine))); }
+
+std::vector<MeminfoField> MeminfoFields(const Machine& machine) {
+  std::vector<MeminfoField> out;
+  out.reserve(64);
+  Fields fields(out, machine.layout().page_size.shift());
+  const VmStat& stat = machine.vm_stat();
+  const ZoneSums sums = SumsOf(machine);
+  const bool x86 = machine.layout().is_x86();
+
+  fields.Pages("MemTotal", sums.managed);
+  fields.Pages("MemFree", sums.free);
+  fields.Pages("MemAvailable", Available(machine, sums));
+  fields.Pages("Buffers", uint64_t{0});  // There are no block devices with a page cache of their own.
+  fields.Pages("Cached", stat.Get(NodeStat::kNrFilePages));
+  fields.Pages("SwapCached", uint64_t{0});
+  // Active, Inactive and Unevictable: LRU lists are not simulated.
+  if (x86) {
+    fields.Pages("HighTotal", sums.high_managed);
+    fields.Pages("HighFree", sums.high_free);
+    fields.Pages("LowTotal", sums.managed - sums.high_managed);
+    fields.Pages("LowFree", sums.free - sums.high_free);
+  }
+  fields.Pages("SwapTotal", uint64_t{0});
+  fields.Pages("SwapFree", uint64_t{0});
+  fields.Pages("Zswap", uint64_t{0});
+  fields.Pages("Zswapped", uint64_t{0});
+  fields.Pages("Dirty", stat.Get(NodeStat::kNrDirty));
+  fields.Pages("Writeback", stat.Get(NodeStat::kNrWriteback));
+  fields.Pages("AnonPages", stat.Get(NodeStat::kNrAnonPages));
+  fields.Pages("Mapped", stat.Get(NodeStat::kNrMapped));
+  fields.Pages("Shmem", stat.Get(NodeStat::kNrShmem));
+  // KReclaimable, Slab, SReclaimable, SUnreclaim, KernelStack: the kernel's own memory is not simulated.
+  fields.Pages("PageTables", stat.Get(NodeStat::kNrPageTablePages));
+  fields.Pages("SecPageTables", uint64_t{0});
+  fields.Pages("NFS_Unstable", uint64_t{0});
+  fields.Pages("Bounce", uint64_t{0});
+  fields.Pages("WritebackTmp", uint64_t{0});
+  fields.Pages("CommitLimit", machine.processes().commit_limit().raw());
+  fields.Pages("Committed_AS", machine.processes().committed().raw());
+  fields.Kilobytes("VmallocTotal", VmallocTotal(machine.layout(), machine.max_low_pfn()).raw() >> 10);
+  // VmallocUsed and Percpu: not simulated.
+  fields.Pages("VmallocChunk", uint64_t{0});
+  fields.Pages("HardwareCorrupted", uint64_t{0});
+  for (absl::string_view name : {"AnonHugePages", "ShmemHugePages", "ShmemPmdMapped", "FileHugePages", "FilePmdMapped"}) {
+    fields.Pages(name, uint64_t{0});
+  }
+  if (!x86) {
+    fields.Pages("CmaTotal", sums.cma);
+    fields.Pages("CmaFree", sums.free_cma);
+  }
+  for (absl::string_view name : {"HugePages_Total", "HugePages_Free", "HugePages_Rsvd", "HugePages_Surp"}) fields.Count(name, 0);
+  fields.Kilobytes("Hugepagesize", machine.layout().kind == LayoutKind::kX86_32 ? 4096 : 2048);
+  fields.Kilobytes("Hugetlb", 0);
+  // DirectMap*: how the kernel maps its own image is not simulated.
+  return out;
+}
+
+std::string MeminfoText(const Machine& machine) {
+  std::string out;
+  out.reserve(2048);
+  for (const MeminfoField& field : MeminfoFields(machine)) {
+    const size_t start = out.size();
+    AppendText(out, field.name);
+    out.push_back(':');
+    if (const size_t label = out.size() - start; label < 16) out.append(16 - label, ' ');
+    AppendDecimal(out, static_cast<int64_t>(field.value), 8);
+    out += field.kilobytes ? " kB\n" : "\n";
+  }
+  return out;
+}
+
+}  // namespace mmlab

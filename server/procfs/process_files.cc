@@ -1,0 +1,217 @@
+#include "server/procfs/process_files.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "server/machine/machine.h"
+#include "server/process/address_space.h"
+#include "server/process/process.h"
+#include "server/process/processes.h"
+#include "server/procfs/text.h"
+
+namespace mmlab {
+namespace {
+
+// The columns of maps before the name take this much, whatever the addresses need (seq_setwidth in show_vma_header_prefix).
+size_t HeaderWidth(const Machine& machine) { return 25 + static_cast<size_t>(machine.layout().word_bytes) * 6 - 1; }
+
+void AppendMapsLine(std::string& out, const VmAreaView& vma, size_t header_width) {
+  const size_t start = out.size();
+  AppendHex(out, vma.start.raw(), 8);
+  out.push_back('-');
+  AppendHex(out, vma.end.raw(), 8);
+  out.push_back(' ');
+  out += vma.permissions;
+  out.push_back(' ');
+  AppendHex(out, vma.offset.raw(), 8);
+  out.push_back(' ');
+  AppendHex(out, vma.device_major, 2);
+  out.push_back(':');
+  AppendHex(out, vma.device_minor, 2);
+  out.push_back(' ');
+  AppendDecimal(out, static_cast<int64_t>(vma.inode), 0);
+  out.push_back(' ');
+  if (!vma.backing.empty()) {
+    if (const size_t length = out.size() - start; length < header_width) out.append(header_width - length, ' ');
+    out.push_back(' ');
+    AppendText(out, absl::StrReplaceAll(vma.backing, {{"\n", "\\012"}}));
+  }
+  out.push_back('\n');
+}
+
+void AppendSize(std::string& out, absl::string_view label, Bytes bytes) {
+  AppendLeft(out, label, 16);
+  AppendDecimal(out, static_cast<int64_t>(bytes.raw() >> 10), 8);
+  out += " kB\n";
+}
+
+void AppendSmapsSums(std::string& out, const Smaps& smaps) {
+  AppendSize(out, "Rss:", smaps.rss);
+  AppendSize(out, "Pss:", smaps.pss);
+  AppendSize(out, "Pss_Dirty:", smaps.pss_dirty);
+  AppendSize(out, "Shared_Clean:", smaps.shared_clean);
+  AppendSize(out, "Shared_Dirty:", smaps.shared_dirty);
+  AppendSize(out, "Private_Clean:", smaps.private_clean);
+  AppendSize(out, "Private_Dirty:", smaps.private_dirty);
+  AppendSize(out, "Referenced:", smaps.referenced);
+  AppendSize(out, "Anonymous:", smaps.anonymous);
+  AppendSize(out, "LazyFree:", smaps.lazy_free);
+  AppendSize(out, "AnonHugePages:", smaps.anon_huge_pages);
+  AppendSize(out, "ShmemPmdMapped:", smaps.shmem_pmd_mapped);
+  AppendSize(out, "FilePmdMapped:", smaps.file_pmd_mapped);
+  AppendSize(out, "Shared_Hugetlb:", smaps.shared_hugetlb);
+  AppendSize(out, "Private_Hugetlb:", smaps.private_hugetlb);
+  AppendSize(out, "Swap:", smaps.swap);
+  AppendSize(out, "SwapPss:", smaps.swap_pss);
+  AppendSize(out, "Locked:", smaps.locked);
+}
+
+Smaps Sum(const std::vector<Smaps>& all) {
+  constexpr Bytes Smaps::*kFields[] = {&Smaps::rss,
+                                       &Smaps::pss,
+                                       &Smaps::pss_dirty,
+                                       &Smaps::shared_clean,
+                                       &Smaps::shared_dirty,
+                                       &Smaps::private_clean,
+                                       &Smaps::private_dirty,
+                                       &Smaps::referenced,
+                                       &Smaps::anonymous,
+                                       &Smaps::lazy_free,
+                                       &Smaps::anon_huge_pages,
+                                       &Smaps::shmem_pmd_mapped,
+                                       &Smaps::file_pmd_mapped,
+                                       &Smaps::shared_hugetlb,
+                                       &Smaps::private_hugetlb,
+                                       &Smaps::swap,
+                                       &Smaps::swap_pss,
+                                       &Smaps::locked};
+  Smaps sum;
+  for (const Smaps& one : all) {
+    for (Bytes Smaps::*field : kFields) sum.*field = sum.*field + one.*field;
+  }
+  return sum;
+}
+
+void AppendStatusSize(std::string& out, absl::string_view label, Bytes bytes) {
+  AppendText(out, label);
+  out += ":\t";
+  AppendDecimal(out, static_cast<int64_t>(bytes.raw() >> 10), 8);
+  out += " kB\n";
+}
+
+void AppendLimit(std::string& out, absl::string_view name, const Rlimit& limit) {
+  const auto text = [](uint64_t value) { return value == kRlimInfinity ? std::string("unlimited") : absl::StrCat(value); };
+  AppendLeft(out, name, 26);
+  AppendLeft(out, text(limit.current), 21);
+  AppendLeft(out, text(limit.maximum), 21);
+  AppendLeft(out, "bytes", 10);
+  out.push_back('\n');
+}
+
+}  // namespace
+
+std::string MapsText(const Machine& machine, const Process& process) {
+  std::string out;
+  if (process.mm == nullptr) return out;
+  const size_t width = HeaderWidth(machine);
+  for (const VmAreaView& vma : machine.processes().VmAreas(process)) AppendMapsLine(out, vma, width);
+  return out;
+}
+
+std::string SmapsText(const Machine& machine, const Process& process) {
+  std::string out;
+  if (process.mm == nullptr) return out;
+  const size_t width = HeaderWidth(machine);
+  const Bytes page = machine.layout().page_size.bytes();
+  const std::vector<VmAreaView> vmas = machine.processes().VmAreas(process);
+  const std::vector<Smaps> smaps = machine.processes().AllSmaps(process);
+  for (size_t i = 0; i < vmas.size() && i < smaps.size(); ++i) {
+    AppendMapsLine(out, vmas[i], width);
+    AppendSize(out, "Size:", vmas[i].end - vmas[i].start);
+    AppendSize(out, "KernelPageSize:", page);
+    AppendSize(out, "MMUPageSize:", page);
+    AppendSmapsSums(out, smaps[i]);
+    out += "THPeligible:    0\n";  // transparent_hugepage=never
+    out += "VmFlags: ";
+    out += vmas[i].vm_flags;
+    out += " \n";
+  }
+  return out;
+}
+
+std::string SmapsRollupText(const Machine& machine, const Process& process) {
+  std::string out;
+  if (process.mm == nullptr) return out;
+  const std::vector<VmAreaView> vmas = machine.processes().VmAreas(process);
+  if (vmas.empty()) return out;
+  VmAreaView all;
+  all.start = vmas.front().start;
+  all.end = vmas.back().end;
+  all.permissions = "---p";
+  all.backing = "[rollup]";
+  AppendMapsLine(out, all, HeaderWidth(machine));
+  AppendSmapsSums(out, Sum(machine.processes().AllSmaps(process)));
+  return out;
+}
+
+std::string StatusText(const Machine& machine, const Process& process) {
+  std::string out = absl::StrCat("Name:\t", process.comm, "\nTgid:\t", process.pid.raw(), "\nNgid:\t0\nPid:\t", process.pid.raw(),
+                                 "\nPPid:\t", process.parent.raw(), "\nTracerPid:\t0\nUid:\t", process.uid, "\t", process.uid, "\t",
+                                 process.uid, "\t", process.uid, "\n");
+  if (process.mm != nullptr) {
+    const MemoryStatus status = machine.processes().Status(process);
+    AppendStatusSize(out, "VmPeak", status.vm_peak);
+    AppendStatusSize(out, "VmSize", status.vm_size);
+    AppendStatusSize(out, "VmLck", status.vm_lck);
+    AppendStatusSize(out, "VmPin", status.vm_pin);
+    AppendStatusSize(out, "VmHWM", status.vm_hwm);
+    AppendStatusSize(out, "VmRSS", status.vm_rss);
+    AppendStatusSize(out, "RssAnon", status.rss_anon);
+    AppendStatusSize(out, "RssFile", status.rss_file);
+    AppendStatusSize(out, "RssShmem", status.rss_shmem);
+    AppendStatusSize(out, "VmData", status.vm_data);
+    AppendStatusSize(out, "VmStk", status.vm_stk);
+    AppendStatusSize(out, "VmExe", status.vm_exe);
+    AppendStatusSize(out, "VmLib", status.vm_lib);
+    AppendStatusSize(out, "VmPTE", status.vm_pte);
+    AppendStatusSize(out, "VmSwap", status.vm_swap);
+    AppendStatusSize(out, "HugetlbPages", Bytes(0));
+    out += "CoreDumping:\t0\nTHP_enabled:\t1\n";
+  }
+  out += "Threads:\t1\n";
+  return out;
+}
+
+std::string StatmText(const Machine& machine, const Process& process) {
+  if (process.mm == nullptr) return "0 0 0 0 0 0 0\n";
+  const AddressSpace& mm = *process.mm;
+  const PageSize page_size = machine.layout().page_size;
+  const MemoryStatus status = machine.processes().Status(process);
+  const auto pages = [&](Bytes bytes) { return page_size.WholePagesIn(bytes).raw(); };
+  const uint64_t text_end = (mm.end_code.raw() + page_size.mask()) & ~page_size.mask();
+  const uint64_t text = pages(Bytes(text_end - page_size.RoundDown(mm.start_code).raw()));
+  const uint64_t data = (mm.data_vm + mm.stack_vm).raw();
+  return absl::StrCat(mm.total_vm.raw(), " ", pages(status.vm_rss), " ", pages(status.rss_file + status.rss_shmem), " ", text, " 0 ", data,
+                      " 0\n");
+}
+
+std::string OomScoreText(const Machine& machine, const Process& process) {
+  return absl::StrCat(machine.processes().OomScore(process), "\n");
+}
+
+std::string OomScoreAdjText(const Process& process) { return absl::StrCat(process.oom_score_adj, "\n"); }
+
+std::string CommText(const Process& process) { return absl::StrCat(process.comm, "\n"); }
+
+std::string LimitsText(const Process& process) {
+  std::string out = "Limit                     Soft Limit           Hard Limit           Units     \n";
+  AppendLimit(out, "Max data size", process.rlimit(RlimitKind::kData));
+  AppendLimit(out, "Max stack size", process.rlimit(RlimitKind::kStack));
+  AppendLimit(out, "Max locked memory", process.rlimit(RlimitKind::kMemlock));
+  AppendLimit(out, "Max address space", process.rlimit(RlimitKind::kAs));
+  return out;
+}
+
+}  // namespace mmlab

@@ -1,0 +1,28 @@
+#ifndef MMLAB_SERVER_PROCFS_PROCESS_FILES_H_
+#define MMLAB_SERVER_PROCFS_PROCESS_FILES_H_
+
+#include <string>
+
+namespace mmlab {
+
+class Machine;
+class Process;
+
+// Files of /proc/PID. A process without an address space (a kernel thread) has empty maps and no Vm lines. Linux: fs/proc/task_mmu.c,
+// fs/proc/array.c, fs/proc/base.c.
+std::string MapsText(const Machine& machine, const Process& process);
+std::string SmapsText(const Machine& machine, const Process& process);
+// Without Pss_Anon, Pss_File and Pss_Shmem: the shares are not kept apart by kind of page.
+std::string SmapsRollupText(const Machine& machine, const Process& process);
+// Only the lines that are derived.
+std::string StatusText(const Machine& machine, const Process& process);
+std::string StatmText(const Machine& machine, const Process& process);
+std::string OomScoreText(const Machine& machine, const Process& process);
+std::string OomScoreAdjText(const Process& process);
+std::string CommText(const Process& process);
+// Only the limits that are simulated: data, stack, locked memory, address space.
+std::string LimitsText(const Process& process);
+
+}  // namespace mmlab
+
+#endif  // MMLAB_SERVER_PROCFS_PROCESS_FILES_H_

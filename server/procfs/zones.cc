@@ -1,0 +1,231 @@
+#include "server/procfs/zones.h"
+
+#include <algorithm>
+#include <array>
+
+#include "server/machine/machine.h"
+#include "server/machine/sysctls.h"
+#include "server/physical/page_allocator.h"
+#include "server/procfs/derived.h"
+#include "server/procfs/text.h"
+
+namespace mmlab {
+namespace {
+
+uint8_t Availability(const Machine& machine) { return machine.layout().is_x86() ? kStatOnX86 : kStatOnArm64; }
+
+// Calls visit(item) for each item of an enumeration that this machine's kernel has and this machine derives.
+template <typename Item, typename Visit>
+void ForEachItem(int count, uint8_t where, Visit visit) {
+  for (int i = 0; i < count; ++i) {
+    const auto item = static_cast<Item>(i);
+    if ((StatAvailabilityOf(item) & where) != 0 && IsDerived(item)) visit(item);
+  }
+}
+
+size_t PopulatedZones(const Machine& machine) {
+  const absl::Span<const Zone> zones = machine.memory().zones();
+  return static_cast<size_t>(std::count_if(zones.begin(), zones.end(), [](const Zone& zone) { return zone.populated(); }));
+}
+
+void AppendZoneHead(std::string& out, const Zone& zone) {  // The kernel numbers nodes; there is one.
+  out += "Node 0, zone ";
+  AppendRight(out, zone.name(), 8);
+}
+
+void AppendStatLine(std::string& out, absl::string_view name, uint64_t value) {
+  out += "\n      ";
+  AppendLeft(out, name, 12);
+  out.push_back(' ');
+  AppendDecimal(out, static_cast<int64_t>(value), 0);
+}
+
+void AppendField(std::string& out, absl::string_view label, uint64_t value) {
+  AppendText(out, label);
+  AppendDecimal(out, static_cast<int64_t>(value), 0);
+}
+
+void AppendZone(std::string& out, const Machine& machine, const Zone& zone, bool first_populated) {
+  const uint8_t where = Availability(machine);
+  const VmStat& stat = machine.vm_stat();
+  AppendZoneHead(out, zone);
+  if (first_populated) {
+    out += "\n  per-node stats";
+    ForEachItem<NodeStat>(kNodeStats, where,
+                          [&](NodeStat item) { AppendStatLine(out, StatName(item), static_cast<uint64_t>(stat.Get(item))); });
+  }
+  AppendField(out, "\n  pages free     ", zone.free_pages());
+  AppendField(out, "\n        boost    ", zone.watermark_boost);
+  AppendField(out, "\n        min      ", zone.wmark_min + zone.watermark_boost);
+  AppendField(out, "\n        low      ", zone.wmark_low + zone.watermark_boost);
+  AppendField(out, "\n        high     ", zone.wmark_high + zone.watermark_boost);
+  AppendField(out, "\n        spanned  ", zone.spanned);
+  AppendField(out, "\n        present  ", zone.present);
+  AppendField(out, "\n        managed  ", zone.managed);
+  AppendField(out, "\n        cma      ", zone.cma_pages);
+  out += "\n        protection: (";
+  for (size_t i = 0; i < zone.lowmem_reserve.size(); ++i) AppendField(out, i == 0 ? "" : ", ", zone.lowmem_reserve[i]);
+  out.push_back(')');
+  if (!zone.populated()) {
+    out.push_back('\n');
+    return;
+  }
+  ForEachItem<ZoneStat>(kZoneStats, where, [&](ZoneStat item) { AppendStatLine(out, StatName(item), zone.stat(item)); });
+  // The machine counts these for all zones together: they can only be told of the one zone that has memory.
+  if (PopulatedZones(machine) == 1) {
+    ForEachItem<NumaStat>(kNumaStats, where, [&](NumaStat item) { AppendStatLine(out, StatName(item), stat.Get(item)); });
+  }
+  out += "\n  pagesets";
+  for (size_t cpu = 0; cpu < zone.pcp.size(); ++cpu) {
+    AppendField(out, "\n    cpu: ", cpu);
+    AppendField(out, "\n              count: ", zone.pcp[cpu].count);
+    AppendField(out, "\n              high:  ", zone.pcp[cpu].high);
+    AppendField(out, "\n              batch: ", zone.pcp[cpu].batch);
+    AppendField(out, "\n  vm stats threshold: ", static_cast<uint64_t>(zone.stat_threshold));
+  }
+  AppendField(out, "\n  node_unreclaimable:  ", 0);  // kswapd never gave up: there is none.
+  AppendField(out, "\n  start_pfn:           ", zone.start_pfn);
+  out.push_back('\n');
+}
+
+}  // namespace
+
+std::string ZoneinfoText(const Machine& machine) {
+  std::string out;
+  out.reserve(8192);
+  bool first = true;
+  for (const Zone& zone : machine.memory().zones()) {
+    AppendZone(out, machine, zone, first && zone.populated());
+    first = first && !zone.populated();
+  }
+  return out;
+}
+
+std::string BuddyinfoText(const Machine& machine) {
+  std::string out;
+  out.reserve(512);
+  for (const Zone& zone : machine.memory().zones()) {
+    if (!zone.populated()) continue;
+    AppendZoneHead(out, zone);
+    out.push_back(' ');
+    for (const FreeArea& area : zone.free_area) {
+      AppendDecimal(out, area.nr_free, 6);
+      out.push_back(' ');
+    }
+    out.push_back('\n');
+  }
+  return out;
+}
+
+std::string PagetypeinfoText(const Machine& machine) {
+  constexpr uint32_t kMostCounted = 100000;  // The kernel stops counting a list here.
+  const bool has_cma = !machine.layout().is_x86();
+  const auto has = [&](int type) { return type != kMigrateCma || has_cma; };
+  std::string out;
+  out.reserve(4096);
+  const int order = machine.memory().pageblock_order();
+  AppendField(out, "Page block order: ", static_cast<uint64_t>(order));
+  AppendField(out, "\nPages per block:  ", uint64_t{1} << order);
+  out += "\n\n";
+  AppendLeft(out, "Free pages count per migrate type at order ", 43);
+  for (int i = 0; i < kOrders; ++i) {
+    AppendDecimal(out, i, 6);
+    out.push_back(' ');
+  }
+  out.push_back('\n');
+  for (const Zone& zone : machine.memory().zones()) {
+    if (!zone.populated()) continue;
+    for (int type = 0; type < kMigrateTypes; ++type) {
+      if (!has(type)) continue;
+      out += "Node    0, zone ";
+      AppendRight(out, zone.name(), 8);
+      out += ", type ";
+      AppendRight(out, MigrateTypeName(type), 12);
+      out.push_back(' ');
+      for (const FreeArea& area : zone.free_area) {
+        const uint32_t count = area.lists[static_cast<size_t>(type)].count;
+        if (count >= kMostCounted) out.push_back('>');
+        AppendDecimal(out, std::min(count, kMostCounted), 6);
+        out.push_back(' ');
+      }
+      out.push_back('\n');
+    }
+  }
+  out.push_back('\n');
+  AppendLeft(out, "Number of blocks type ", 23);
+  for (int type = 0; type < kMigrateTypes; ++type) {
+    if (!has(type)) continue;
+    AppendRight(out, MigrateTypeName(type), 12);
+    out.push_back(' ');
+  }
+  out.push_back('\n');
+  for (const Zone& zone : machine.memory().zones()) {
+    if (!zone.populated()) continue;
+    AppendZoneHead(out, zone);
+    out.push_back(' ');
+    const std::array<uint32_t, kMigrateTypes> counts = machine.memory().PageblockCounts(zone);
+    for (int type = 0; type < kMigrateTypes; ++type) {
+      if (!has(type)) continue;
+      AppendDecimal(out, counts[static_cast<size_t>(type)], 12);
+      out.push_back(' ');
+    }
+    out.push_back('\n');
+  }
+  return out;
+}
+
+DirtyLimits DirtyLimitsOf(const Machine& machine) {
+  const Sysctls& sysctls = machine.sysctls();
+  const uint64_t page = machine.layout().page_size.bytes().raw();
+  // global_dirtyable_memory(): what is free beyond the reserves, and the page cache.
+  uint64_t dirtyable = machine.memory().free_pages().raw();
+  dirtyable -= std::min(dirtyable, machine.memory().total_reserve_pages());
+  dirtyable += static_cast<uint64_t>(machine.vm_stat().Get(NodeStat::kNrFilePages) - machine.vm_stat().Get(NodeStat::kNrShmem));
+  if (machine.layout().is_x86() && sysctls.value(Sysctl::kVmHighmemIsDirtyable) == 0) {
+    uint64_t high = 0;
+    for (const Zone& zone : machine.memory().zones()) {
+      if (!zone.highmem || !zone.populated()) continue;
+      const uint64_t mark = zone.wmark_high + zone.watermark_boost;
+      high += zone.free_pages() - std::min(zone.free_pages(), mark);
+    }
+    dirtyable -= std::min(dirtyable, high);
+  }
+  dirtyable += 1;
+  const auto limit = [&](Sysctl bytes, Sysctl ratio) {
+    if (const uint64_t set = sysctls.value(bytes); set != 0) return (set + page - 1) / page;
+    return sysctls.value(ratio) * page / 100 * dirtyable / page;
+  };
+  DirtyLimits limits;
+  limits.threshold = std::min<uint64_t>(limit(Sysctl::kVmDirtyBytes, Sysctl::kVmDirtyRatio), 0xffffffff);
+  limits.background = limit(Sysctl::kVmDirtyBackgroundBytes, Sysctl::kVmDirtyBackgroundRatio);
+  if (limits.background >= limits.threshold) limits.background = limits.threshold / 2;
+  return limits;
+}
+
+std::string VmstatText(const Machine& machine) {
+  const uint8_t where = Availability(machine);
+  const VmStat& stat = machine.vm_stat();
+  std::string out;
+  out.reserve(4096);
+  const auto line = [&](absl::string_view name, uint64_t value) {
+    AppendText(out, name);
+    out.push_back(' ');
+    AppendDecimal(out, static_cast<int64_t>(value), 0);
+    out.push_back('\n');
+  };
+  ForEachItem<ZoneStat>(kZoneStats, where, [&](ZoneStat item) {
+    uint64_t sum = 0;
+    for (const Zone& zone : machine.memory().zones()) sum += zone.stat(item);
+    line(StatName(item), sum);
+  });
+  ForEachItem<NumaStat>(kNumaStats, where, [&](NumaStat item) { line(StatName(item), stat.Get(item)); });
+  ForEachItem<NodeStat>(kNodeStats, where, [&](NodeStat item) { line(StatName(item), static_cast<uint64_t>(stat.Get(item))); });
+  const DirtyLimits dirty = DirtyLimitsOf(machine);
+  line("nr_dirty_threshold", dirty.threshold);
+  line("nr_dirty_background_threshold", dirty.background);
+  ForEachItem<VmEvent>(kVmEvents, where, [&](VmEvent item) { line(StatName(item), stat.Get(item)); });
+  line("nr_unstable", 0);  // Kept by the kernel for old readers.
+  return out;
+}
+
+}  // namespace mmlab
