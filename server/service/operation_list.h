@@ -1,0 +1,57 @@
+#ifndef MMLAB_SERVER_SERVICE_OPERATION_LIST_H_
+#define MMLAB_SERVER_SERVICE_OPERATION_LIST_H_
+
+// Every operation once: X(Name, field), where Name is the method, v1::NameRequest, v1::NameResponse and op::Name, and field its member of
+// v1::Operation. From these lists come the unary methods of the services and the members of batches; what remains to be written for a new
+// operation are its conversion and its checks (operation_converters.h).
+#define MMLAB_PROCESS_OPERATIONS(X) \
+  X(CreateProcess, create_process)  \
+  X(Exec, exec)                     \
+  X(Fork, fork)                     \
+  X(Exit, exit)                     \
+  X(Mmap, mmap)                     \
+  X(Munmap, munmap)                 \
+  X(Mprotect, mprotect)             \
+  X(Mremap, mremap)                 \
+  X(Madvise, madvise)               \
+  X(Mlock, mlock)                   \
+  X(Munlock, munlock)               \
+  X(Mlockall, mlockall)             \
+  X(Munlockall, munlockall)         \
+  X(Brk, brk)                       \
+  X(Msync, msync)                   \
+  X(Mincore, mincore)               \
+  X(Setrlimit, setrlimit)           \
+  X(SetVmaName, set_vma_name)       \
+  X(AccessMemory, access_memory)    \
+  X(SwitchTo, switch_to)
+
+#define MMLAB_FILE_OPERATIONS(X) \
+  X(CreateFile, create_file)     \
+  X(Open, open)                  \
+  X(Pipe, pipe)                  \
+  X(Close, close)                \
+  X(MemfdCreate, memfd_create)   \
+  X(Ftruncate, ftruncate)        \
+  X(Pread, pread)                \
+  X(Pwrite, pwrite)              \
+  X(Shmget, shmget)              \
+  X(Shmat, shmat)                \
+  X(Shmdt, shmdt)                \
+  X(ShmRemove, shm_remove)
+
+#define MMLAB_PAGE_OPERATIONS(X) \
+  X(AllocPages, alloc_pages)     \
+  X(FreePages, free_pages)
+
+#define MMLAB_MACHINE_OPERATIONS(X) \
+  X(WriteSysctl, write_sysctl)      \
+  X(AdvanceTime, advance_time)
+
+#define MMLAB_OPERATIONS(X)   \
+  MMLAB_PROCESS_OPERATIONS(X) \
+  MMLAB_FILE_OPERATIONS(X)    \
+  MMLAB_PAGE_OPERATIONS(X)    \
+  MMLAB_MACHINE_OPERATIONS(X)
+
+#endif  // MMLAB_SERVER_SERVICE_OPERATION_LIST_H_

@@ -1,0 +1,143 @@
+#include "server/service/server.h"
+
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "grpc/health/v1/health.pb.h"
+#include "grpcpp/ext/channelz_service_plugin.h"
+#include "grpcpp/ext/proto_server_reflection_plugin.h"
+#include "grpcpp/health_check_service_interface.h"
+#include "grpcpp/resource_quota.h"
+#include "grpcpp/server.h"
+#include "grpcpp/server_builder.h"
+#include "server/base/check.h"
+#include "server/base/status_macros.h"
+#include "server/host/errors.h"
+#include "server/host/event_log.h"
+#include "server/host/host.h"
+#include "server/service/file_service.h"
+#include "server/service/machine_service.h"
+#include "server/service/operation_service.h"
+#include "server/service/page_service.h"
+#include "server/service/process_service.h"
+#include "server/service/rpc_methods.h"
+
+namespace mmlab {
+namespace {
+
+constexpr int kMaxReceiveBytes = 4 << 20;
+constexpr int kKeepaliveMillis = 30'000;
+constexpr int kKeepaliveTimeoutMillis = 10'000;
+constexpr int kMinPingIntervalMillis = 10'000;
+
+// Reflection for one server; the library's own switch is for all servers of the process.
+class WithReflection final : public grpc::ServerBuilderOption {
+ public:
+  void UpdateArguments(grpc::ChannelArguments*) override {}
+  void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>* plugins) override {
+    plugins->push_back(std::make_unique<grpc::reflection::ProtoServerReflectionPlugin>());
+  }
+};
+
+void SetTransport(const ServerOptions& options, grpc::ServerBuilder& builder) {
+  builder.SetMaxReceiveMessageSize(kMaxReceiveBytes);
+  // Idle watchers stay, dead ones go: ping them, and let them ping us.
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMillis);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMillis);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, kMinPingIntervalMillis);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options.max_concurrent_streams);
+  // A second server on the same port must fail, not share it.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  if (options.enable_channelz) builder.AddChannelArgument(GRPC_ARG_ENABLE_CHANNELZ, 1);
+
+  grpc::ResourceQuota quota("mmlab");
+  quota.Resize(options.max_request_memory_bytes);
+  quota.SetMaxThreads(options.max_threads);
+  builder.SetResourceQuota(quota);
+  // Only reflection and channelz are synchronous: one thread waits for them, and none is kept beside it.
+  builder.SetSyncServerOption(grpc::ServerBuilder::NUM_CQS, 1);
+  builder.SetSyncServerOption(grpc::ServerBuilder::MIN_POLLERS, 1);
+  builder.SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS, 1);
+}
+
+}  // namespace
+
+struct Server::Parts {
+  explicit Parts(const ServerOptions& options)
+      : host(HostOptions{options.max_machines, options.worker_threads, options.log, nullptr}),
+        context{host, nullptr},
+        machine_service(context),
+        process_service(context),
+        file_service(context),
+        page_service(context),
+        operation_service(context) {}
+
+  Host host;
+  const ServiceContext context;
+  MachineService machine_service;
+  ProcessService process_service;
+  FileService file_service;
+  PageService page_service;
+  OperationService operation_service;
+  std::unique_ptr<grpc::Server> grpc_server;
+  int grpc_port = 0;
+  int http_port = 0;
+  bool down = false;
+};
+
+Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options) {
+  auto parts = std::make_unique<Parts>(options);
+  // So that the linker keeps health.proto and reflection can describe the health service that the library brings.
+  MMLAB_CHECK(grpc::health::v1::HealthCheckRequest::descriptor() != nullptr);
+  grpc::EnableDefaultHealthCheckService(true);
+  if (options.enable_channelz) grpc::channelz::experimental::InitChannelzService();
+
+  grpc::ServerBuilder builder;
+  SetTransport(options, builder);
+  if (!options.grpc_address.empty()) {
+    builder.AddListeningPort(options.grpc_address, grpc::InsecureServerCredentials(), &parts->grpc_port);
+    if (options.reflection) builder.SetOption(std::make_unique<WithReflection>());
+  }
+  builder.RegisterService(&parts->machine_service);
+  builder.RegisterService(&parts->process_service);
+  builder.RegisterService(&parts->file_service);
+  builder.RegisterService(&parts->page_service);
+  builder.RegisterService(&parts->operation_service);
+  parts->grpc_server = builder.BuildAndStart();
+  if (parts->grpc_server == nullptr || (!options.grpc_address.empty() && parts->grpc_port == 0)) {
+    return absl::UnavailableError(absl::StrCat("cannot listen for gRPC on ", options.grpc_address,
+                                               " (malformed, not an address of this computer, or already in use)"));
+  }
+  for (const std::string& service : RpcServices()) parts->grpc_server->GetHealthCheckService()->SetServingStatus(service, true);
+  return std::unique_ptr<Server>(new Server(std::move(parts)));
+}
+
+Server::~Server() { Shutdown(absl::Milliseconds(500)); }
+
+std::shared_ptr<grpc::Channel> Server::InProcessChannel() {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(-1);  // Nothing to protect from: it is the same process.
+  return parts_->grpc_server->InProcessChannel(arguments);
+}
+
+int Server::grpc_port() const { return parts_->grpc_port; }
+int Server::http_port() const { return parts_->http_port; }
+Host& Server::host() { return parts_->host; }
+
+void Server::Shutdown(absl::Duration drain) {
+  if (parts_->down) return;
+  parts_->down = true;
+  parts_->grpc_server->GetHealthCheckService()->Shutdown();
+  parts_->grpc_server->Shutdown(absl::ToChronoTime(absl::Now() + drain));
+  parts_->grpc_server->Wait();
+}
+
+const char* Version() { return MMLAB_VERSION; }
+
+}  // namespace mmlab
