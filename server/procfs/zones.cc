@@ -202,29 +202,37 @@ DirtyLimits DirtyLimitsOf(const Machine& machine) {
   return limits;
 }
 
-std::string VmstatText(const Machine& machine) {
+std::vector<VmstatField> VmstatFields(const Machine& machine) {
   const uint8_t where = Availability(machine);
   const VmStat& stat = machine.vm_stat();
-  std::string out;
-  out.reserve(4096);
-  const auto line = [&](absl::string_view name, uint64_t value) {
-    AppendText(out, name);
-    out.push_back(' ');
-    AppendDecimal(out, static_cast<int64_t>(value), 0);
-    out.push_back('\n');
-  };
+  std::vector<VmstatField> fields;
+  fields.reserve(kZoneStats + kNumaStats + kNodeStats + kVmEvents + 3);
   ForEachItem<ZoneStat>(kZoneStats, where, [&](ZoneStat item) {
     uint64_t sum = 0;
     for (const Zone& zone : machine.memory().zones()) sum += zone.stat(item);
-    line(StatName(item), sum);
+    fields.push_back({StatName(item), sum});
   });
-  ForEachItem<NumaStat>(kNumaStats, where, [&](NumaStat item) { line(StatName(item), stat.Get(item)); });
-  ForEachItem<NodeStat>(kNodeStats, where, [&](NodeStat item) { line(StatName(item), static_cast<uint64_t>(stat.Get(item))); });
+  ForEachItem<NumaStat>(kNumaStats, where, [&](NumaStat item) { fields.push_back({StatName(item), stat.Get(item)}); });
+  ForEachItem<NodeStat>(kNodeStats, where, [&](NodeStat item) {
+    fields.push_back({StatName(item), static_cast<uint64_t>(stat.Get(item))});
+  });
   const DirtyLimits dirty = DirtyLimitsOf(machine);
-  line("nr_dirty_threshold", dirty.threshold);
-  line("nr_dirty_background_threshold", dirty.background);
-  ForEachItem<VmEvent>(kVmEvents, where, [&](VmEvent item) { line(StatName(item), stat.Get(item)); });
-  line("nr_unstable", 0);  // Kept by the kernel for old readers.
+  fields.push_back({"nr_dirty_threshold", dirty.threshold});
+  fields.push_back({"nr_dirty_background_threshold", dirty.background});
+  ForEachItem<VmEvent>(kVmEvents, where, [&](VmEvent item) { fields.push_back({StatName(item), stat.Get(item)}); });
+  fields.push_back({"nr_unstable", 0});  // Kept by the kernel for old readers.
+  return fields;
+}
+
+std::string VmstatText(const Machine& machine) {
+  std::string out;
+  out.reserve(4096);
+  for (const VmstatField& field : VmstatFields(machine)) {
+    AppendText(out, field.name);
+    out.push_back(' ');
+    AppendDecimal(out, static_cast<int64_t>(field.value), 0);
+    out.push_back('\n');
+  }
   return out;
 }
 

@@ -3,6 +3,9 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
+
+#include "absl/strings/string_view.h"
 
 namespace mmlab {
 
@@ -13,6 +16,14 @@ std::string ZoneinfoText(const Machine& machine);
 std::string BuddyinfoText(const Machine& machine);
 std::string PagetypeinfoText(const Machine& machine);
 std::string VmstatText(const Machine& machine);
+
+// A line of /proc/vmstat.
+struct VmstatField {
+  absl::string_view name;  // Lives as long as the program.
+  uint64_t value = 0;
+};
+// The lines of /proc/vmstat in the kernel's order; what is not derived is absent. The one source of the text and the metrics.
+std::vector<VmstatField> VmstatFields(const Machine& machine);
 
 // global_dirty_limits(): from how many dirty pages on writers wait, and from how many on the flushers start. In pages.
 struct DirtyLimits {
