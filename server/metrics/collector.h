@@ -1,0 +1,45 @@
+#ifndef MMLAB_SERVER_METRICS_COLLECTOR_H_
+#define MMLAB_SERVER_METRICS_COLLECTOR_H_
+
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "server/metrics/exposition.h"
+#include "server/metrics/machine_snapshot.h"
+
+namespace mmlab {
+
+class Machine;
+
+// A named part of a machine's probe, like a collector of node_exporter.
+struct Collector {
+  absl::string_view name;
+  bool by_default;
+  // Copies what it needs. Runs while the machine is held: microseconds, nothing but copying.
+  void (*read)(const Machine& machine, MachineSnapshot& snapshot);
+  // Makes samples of it. The machine is free by then.
+  Families (*collect)(const MachineSnapshot& snapshot);
+};
+
+// All of them, by name.
+absl::Span<const Collector> Collectors();
+// Null: no such collector.
+const Collector* FindCollector(absl::string_view name);
+
+// Their second halves, by file: node_exporter's /proc files ...
+Families CollectMeminfo(const MachineSnapshot& snapshot);
+Families CollectVmstat(const MachineSnapshot& snapshot);
+Families CollectVmstatAll(const MachineSnapshot& snapshot);
+Families CollectBuddyinfo(const MachineSnapshot& snapshot);
+Families CollectZoneinfo(const MachineSnapshot& snapshot);
+// ... the system around memory ...
+Families CollectUname(const MachineSnapshot& snapshot);
+Families CollectTime(const MachineSnapshot& snapshot);
+Families CollectStat(const MachineSnapshot& snapshot);
+Families CollectProcesses(const MachineSnapshot& snapshot);
+// ... and what no exporter has.
+Families CollectMmlab(const MachineSnapshot& snapshot);
+Families CollectPagetypeinfo(const MachineSnapshot& snapshot);
+
+}  // namespace mmlab
+
+#endif  // MMLAB_SERVER_METRICS_COLLECTOR_H_

@@ -1,0 +1,47 @@
+#ifndef MMLAB_SERVER_METRICS_MACHINE_SNAPSHOT_H_
+#define MMLAB_SERVER_METRICS_MACHINE_SNAPSHOT_H_
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "server/arch/layout.h"
+#include "server/physical/vm_stat.h"
+#include "server/physical/zone.h"
+#include "server/procfs/meminfo.h"
+#include "server/procfs/zones.h"
+
+namespace mmlab {
+
+// What the collectors of one answer work on: copies of a machine's plain data, taken in one hold of its lane, so that all samples of the
+// answer are of one moment and nothing is computed or written while the machine waits. A part that no chosen collector reads stays empty.
+struct MachineSnapshot {
+  const Layout* layout = nullptr;
+  std::vector<Zone> zones;                                      // As BuddyMemory::zones(): empty ones too.
+  std::vector<std::array<uint32_t, kMigrateTypes>> pageblocks;  // Of each zone, by migrate type.
+  VmStat vm_stat;
+  bool has_numa = false;  // The kernel is built with CONFIG_NUMA.
+  bool has_cma = false;   // With CONFIG_CMA.
+  std::vector<MeminfoField> meminfo;
+  std::vector<VmstatField> vmstat;
+
+  std::string preset;
+  std::string kernel_release;
+  std::string kernel_version;
+  std::string uname_machine;
+  std::string hostname;
+  int64_t now_nanoseconds = 0;
+  int64_t boot_time_seconds = 0;
+
+  uint64_t operations_applied = 0;
+  uint64_t vma_count = 0;
+  uint64_t forks = 0;
+  uint64_t processes = 0;
+  uint64_t pid_max = 0;
+  uint64_t threads_max = 0;
+};
+
+}  // namespace mmlab
+
+#endif  // MMLAB_SERVER_METRICS_MACHINE_SNAPSHOT_H_

@@ -1,0 +1,75 @@
+// node_exporter's collectors meminfo, vmstat and buddyinfo: names, types and HELP of its release 1.5.0.
+#include <string>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "server/metrics/collector.h"
+
+namespace mmlab {
+namespace {
+
+// "Active(anon)" is Active_anon; a field in kB gets the suffix.
+std::string MeminfoName(const MeminfoField& field) {
+  std::string name;
+  for (const char c : field.name) {
+    if (c == ')') continue;
+    name += c == '(' ? '_' : c;
+  }
+  if (field.kilobytes) name += "_bytes";
+  return name;
+}
+
+prometheus::MetricFamily VmstatFamily(const VmstatField& field) {
+  return Untyped(absl::StrCat("node_vmstat_", field.name), absl::StrCat("/proc/vmstat information field ", field.name, "."),
+                 static_cast<double>(field.value));
+}
+
+// node_exporter's default: ^(oom_kill|pgpg|pswp|pg.*fault).*
+bool IsDefaultVmstatField(absl::string_view name) {
+  return absl::StartsWith(name, "oom_kill") || absl::StartsWith(name, "pgpg") || absl::StartsWith(name, "pswp") ||
+         (absl::StartsWith(name, "pg") && absl::StrContains(name, "fault"));
+}
+
+}  // namespace
+
+Families CollectMeminfo(const MachineSnapshot& snapshot) {
+  Families families;
+  families.reserve(snapshot.meminfo.size());
+  for (const MeminfoField& field : snapshot.meminfo) {
+    const std::string name = MeminfoName(field);
+    families.push_back(Gauge(absl::StrCat("node_memory_", name), absl::StrCat("Memory information field ", name, "."),
+                             static_cast<double>(field.kilobytes ? field.value * 1024 : field.value)));
+  }
+  return families;
+}
+
+Families CollectVmstat(const MachineSnapshot& snapshot) {
+  Families families;
+  for (const VmstatField& field : snapshot.vmstat) {
+    if (IsDefaultVmstatField(field.name)) families.push_back(VmstatFamily(field));
+  }
+  return families;
+}
+
+Families CollectVmstatAll(const MachineSnapshot& snapshot) {
+  Families families;
+  for (const VmstatField& field : snapshot.vmstat) families.push_back(VmstatFamily(field));
+  return families;
+}
+
+Families CollectBuddyinfo(const MachineSnapshot& snapshot) {
+  auto blocks = GaugeFamily("node_buddyinfo_blocks", "Count of free blocks according to size.");
+  for (const Zone& zone : snapshot.zones) {
+    if (!zone.populated()) continue;
+    for (int order = 0; order < kOrders; ++order) {
+      AddSample(blocks, {{"node", "0"}, {"size", absl::StrCat(order)}, {"zone", std::string(zone.name())}},
+                zone.free_area[static_cast<size_t>(order)].nr_free);
+    }
+  }
+  Families families;
+  families.push_back(std::move(blocks));
+  return families;
+}
+
+}  // namespace mmlab

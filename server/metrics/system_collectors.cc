@@ -1,0 +1,40 @@
+// node_exporter's collectors uname, time, stat and processes: names, types and HELP of its release 1.5.0, for what is simulated.
+#include <utility>
+
+#include "server/metrics/collector.h"
+
+namespace mmlab {
+
+Families CollectUname(const MachineSnapshot& snapshot) {
+  auto info = GaugeFamily("node_uname_info", "Labeled system information as provided by the uname system call.");
+  AddSample(info,
+            {{"domainname", "(none)"},
+             {"machine", snapshot.uname_machine},
+             {"nodename", snapshot.hostname},
+             {"release", snapshot.kernel_release},
+             {"sysname", "Linux"},
+             {"version", snapshot.kernel_version}},
+            1);
+  Families families;
+  families.push_back(std::move(info));
+  return families;
+}
+
+Families CollectTime(const MachineSnapshot& snapshot) {
+  return {Gauge("node_time_seconds", "System time in seconds since epoch (1970).", static_cast<double>(snapshot.now_nanoseconds) / 1e9)};
+}
+
+Families CollectStat(const MachineSnapshot& snapshot) {
+  return {Gauge("node_boot_time_seconds", "Node boot time, in unixtime.", static_cast<double>(snapshot.boot_time_seconds)),
+          Counter("node_forks_total", "Total number of forks.", static_cast<double>(snapshot.forks))};
+}
+
+Families CollectProcesses(const MachineSnapshot& snapshot) {
+  const auto count = static_cast<double>(snapshot.processes);
+  return {Gauge("node_processes_pids", "Number of PIDs", count),
+          Gauge("node_processes_threads", "Allocated threads in system", count),  // A process is one task.
+          Gauge("node_processes_max_processes", "Number of max PIDs limit", static_cast<double>(snapshot.pid_max)),
+          Gauge("node_processes_max_threads", "Limit of threads in the system", static_cast<double>(snapshot.threads_max))};
+}
+
+}  // namespace mmlab

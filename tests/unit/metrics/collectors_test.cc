@@ -1,0 +1,146 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "server/metrics/collector.h"
+
+namespace mmlab {
+namespace {
+
+using testing::HasSubstr;
+using testing::Not;
+
+Zone MakeZone(ZoneType type, uint32_t present) {
+  Zone zone;
+  zone.type = type;
+  zone.spanned = present == 0 ? 0 : present + 5;
+  zone.present = present;
+  zone.managed = present == 0 ? 0 : present - 10;
+  zone.wmark_min = 10;
+  zone.wmark_low = 12;
+  zone.wmark_high = 14;
+  zone.lowmem_reserve = {0, 7, 8, 9};
+  zone.pcp.resize(2);
+  zone.stats[static_cast<size_t>(ZoneStat::kNrFreePages)] = present / 2;
+  return zone;
+}
+
+MachineSnapshot MakeSnapshot() {
+  MachineSnapshot snapshot;
+  snapshot.layout = &GetLayout(LayoutKind::kX86_32);
+  snapshot.zones = {MakeZone(ZoneType::kDma, 0), MakeZone(ZoneType::kNormal, 1000), MakeZone(ZoneType::kHighMem, 500),
+                    MakeZone(ZoneType::kMovable, 0)};
+  return snapshot;
+}
+
+TEST(MeminfoCollector, NamesFieldsAsNodeExporterDoes) {
+  MachineSnapshot snapshot;
+  snapshot.meminfo = {{"MemTotal", 4, true}, {"Active(anon)", 0, true}, {"HugePages_Total", 3, false}, {"Committed_AS", 1, true}};
+  const std::string text = Exposition(CollectMeminfo(snapshot));
+  EXPECT_THAT(text, HasSubstr("# HELP node_memory_MemTotal_bytes Memory information field MemTotal_bytes.\n"
+                              "# TYPE node_memory_MemTotal_bytes gauge\nnode_memory_MemTotal_bytes 4096\n"));
+  EXPECT_THAT(text, HasSubstr("\nnode_memory_Active_anon_bytes 0\n"));
+  EXPECT_THAT(text, HasSubstr("\nnode_memory_HugePages_Total 3\n"));
+  EXPECT_THAT(text, HasSubstr("\nnode_memory_Committed_AS_bytes 1024\n"));
+}
+
+TEST(VmstatCollector, HasNodeExportersFieldsByDefaultAndAllOnRequest) {
+  MachineSnapshot snapshot;
+  for (const char* name : {"nr_free_pages", "pgpgin", "pswpout", "pgfault", "pgmajfault", "pgfree", "oom_kill", "numa_hint_faults"}) {
+    snapshot.vmstat.push_back({name, 5});
+  }
+  const std::string some = Exposition(CollectVmstat(snapshot));
+  for (const char* name : {"pgpgin", "pswpout", "pgfault", "pgmajfault", "oom_kill"}) {
+    EXPECT_THAT(some, HasSubstr(std::string("# TYPE node_vmstat_") + name + " untyped\nnode_vmstat_" + name + " 5\n"));
+  }
+  for (const char* name : {"nr_free_pages", "pgfree", "numa_hint_faults"}) EXPECT_THAT(some, Not(HasSubstr(name)));
+  EXPECT_EQ(CollectVmstatAll(snapshot).size(), 8u);
+}
+
+TEST(BuddyinfoCollector, HasElevenOrdersOfEachPopulatedZone) {
+  MachineSnapshot snapshot = MakeSnapshot();
+  snapshot.zones[1].free_area[10].nr_free = 17;
+  const Families families = CollectBuddyinfo(snapshot);
+  ASSERT_EQ(families.size(), 1u);
+  EXPECT_EQ(families[0].metric.size(), 22u);
+  EXPECT_THAT(Exposition(families), HasSubstr("\nnode_buddyinfo_blocks{node=\"0\",size=\"10\",zone=\"Normal\"} 17\n"));
+}
+
+TEST(ZoneinfoCollector, MarksAreOfAllZonesAndFreePagesOfPopulatedOnes) {
+  MachineSnapshot snapshot = MakeSnapshot();
+  snapshot.zones[2].watermark_boost = 100;
+  const std::string text = Exposition(CollectZoneinfo(snapshot));
+  EXPECT_THAT(text, HasSubstr("\nnode_zoneinfo_min_pages{node=\"0\",zone=\"Movable\"} 10\n"));
+  EXPECT_THAT(text, HasSubstr("\nnode_zoneinfo_min_pages{node=\"0\",zone=\"HighMem\"} 110\n"));
+  EXPECT_THAT(text, HasSubstr("\nnode_zoneinfo_spanned_pages{node=\"0\",zone=\"Normal\"} 1005\n"));
+  EXPECT_THAT(text, HasSubstr("\nnode_zoneinfo_protection_3{node=\"0\",zone=\"DMA\"} 9\n"));
+  EXPECT_THAT(text, HasSubstr("\nnode_zoneinfo_nr_free_pages{node=\"0\",zone=\"Normal\"} 500\n"));
+  EXPECT_THAT(text, Not(HasSubstr("nr_free_pages{node=\"0\",zone=\"Movable\"}")));
+}
+
+TEST(ZoneinfoCollector, NodeStatisticsAreUnderTheFirstPopulatedZone) {
+  MachineSnapshot snapshot = MakeSnapshot();
+  snapshot.vm_stat.Add(NodeStat::kNrAnonPages, 42);
+  const std::string text = Exposition(CollectZoneinfo(snapshot));
+  EXPECT_THAT(text, HasSubstr("\nnode_zoneinfo_nr_anon_pages{node=\"0\",zone=\"Normal\"} 42\n"));
+  EXPECT_THAT(text, Not(HasSubstr("nr_anon_pages{node=\"0\",zone=\"HighMem\"}")));
+  EXPECT_THAT(text, HasSubstr("# TYPE node_zoneinfo_nr_dirtied_total counter\n"));
+}
+
+TEST(ZoneinfoCollector, NumaCountersNeedTheConfigurationAndOneZone) {
+  MachineSnapshot snapshot = MakeSnapshot();
+  EXPECT_THAT(Exposition(CollectZoneinfo(snapshot)), Not(HasSubstr("numa_hit")));
+  snapshot.has_numa = true;
+  EXPECT_THAT(Exposition(CollectZoneinfo(snapshot)), Not(HasSubstr("numa_hit")));  // Of which zone?
+  snapshot.zones.pop_back();
+  snapshot.zones.pop_back();
+  snapshot.vm_stat.Count(NumaStat::kNumaHit, 3);
+  EXPECT_THAT(Exposition(CollectZoneinfo(snapshot)), HasSubstr("\nnode_zoneinfo_numa_hit_total{node=\"0\",zone=\"Normal\"} 3\n"));
+}
+
+TEST(SystemCollectors, SayWhatUnameAndTheClockSay) {
+  MachineSnapshot snapshot = MakeSnapshot();
+  snapshot.kernel_release = "6.1.0-50-686";
+  snapshot.kernel_version = "#1 SMP";
+  snapshot.uname_machine = "i686";
+  snapshot.hostname = "box";
+  snapshot.now_nanoseconds = 1700000000500000000;
+  snapshot.boot_time_seconds = 1700000000;
+  EXPECT_THAT(
+      Exposition(CollectUname(snapshot)),
+      HasSubstr("\nnode_uname_info{domainname=\"(none)\",machine=\"i686\",nodename=\"box\",release=\"6.1.0-50-686\",sysname=\"Linux\","
+                "version=\"#1 SMP\"} 1\n"));
+  EXPECT_THAT(Exposition(CollectTime(snapshot)), HasSubstr("\nnode_time_seconds 1700000000.5\n"));
+  EXPECT_THAT(Exposition(CollectStat(snapshot)), HasSubstr("\nnode_boot_time_seconds 1700000000\n"));
+}
+
+TEST(MmlabCollector, HasIndexesBoostAndCpuLists) {
+  MachineSnapshot snapshot = MakeSnapshot();
+  snapshot.preset = "686-1G";
+  snapshot.zones[1].free_area[0].nr_free = 4;
+  snapshot.zones[1].pcp[1].count = 31;
+  snapshot.operations_applied = 12;
+  const std::string text = Exposition(CollectMmlab(snapshot));
+  EXPECT_THAT(text, HasSubstr("\nmmlab_machine_info{arch=\"x86_32\",kernel=\"\",page_size=\"4096\",preset=\"686-1G\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("\nmmlab_zone_unusable_index{node=\"0\",size=\"1\",zone=\"Normal\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("\nmmlab_zone_extfrag_index{node=\"0\",size=\"0\",zone=\"Normal\"} -1\n"));
+  EXPECT_THAT(text, HasSubstr("\nmmlab_zone_extfrag_index{node=\"0\",size=\"1\",zone=\"Normal\"} 0.25\n"));
+  EXPECT_THAT(text, HasSubstr("\nmmlab_zone_pcp_pages{cpu=\"1\",node=\"0\",zone=\"Normal\"} 31\n"));
+  EXPECT_THAT(text, HasSubstr("\nmmlab_operations_applied_total 12\n"));
+}
+
+TEST(PagetypeinfoCollector, HasTheMigrateTypesOfTheKernel) {
+  MachineSnapshot snapshot = MakeSnapshot();
+  snapshot.pageblocks.resize(snapshot.zones.size());
+  EXPECT_THAT(Exposition(CollectPagetypeinfo(snapshot)), Not(HasSubstr("CMA")));
+  snapshot.has_cma = true;
+  snapshot.zones[1].free_area[3].lists[kMigrateMovable].count = 9;
+  snapshot.pageblocks[1][kMigrateCma] = 32;
+  const std::string text = Exposition(CollectPagetypeinfo(snapshot));
+  EXPECT_THAT(text, HasSubstr("\nmmlab_pagetypeinfo_blocks{migratetype=\"Movable\",node=\"0\",size=\"3\",zone=\"Normal\"} 9\n"));
+  EXPECT_THAT(text, HasSubstr("\nmmlab_pagetypeinfo_pageblocks{migratetype=\"CMA\",node=\"0\",zone=\"Normal\"} 32\n"));
+}
+
+}  // namespace
+}  // namespace mmlab
