@@ -20,7 +20,7 @@
 
 namespace mmlab {
 
-// The page allocator of one machine: zones, buddy free lists, per-CPU page lists. Linux 6.1: mm/page_alloc.c, mm/page_isolation.c in part.
+// The page allocator of one machine: zones, buddy free lists, per-CPU page lists. Linux 6.1: mm/page_alloc.c.
 // It hands out the same frames as that kernel does from the same state.
 //
 // Always true between calls: every frame is in one state (FrameState); nr_free_pages of a zone with the CPUs' parts is what stands on its
@@ -102,6 +102,9 @@ class BuddyMemory final : public PhysicalMemory {
   // The first frame of the free or allocated block that a frame belongs to.
   Pfn HeadOf(Pfn pfn) const;
   int PageblockTypeOf(Pfn pfn) const { return lists_.PageblockType(static_cast<uint32_t>(pfn.raw())); }
+  // RAM by what it is used for, in pages, indexed by FrameState; the sum is all RAM. A block counts as what its first frame says. Costs
+  // time in proportion to touched memory.
+  std::array<uint64_t, kFrameStates> FrameCounts() const;
   // /proc/pagetypeinfo's "Number of blocks type". Costs a look at each page block.
   std::array<uint32_t, kMigrateTypes> PageblockCounts(const Zone& zone) const;
   const FreeLists& lists() const { return lists_; }

@@ -259,6 +259,27 @@ std::array<uint32_t, kMigrateTypes> BuddyMemory::PageblockCounts(const Zone& zon
   return counts;
 }
 
+std::array<uint64_t, kFrameStates> BuddyMemory::FrameCounts() const {
+  std::array<uint64_t, kFrameStates> counts{};
+  uint64_t left = 0;  // RAM of which nothing has been said yet.
+  for (const Zone& zone : zones()) {
+    left += zone.present;
+    for (int order = 0; order <= kMaxOrder; ++order)
+      counts[static_cast<size_t>(FrameState::kFree)] += uint64_t{zone.free_area[order].nr_free} << order;
+    for (const PerCpuPages& pcp : zone.pcp) counts[static_cast<size_t>(FrameState::kPcp)] += pcp.count;
+  }
+  lists_.ForEachTouched([&](uint32_t, const FrameBlock& block) {
+    for (uint32_t i = 0; i < FrameBlock::kFrames;) {
+      const Frame& head = block.frames[i];
+      if (head.state > FrameState::kPcp) counts[static_cast<size_t>(head.state)] += uint64_t{1} << head.order;
+      i += 1u << head.order;
+    }
+  });
+  for (const uint64_t count : counts) left -= count;
+  counts[static_cast<size_t>(FrameState::kReserved)] = left;
+  return counts;
+}
+
 uint64_t BuddyMemory::total_reserve_pages() const { return TotalReservePages(zones()); }
 
 Pfn BuddyMemory::HeadOf(Pfn pfn) const {

@@ -32,6 +32,9 @@ void PageContents::ClearSlots(Slot* slots, uint32_t count) {
     if (IsPage(slots[i])) {
       std::free(PageOf(slots[i]));
       --pages_;
+    } else if (IsSmall(slots[i])) {
+      delete SmallOf(slots[i]);
+      --smalls_;
     }
     slots[i] = 0;
   }
@@ -48,19 +51,32 @@ PageContents::Slot& PageContents::MakeSlot(uint32_t pfn) {
   return slots[pfn & kChunkMask];
 }
 
+PageContents::Window PageContents::WindowOf(Slot slot) {
+  Window window;
+  if (slot == 0) return window;
+  if (IsSmall(slot)) {
+    window.offset = SmallOf(slot)->offset;
+    window.size = kSmallBytes;
+    std::memcpy(window.bytes, SmallOf(slot)->bytes, kSmallBytes);
+  } else {
+    window.offset = (slot >> 1) & (kInlineOffsets - 1);
+    window.size = kInlineBytes;
+    for (size_t i = 0; i < kInlineBytes; ++i) window.bytes[i] = static_cast<uint8_t>(slot >> (16 + 8 * i));
+  }
+  return window;
+}
+
 uint8_t* PageContents::MakePage(Pfn pfn) const {
   // Const, because making the page exist does not change what it reads as.
-  Slot& slot = const_cast<PageContents*>(this)->MakeSlot(static_cast<uint32_t>(pfn.raw()));
+  auto& self = const_cast<PageContents&>(*this);
+  Slot& slot = self.MakeSlot(static_cast<uint32_t>(pfn.raw()));
   if (IsPage(slot)) return PageOf(slot);
   auto* page = static_cast<uint8_t*>(std::calloc(1, page_size_.bytes().raw()));
   if (page == nullptr) throw std::bad_alloc();
+  const Window window = WindowOf(slot);
+  std::memcpy(page + window.offset, window.bytes, std::min(window.size, page_size_.bytes().raw() - window.offset));
+  self.ClearSlots(&slot, 1);
   ++pages_;
-  if (IsInline(slot)) {
-    const uint64_t value = InlineValue(slot);
-    for (size_t i = 0; i < kInlineBytes; ++i) {
-      if (const auto byte = static_cast<uint8_t>(value >> (8 * i)); byte != 0) page[InlineOffset(slot) + i] = byte;
-    }
-  }
   slot = reinterpret_cast<Slot>(page);
   return page;
 }
@@ -79,40 +95,52 @@ void PageContents::Read(Pfn pfn, size_t offset, void* out, size_t size) const {
     return;
   }
   std::memset(out, 0, size);
-  if (slot == 0) return;
-  const size_t start = InlineOffset(slot);
-  for (size_t i = 0; i < kInlineBytes; ++i) {
-    const size_t at = start + i;
-    if (at >= offset && at < offset + size) static_cast<uint8_t*>(out)[at - offset] = static_cast<uint8_t>(InlineValue(slot) >> (8 * i));
-  }
+  const Window window = WindowOf(slot);
+  const size_t from = std::max(offset, window.offset);
+  const size_t to = std::min(offset + size, window.offset + window.size);
+  if (from < to) std::memcpy(static_cast<uint8_t*>(out) + (from - offset), window.bytes + (from - window.offset), to - from);
 }
 
-// Whether the bytes other than zero, after this write, lie within one inline record; then it is written.
-bool PageContents::WriteInline(Slot& slot, size_t offset, const uint8_t* data, size_t size) const {
-  if (size > 2 * kInlineBytes) return false;
-  // The window that may hold something: that of the old record and of the new data, without the zeros at both ends.
-  std::array<uint8_t, 6 * kInlineBytes> window{};
+// Makes a slot without a page hold these bytes. REQUIRES: size <= kSmallBytes.
+void PageContents::StoreWindow(Slot& slot, size_t offset, const uint8_t* bytes, size_t size) {
+  if (size <= kInlineBytes && offset < kInlineOffsets) {
+    ClearSlots(&slot, 1);
+    if (size == 0) return;
+    uint64_t value = 0;
+    for (size_t i = 0; i < size; ++i) value |= uint64_t{bytes[i]} << (8 * i);
+    slot = value << 16 | offset << 1 | 1;
+    return;
+  }
+  if (!IsSmall(slot)) {
+    slot = reinterpret_cast<Slot>(new SmallRecord()) + 2;
+    ++smalls_;
+  }
+  SmallRecord* record = SmallOf(slot);
+  *record = SmallRecord();
+  record->offset = static_cast<uint32_t>(offset);
+  std::memcpy(record->bytes, bytes, size);
+}
+
+// Whether the bytes other than zero, after this write, lie within one record; then it is written.
+bool PageContents::WriteWindow(Slot& slot, size_t offset, const uint8_t* data, size_t size) {
+  if (size > kSmallBytes) return false;
+  std::array<uint8_t, 3 * kSmallBytes> together{};
+  const Window old = WindowOf(slot);
   size_t base = offset;
   size_t end = offset + size;
-  if (IsInline(slot)) {
-    base = std::min(base, InlineOffset(slot));
-    end = std::max(end, InlineOffset(slot) + kInlineBytes);
-    if (end - base > window.size()) return false;
-    for (size_t i = 0; i < kInlineBytes; ++i) window[InlineOffset(slot) - base + i] = static_cast<uint8_t>(InlineValue(slot) >> (8 * i));
+  if (old.size != 0) {
+    base = std::min(base, old.offset);
+    end = std::max(end, old.offset + old.size);
+    if (end - base > together.size()) return false;
+    std::memcpy(together.data() + (old.offset - base), old.bytes, old.size);
   }
-  std::memcpy(window.data() + (offset - base), data, size);
+  std::memcpy(together.data() + (offset - base), data, size);
   size_t first = 0;
   size_t last = end - base;
-  while (first < last && window[first] == 0) ++first;
-  while (last > first && window[last - 1] == 0) --last;
-  if (last - first > kInlineBytes || base + first > 0x7fff) return false;
-  if (first == last) {
-    slot = 0;
-    return true;
-  }
-  uint64_t value = 0;
-  for (size_t i = first; i < last; ++i) value |= uint64_t{window[i]} << (8 * (i - first));
-  slot = value << 16 | (base + first) << 1 | 1;
+  while (first < last && together[first] == 0) ++first;
+  while (last > first && together[last - 1] == 0) --last;
+  if (last - first > kSmallBytes) return false;
+  StoreWindow(slot, base + first, together.data() + first, last - first);
   return true;
 }
 
@@ -126,7 +154,7 @@ void PageContents::Write(Pfn pfn, size_t offset, const void* data, size_t size) 
     return;
   }
   if (slot == 0 && std::all_of(bytes, bytes + size, [](uint8_t byte) { return byte == 0; })) return;
-  if (WriteInline(MakeSlot(number), offset, bytes, size)) return;
+  if (WriteWindow(MakeSlot(number), offset, bytes, size)) return;
   std::memcpy(MakePage(pfn) + offset, data, size);
 }
 
@@ -139,14 +167,17 @@ void PageContents::Copy(Pfn from, Pfn to) {
   }
   if (source == 0 && SlotOf(static_cast<uint32_t>(to.raw())) == 0) return;
   Clear(to);
-  if (source != 0) MakeSlot(static_cast<uint32_t>(to.raw())) = source;
+  if (source == 0) return;
+  const Window window = WindowOf(source);
+  StoreWindow(MakeSlot(static_cast<uint32_t>(to.raw())), window.offset, window.bytes, window.size);
 }
 
 uint64_t PageContents::HostMemory() const {
   constexpr uint64_t kHostPage = 4096;
   constexpr uint64_t kHeapOverhead = 16;
   const uint64_t array = std::min<uint64_t>(chunk_count_ * sizeof(Slot*), (uint64_t{chunks_} + 1) * kHostPage);
-  return array + chunks_ * kChunkSlots * sizeof(Slot) + pages_ * (page_size_.bytes().raw() + kHeapOverhead);
+  return array + chunks_ * kChunkSlots * sizeof(Slot) + smalls_ * (sizeof(SmallRecord) + kHeapOverhead) +
+         pages_ * (page_size_.bytes().raw() + kHeapOverhead);
 }
 
 void PageContents::StateHash(StateHasher& hasher) const {

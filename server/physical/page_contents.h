@@ -10,8 +10,9 @@
 
 namespace mmlab {
 
-// The bytes in physical memory, as FrameContents promises, in three sizes: an all-zero page costs nothing; a page whose bytes other than
-// zero lie within six neighbouring bytes (somebody touched it) costs the eight bytes of its slot; any other page costs a page.
+// The bytes in physical memory, as FrameContents promises, in four sizes: an all-zero page costs nothing; a page whose bytes other than
+// zero lie within six neighbouring bytes (somebody touched it) costs the eight bytes of its slot; within twelve, a record of 16 bytes
+// more; any other page costs a page.
 class PageContents final : public FrameContents {
  public:
   PageContents(uint32_t end_pfn, PageSize page_size);
@@ -49,18 +50,32 @@ class PageContents final : public FrameContents {
   void StateHash(StateHasher& hasher) const;  // Of the bytes, however they are kept.
 
  private:
-  // 0: all zero. Odd: an inline record: bit 0 set, 15 bits of offset, 48 bits with the bytes from there. Else: pointer to a page.
+  // 0: all zero. Bit 0 set: an inline record: 15 bits of offset, 48 bits with the bytes from there. Bit 1 set: pointer (plus 2) to a
+  // SmallRecord. Else: pointer to a page.
   using Slot = uint64_t;
   static constexpr int kChunkShift = 10;
   static constexpr uint32_t kChunkSlots = 1u << kChunkShift;
   static constexpr uint32_t kChunkMask = kChunkSlots - 1;
   static constexpr size_t kInlineBytes = 6;
+  static constexpr size_t kInlineOffsets = 1 << 15;
+  static constexpr size_t kSmallBytes = 12;
 
-  static bool IsPage(Slot slot) { return slot != 0 && (slot & 1) == 0; }
-  static bool IsInline(Slot slot) { return (slot & 1) != 0; }
+  struct SmallRecord {
+    uint32_t offset;
+    uint8_t bytes[kSmallBytes];
+  };
+  // What a page holds that has no page of its own: all bytes but these are zero.
+  struct Window {
+    size_t offset = 0;
+    size_t size = 0;
+    uint8_t bytes[kSmallBytes] = {};
+  };
+
+  static bool IsPage(Slot slot) { return slot != 0 && (slot & 3) == 0; }
   static uint8_t* PageOf(Slot slot) { return reinterpret_cast<uint8_t*>(slot); }
-  static size_t InlineOffset(Slot slot) { return (slot >> 1) & 0x7fff; }
-  static uint64_t InlineValue(Slot slot) { return slot >> 16; }
+  static bool IsSmall(Slot slot) { return (slot & 3) == 2; }
+  static SmallRecord* SmallOf(Slot slot) { return reinterpret_cast<SmallRecord*>(slot - 2); }
+  static Window WindowOf(Slot slot);  // REQUIRES: not a page.
 
   Slot SlotOf(uint32_t pfn) const {
     const Slot* slots = slots_[pfn >> kChunkShift];
@@ -68,12 +83,14 @@ class PageContents final : public FrameContents {
   }
   Slot& MakeSlot(uint32_t pfn);
   uint8_t* MakePage(Pfn pfn) const;
-  bool WriteInline(Slot& slot, size_t offset, const uint8_t* data, size_t size) const;
+  bool WriteWindow(Slot& slot, size_t offset, const uint8_t* data, size_t size);
+  void StoreWindow(Slot& slot, size_t offset, const uint8_t* bytes, size_t size);
   void ClearSlots(Slot* slots, uint32_t count);
 
   PageSize page_size_;
   uint32_t chunk_count_;
   mutable uint64_t pages_ = 0;
+  mutable uint64_t smalls_ = 0;
   uint32_t chunks_ = 0;
   Slot** slots_;  // calloc: the host gives memory only to the parts that are used.
 };

@@ -104,6 +104,19 @@ TEST_F(PageAllocatorTest, CountsEvents) {
   EXPECT_EQ(memory_->vm_stat().Get(VmEvent::kPgfree), 8u);
 }
 
+TEST_F(PageAllocatorTest, CountsFramesByState) {
+  const Pfn anon = *memory_->AllocPages(kGfpUser, PageOrder(2));
+  memory_->frame(anon).state = FrameState::kAnon;
+  (void)memory_->AllocPages(kGfpKernel, PageOrder(0));
+  const std::array<uint64_t, kFrameStates> counts = memory_->FrameCounts();
+  EXPECT_EQ(counts[static_cast<size_t>(FrameState::kAnon)], 4u);
+  EXPECT_EQ(counts[static_cast<size_t>(FrameState::kKernel)], 1u);
+  EXPECT_EQ(counts[static_cast<size_t>(FrameState::kReserved)], 1u);
+  uint64_t sum = 0;
+  for (const uint64_t count : counts) sum += count;
+  EXPECT_EQ(sum, 4097u);
+}
+
 TEST_F(PageAllocatorTest, SysctlsTakeEffectAtOnce) {
   memory_->SetMinFreeKbytes(1024);
   EXPECT_EQ(memory_->zones()[1].wmark_min, 256u);

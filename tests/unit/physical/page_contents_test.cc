@@ -38,6 +38,21 @@ TEST(PageContentsTest, OneTouchedByteTakesNoPage) {
   }
 }
 
+TEST(PageContentsTest, OneTouchedWordTakesNoPage) {
+  PageContents contents(1 << 12, PageSize(12));
+  const uint64_t before = contents.HostMemory();
+  const uint64_t word = 0x1122334455667788;
+  for (uint32_t pfn = 0; pfn < 1024; ++pfn) contents.Write(Pfn(pfn), 4088, &word, 8);
+  EXPECT_EQ(contents.pages_in_use(), 0u);
+  EXPECT_LE(contents.HostMemory() - before, 1024u * 44);
+  uint64_t got = 0;
+  contents.Read(Pfn(1023), 4088, &got, 8);
+  EXPECT_EQ(got, word);
+  contents.Bytes(Pfn(1023))[0] = 1;
+  contents.Read(Pfn(1023), 4088, &got, 8);
+  EXPECT_EQ(got, word);
+}
+
 TEST(PageContentsTest, BytesKeepsWhatWasThereAndStaysPut) {
   PageContents contents(1 << 12, PageSize(12));
   const uint32_t word = 0x11223344;
