@@ -169,6 +169,7 @@ Errno Processes::SetUpStack(Process& process, const ExecStack& stack) {
   const std::shared_ptr<AddressSpace> own = std::exchange(process.mm, nullptr);
   const Errno error = WriteUser(process, *own, stack.bottom_of_strings, strings.data(), strings.size());
   process.mm = own;
+  process.rss = TaskRss();  // exec_mmap() folds the task's small counters; from here they count for the new address space.
   MMLAB_TRY(error);
 
   const uint64_t limit = std::min(process.rlimit(RlimitKind::kStack).current, call.word_mask()) & ~layout_.page_size.mask();

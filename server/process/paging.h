@@ -47,8 +47,8 @@ enum class FaultOutcome : uint8_t { kMinor, kMajor, kSigBus, kSigSegv, kOom };
 // A task's small rss counters (SPLIT_RSS_COUNTING, mm/memory.c): faults are counted against `task`, folded into the address space when the
 // kernel would.
 //
-// Always true: a frame's mapcount is the number of entries that map it (the zero page, vvar and special entries apart; a vdso page counts
-// one more for the kernel's own first process); an anonymous page that is marked exclusive is mapped once.
+// Always true: a frame's mapcount is the number of entries that map it (the zero page, vvar and special entries apart; the first page of
+// the vdso counts one more, for init); an anonymous page that is marked exclusive is mapped once.
 class Paging final : public FileMapper {
  public:
   Paging(const Layout& layout, PhysicalMemory& memory, Files& files, VmStat& vm_stat, Tracer& tracer, bool hardware_access_flag);

@@ -24,7 +24,8 @@ FaultOutcome Paging::FileFault(Fault& fault) {
 }
 
 FaultOutcome Paging::ReadFileFault(Fault& fault) {
-  if (fault.vma.backing == VmaBacking::kFile) {
+  // The mappings of SysV segments have no map_pages().
+  if (fault.vma.backing == VmaBacking::kFile && fault.vma.file->inode->kind != FileKind::kSysvShm) {
     bool out_of_memory = false;
     if (FaultAround(fault, &out_of_memory)) return FaultOutcome::kMinor;
     if (out_of_memory) return FaultOutcome::kOom;
@@ -180,10 +181,12 @@ std::optional<Pfn> Paging::VdsoPage(PageIndex index) {
     if (!pfn.has_value()) return std::nullopt;
     Frame& frame = memory_.frame(*pfn);
     frame.flags |= kPgUptodate;
-    // The first process of every machine maps its vdso too.
-    frame.mapcount = 1;
-    ++frame.refcount;
-    if (vdso_pages_.empty()) memory_.contents().Write(*pfn, 0, "\177ELF", 4);
+    if (vdso_pages_.empty()) {
+      // The first process of every machine, init, has used the first page of its vdso and so maps it too.
+      frame.mapcount = 1;
+      ++frame.refcount;
+      memory_.contents().Write(*pfn, 0, "\177ELF", 4);
+    }
     vdso_pages_.push_back(*pfn);
   }
   return vdso_pages_[index.raw()];

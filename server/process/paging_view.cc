@@ -145,7 +145,7 @@ void Paging::CheckInvariants(const std::vector<const Process*>& tasks, std::vect
       });
     }
   }
-  for (const Pfn pfn : vdso_pages_) ++mapped[pfn];
+  if (!vdso_pages_.empty()) ++mapped[vdso_pages_[0]];
   uint64_t mlocked = 0;
   for (const auto& [pfn, maps] : mapped) {
     const Frame& frame = memory_.frame(pfn);

@@ -80,8 +80,8 @@ SysResult<Pid> Processes::Create(const std::string& comm, uint32_t uid, bool ker
 
 // exit_mm(): the last user of an address space takes it down.
 void Processes::DropMm(Process& process) {
-  if (process.mm == nullptr) return;
   paging_->SyncRss(process);
+  if (process.mm == nullptr) return;
   if (--process.mm->mm_users == 0) {
     MmCall(Core(), process).ExitMmap();
     paging_->DestroyTables(*process.mm);
