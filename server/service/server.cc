@@ -8,6 +8,7 @@
 #include "grpc/health/v1/health.pb.h"
 #include "grpcpp/ext/channelz_service_plugin.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
+#include "grpcpp/grpcpp.h"
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/resource_quota.h"
 #include "grpcpp/server.h"
@@ -17,6 +18,9 @@
 #include "server/host/errors.h"
 #include "server/host/event_log.h"
 #include "server/host/host.h"
+#include "server/http/http_server.h"
+#include "server/metrics/endpoints.h"
+#include "server/metrics/server_metrics.h"
 #include "server/service/file_service.h"
 #include "server/service/machine_service.h"
 #include "server/service/operation_service.h"
@@ -69,7 +73,8 @@ void SetTransport(const ServerOptions& options, grpc::ServerBuilder& builder) {
 struct Server::Parts {
   explicit Parts(const ServerOptions& options)
       : host(HostOptions{options.max_machines, options.worker_threads, options.log, nullptr}),
-        context{host, nullptr},
+        metrics(host, BuildInfo{Version(), MMLAB_REVISION, MMLAB_COMPILER, grpc::Version()}),
+        context{host, &metrics.rpc_observer()},
         machine_service(context),
         process_service(context),
         file_service(context),
@@ -77,6 +82,7 @@ struct Server::Parts {
         operation_service(context) {}
 
   Host host;
+  ServerMetrics metrics;
   const ServiceContext context;
   MachineService machine_service;
   ProcessService process_service;
@@ -85,7 +91,7 @@ struct Server::Parts {
   OperationService operation_service;
   std::unique_ptr<grpc::Server> grpc_server;
   int grpc_port = 0;
-  int http_port = 0;
+  std::unique_ptr<HttpServer> http_server;  // Null: not listening.
   bool down = false;
 };
 
@@ -95,6 +101,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   auto parts = std::make_unique<Parts>(options);
   // So that the linker keeps health.proto and reflection can describe the health service that the library brings.
   MMLAB_CHECK(grpc::health::v1::HealthCheckRequest::descriptor() != nullptr);
+  parts->metrics.rpc_observer().SetMethods(RpcMethods());
   grpc::EnableDefaultHealthCheckService(true);
   if (options.enable_channelz) grpc::channelz::experimental::InitChannelzService();
 
@@ -114,6 +121,13 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
     return absl::UnavailableError(absl::StrCat("cannot listen for gRPC on ", options.grpc_address,
                                                " (malformed, not an address of this computer, or already in use)"));
   }
+  if (!options.http_address.empty()) {
+    HttpOptions http;
+    http.address = options.http_address;
+    parts->http_server = std::make_unique<HttpServer>(http, &parts->metrics);
+    ServeMetrics(*parts->http_server, parts->host, parts->metrics, options.http_external_address);
+    MMLAB_RETURN_IF_ERROR(parts->http_server->Start());
+  }
   for (const std::string& service : RpcServices()) parts->grpc_server->GetHealthCheckService()->SetServingStatus(service, true);
   return std::unique_ptr<Server>(new Server(std::move(parts)));
 }
@@ -127,7 +141,7 @@ std::shared_ptr<grpc::Channel> Server::InProcessChannel() {
 }
 
 int Server::grpc_port() const { return parts_->grpc_port; }
-int Server::http_port() const { return parts_->http_port; }
+int Server::http_port() const { return parts_->http_server == nullptr ? 0 : parts_->http_server->port(); }
 Host& Server::host() { return parts_->host; }
 
 void Server::Shutdown(absl::Duration drain) {
@@ -136,6 +150,7 @@ void Server::Shutdown(absl::Duration drain) {
   parts_->grpc_server->GetHealthCheckService()->Shutdown();
   parts_->grpc_server->Shutdown(absl::ToChronoTime(absl::Now() + drain));
   parts_->grpc_server->Wait();
+  if (parts_->http_server != nullptr) parts_->http_server->Stop();  // Last, so that the drain can be watched.
 }
 
 const char* Version() { return MMLAB_VERSION; }

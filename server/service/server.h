@@ -19,6 +19,7 @@ struct ServerOptions {
   // only and opens no socket.
   std::string grpc_address;
   std::string http_address;
+  std::string http_external_address;  // HOST:PORT under which scrapers reach http_address; empty: as each reached it.
 
   int max_machines = 100000;
   int worker_threads = 0;                             // See HostOptions.
