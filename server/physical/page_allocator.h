@@ -41,7 +41,10 @@ class BuddyMemory final : public PhysicalMemory {
 
   [[nodiscard]] std::optional<Pfn> AllocPages(Gfp gfp, PageOrder order) override;
   void FreePages(Pfn head, PageOrder order) override;
-  Frame& frame(Pfn pfn) override { return lists_.frame(static_cast<uint32_t>(pfn.raw())); }
+  Frame& frame(Pfn pfn) override {
+    MMLAB_CHECK(pfn < end_pfn());
+    return lists_.frame(static_cast<uint32_t>(pfn.raw()));
+  }
   PageContents& contents() override { return contents_; }
   const PageContents& contents() const override { return contents_; }
   PageSize page_size() const override { return page_size_; }
@@ -98,7 +101,10 @@ class BuddyMemory final : public PhysicalMemory {
   uint64_t total_reserve_pages() const;  // totalreserve_pages
   Pfn end_pfn() const { return Pfn(lists_.table().end_pfn()); }
   // What frame() would show, without making it exist on the host. A tail of a block shows order kTailOrder: see HeadOf.
-  Frame PeekFrame(Pfn pfn) const { return lists_.Peek(static_cast<uint32_t>(pfn.raw())); }
+  Frame PeekFrame(Pfn pfn) const {
+    MMLAB_CHECK(pfn < end_pfn());
+    return lists_.Peek(static_cast<uint32_t>(pfn.raw()));
+  }
   // The first frame of the free or allocated block that a frame belongs to.
   Pfn HeadOf(Pfn pfn) const;
   int PageblockTypeOf(Pfn pfn) const { return lists_.PageblockType(static_cast<uint32_t>(pfn.raw())); }

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "server/base/address.h"
+#include "server/base/check.h"
 #include "server/base/hash.h"
 #include "server/physical/contents.h"
 
@@ -29,6 +30,7 @@ class PageContents final : public FrameContents {
     if (Slot& slot = slots[pfn.raw() & kChunkMask]; slot != 0) ClearSlots(&slot, 1);
   }
   uint8_t* Bytes(Pfn pfn) override {
+    MMLAB_CHECK((pfn.raw() >> kChunkShift) < chunk_count_);
     Slot* slots = slots_[pfn.raw() >> kChunkShift];
     if (slots != nullptr) [[likely]] {
       const Slot slot = slots[pfn.raw() & kChunkMask];
@@ -78,6 +80,7 @@ class PageContents final : public FrameContents {
   static Window WindowOf(Slot slot);  // REQUIRES: not a page.
 
   Slot SlotOf(uint32_t pfn) const {
+    MMLAB_CHECK((pfn >> kChunkShift) < chunk_count_);
     const Slot* slots = slots_[pfn >> kChunkShift];
     return slots == nullptr ? 0 : slots[pfn & kChunkMask];
   }
