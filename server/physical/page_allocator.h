@@ -155,7 +155,7 @@ class BuddyMemory final : public PhysicalMemory {
   void RecomputeZoneList();
   void ReleaseBootMemory(const PhysicalConfig& config);
   void ReleaseRange(Zone& zone, uint32_t start, uint32_t end, bool cma, bool page_by_page);
-  void ReleaseLate(const PhysicalConfig& config);
+  void AddLateFreed(const PhysicalConfig& config, bool managed);
   void ChooseZeroFrame(const PhysicalConfig& config);
   absl::Span<Zone> MutableZones() { return absl::MakeSpan(lists_.zones()).first(zone_count_); }
 

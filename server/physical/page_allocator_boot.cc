@@ -73,9 +73,12 @@ BuddyMemory::BuddyMemory(const PhysicalConfig& config, Tracer& tracer)
   settings.transparent_hugepage = config.transparent_hugepage;
   settings.watermark_scale_factor = watermark_scale_factor_;
   settings.lowmem_reserve_ratio = lowmem_reserve_ratio_;
+  // What is freed late is on the free lists from the start, so that it has merged with its neighbours at no cost; only the settings must
+  // not know of it.
+  AddLateFreed(config, false);
   min_free_kbytes_ = ComputeBootSettings(MutableZones(), settings);
+  AddLateFreed(config, true);
   FoldCpuCounters();
-  ReleaseLate(config);
   if (config.min_free_kbytes) SetMinFreeKbytes(*config.min_free_kbytes);
   ChooseZeroFrame(config);
 }
@@ -160,7 +163,7 @@ void BuddyMemory::ReleaseRange(Zone& zone, uint32_t start, uint32_t end, bool cm
 }
 
 void BuddyMemory::ReleaseBootMemory(const PhysicalConfig& config) {
-  std::vector<PfnRange> taken = config.late_freed;
+  std::vector<PfnRange> taken;
   for (const ReservedRange& reserved : config.reserved) taken.push_back(reserved.range);
   taken.insert(taken.end(), config.cma.begin(), config.cma.end());
   const std::vector<PfnRange> free = Without(config.ram, std::move(taken));
@@ -181,16 +184,15 @@ void BuddyMemory::ReleaseBootMemory(const PhysicalConfig& config) {
   }
 }
 
-// free_reserved_area(): page by page, once everything else is set up.
-void BuddyMemory::ReleaseLate(const PhysicalConfig& config) {
-  for (const PfnRange& range : config.late_freed) {
-    for (uint32_t pfn = Raw(range.start); pfn < Raw(range.end); ++pfn) {
-      Zone& zone = lists_.zones()[lists_.frame(pfn).zone];
-      ++zone.managed;
-      FreeBlock(zone, pfn, 0, lists_.PageblockType(pfn), false);
+void BuddyMemory::AddLateFreed(const PhysicalConfig& config, bool managed) {
+  for (Zone& zone : lists_.zones()) {
+    if (zone.spanned == 0) continue;
+    for (const PfnRange& range : config.late_freed) {
+      const uint32_t start = std::max(Raw(range.start), zone.start_pfn);
+      const uint32_t end = std::min(Raw(range.end), zone.end_pfn());
+      if (start < end) zone.managed = managed ? zone.managed + (end - start) : zone.managed - (end - start);
     }
   }
-  FoldCpuCounters();
 }
 
 void BuddyMemory::ChooseZeroFrame(const PhysicalConfig& config) {
