@@ -78,9 +78,14 @@ std::vector<FirmwareRange> SanitizeFirmwareRanges(absl::Span<const FirmwareRange
   return out;
 }
 
+uint64_t ResourceEnd(const Layout& layout) { return layout.kind == LayoutKind::kX86_32 ? uint64_t{1} << 32 : ~uint64_t{0}; }
+
 std::vector<FirmwareRange> KernelMemoryMap(const Layout& layout, absl::Span<const FirmwareRange> ranges) {
   std::vector<FirmwareRange> map = SanitizeFirmwareRanges(ranges);
-  std::erase_if(map, [&](const FirmwareRange& r) { return r.range.end.raw() > layout.max_phys_addr; });
+  std::erase_if(map, [&](const FirmwareRange& r) {
+    if (r.type == FirmwareRange::Type::kRam) return r.range.end.raw() > layout.max_phys_addr;
+    return r.range.end.raw() > ResourceEnd(layout);
+  });
   if (!layout.is_x86()) return map;
   map = TakeRam(map, 0, layout.page_size.bytes().raw(), FirmwareRange::Type::kReserved);
   return TakeRam(map, kBiosStart, kBiosEnd, std::nullopt);

@@ -15,8 +15,12 @@ namespace mmlab {
 std::vector<FirmwareRange> SanitizeFirmwareRanges(absl::Span<const FirmwareRange> ranges);
 
 // What the kernel of a layout makes of a firmware map: sanitised; on x86 the first page is kept from use and no RAM is believed between
-// 640 KiB and 1 MiB; ranges that the layout's physical addresses cannot reach are left out. Linux: setup_arch(), trim_bios_range().
+// 640 KiB and 1 MiB; RAM that the layout cannot address is left out, and anything beyond ResourceEnd. Linux: setup_arch(),
+// trim_bios_range().
 std::vector<FirmwareRange> KernelMemoryMap(const Layout& layout, absl::Span<const FirmwareRange> ranges);
+
+// First address that the kernel's resource tree cannot hold: without PAE its numbers (resource_size_t) have 32 bits.
+uint64_t ResourceEnd(const Layout& layout);
 
 // RAM of a kernel's map in whole frames, ascending. Linux: e820__memblock_setup().
 std::vector<PfnRange> RamFrames(PageSize page_size, absl::Span<const FirmwareRange> map);

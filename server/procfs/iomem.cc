@@ -83,7 +83,7 @@ std::vector<IomemResource> IomemTree(const Machine& machine) {
   }
   for (const NamedRange& section : spec.kernel_sections) Insert(tree, {section.range.start, last(section.range), section.name, {}});
   for (const IomemResource& device : spec.iomem_resources) {
-    if (device.last.raw() < machine.layout().max_phys_addr) Insert(tree, device);
+    if (device.last.raw() < ResourceEnd(machine.layout())) Insert(tree, device);
   }
   return tree;
 }

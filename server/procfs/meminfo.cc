@@ -121,7 +121,7 @@ std::string MeminfoText(const Machine& machine) {
     AppendText(out, field.name);
     out.push_back(':');
     if (const size_t label = out.size() - start; label < 16) out.append(16 - label, ' ');
-    AppendDecimal(out, static_cast<int64_t>(field.value), 8);
+    AppendDecimal(out, static_cast<int64_t>(field.value), 24 - (out.size() - start));
     out += field.kilobytes ? " kB\n" : "\n";
   }
   return out;

@@ -127,7 +127,8 @@ std::string PagetypeinfoText(const Machine& machine) {
   AppendField(out, "Page block order: ", static_cast<uint64_t>(order));
   AppendField(out, "\nPages per block:  ", uint64_t{1} << order);
   out += "\n\n";
-  AppendLeft(out, "Free pages count per migrate type at order ", 43);
+  AppendLeft(out, "Free pages count per migrate type at order", 43);
+  out.push_back(' ');
   for (int i = 0; i < kOrders; ++i) {
     AppendDecimal(out, i, 6);
     out.push_back(' ');
