@@ -1,7 +1,5 @@
 #include "server/process/lru_batches.h"
 
-#include <algorithm>
-
 #include "server/base/check.h"
 #include "server/base/hash.h"
 #include "server/physical/physical_memory.h"
@@ -22,16 +20,17 @@ void LruBatches::MarkLazyFree(Pfn pfn) {
 }
 
 void LruBatches::Drain() {
-  if (added_count_ > 0) FlushAdded();
+  if (added_count_ > 0) FlushTo(added_, added_count_);
+  if (mlocked_count_ > 0) FlushTo(mlocked_, mlocked_count_);
   if (lazy_free_count_ > 0) FlushLazyFree();
 }
 
-void LruBatches::FlushAdded() {
-  const int count = added_count_;
-  added_count_ = 0;
+void LruBatches::FlushTo(Batch& batch, int& batch_count) {
+  const int count = batch_count;
+  batch_count = 0;
   for (int i = 0; i < count; ++i) {
-    memory_.frame(added_[i]).flags |= kPgLru;
-    Put(added_[i]);
+    memory_.frame(batch[i]).flags |= kPgLru;
+    Put(batch[i]);
   }
 }
 
@@ -53,16 +52,14 @@ void LruBatches::Put(Pfn pfn) {
   if (--frame.refcount == 0) memory_.FreePages(pfn, PageOrder(0));
 }
 
-int LruBatches::CountOf(Pfn pfn) const {
-  return static_cast<int>(std::count(added_.begin(), added_.begin() + added_count_, pfn) +
-                          std::count(lazy_free_.begin(), lazy_free_.begin() + lazy_free_count_, pfn));
-}
-
 void LruBatches::AddToHash(StateHasher& hasher) const {
-  for (int i = 0; i < added_count_; ++i) hasher.Add(added_[i].raw());
-  hasher.Add(static_cast<uint64_t>(added_count_));
-  for (int i = 0; i < lazy_free_count_; ++i) hasher.Add(lazy_free_[i].raw());
-  hasher.Add(static_cast<uint64_t>(lazy_free_count_));
+  const auto add = [&hasher](const Batch& batch, int count) {
+    hasher.Add(static_cast<uint64_t>(count));
+    for (int i = 0; i < count; ++i) hasher.Add(batch[i].raw());
+  };
+  add(added_, added_count_);
+  add(mlocked_, mlocked_count_);
+  add(lazy_free_, lazy_free_count_);
 }
 
 }  // namespace mmlab

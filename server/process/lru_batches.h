@@ -24,25 +24,29 @@ class LruBatches {
 
   void Add(Pfn pfn) {  // folio_add_lru()
     AddTo(added_, added_count_, pfn);
-    if (added_count_ == kBatch) FlushAdded();
+    if (added_count_ == kBatch) FlushTo(added_, added_count_);
+  }
+  void AddMlocked(Pfn pfn) {  // mlock_new_page(): onto the LRU's unevictable list, by a batch of its own.
+    AddTo(mlocked_, mlocked_count_, pfn);
+    if (mlocked_count_ == kBatch) FlushTo(mlocked_, mlocked_count_);
   }
   void MarkLazyFree(Pfn pfn);  // mark_page_lazyfree()
   void Drain();                // lru_add_drain()
   void AddToHash(StateHasher& hasher) const;
-  // Pages of the batches, each once for each entry.
-  int CountOf(Pfn pfn) const;
 
  private:
   using Batch = std::array<Pfn, kBatch>;
   void AddTo(Batch& batch, int& count, Pfn pfn);
-  void FlushAdded();
+  void FlushTo(Batch& batch, int& batch_count);
   void FlushLazyFree();
   void Put(Pfn pfn);
 
   PhysicalMemory& memory_;
   Batch added_;
+  Batch mlocked_;
   Batch lazy_free_;
   int added_count_ = 0;
+  int mlocked_count_ = 0;
   int lazy_free_count_ = 0;
 };
 

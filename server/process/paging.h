@@ -198,6 +198,7 @@ class Paging final : public FileMapper {
   std::optional<Pfn> VdsoPage(PageIndex index);
   std::optional<Pfn> VvarPage();
 
+  bool CopyTables(const VmArea& from, VmArea& to, const uint8_t* source, int level, VirtRange range);
   void CopyTable(const VmArea& from, uint8_t* source, uint8_t* target, VirtAddr start, VirtAddr last, RssDelta& delta);
   bool MoveTable(AddressSpace& mm, VirtAddr old_start, VirtAddr new_start, int level);
   void MoveEntries(AddressSpace& mm, VirtAddr old_start, VirtAddr new_start, uint64_t bytes);

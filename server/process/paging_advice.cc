@@ -53,16 +53,12 @@ Errno Paging::PopulateRange(Process& task, VmArea& vma, VirtRange range, bool wr
         }
         break;
       }
-      switch (HandleFault(task, vma, address, FaultAccess{.write = write, .execute = false, .user = false})) {
-        case FaultOutcome::kMinor:
-        case FaultOutcome::kMajor:
-          continue;
-        case FaultOutcome::kOom:
-          return Errno::kENOMEM;
-        case FaultOutcome::kSigBus:
-        case FaultOutcome::kSigSegv:
-          return Errno::kEFAULT;
-      }
+      const FaultAccess access{.write = write, .execute = false, .user = false};
+      const FaultOutcome outcome = HandleFault(task, vma, address, access);
+      if (outcome == FaultOutcome::kMinor || outcome == FaultOutcome::kMajor) continue;
+      // Pages that were there let GUP answer how many first; its caller goes on at the page that is not, and only then hears why.
+      if (address > range.start) HandleFault(task, vma, address, access);
+      return outcome == FaultOutcome::kOom ? Errno::kENOMEM : Errno::kEFAULT;
     }
   }
   return Errno::kOk;

@@ -12,20 +12,29 @@ namespace mmlab {
 bool Paging::CopyRange(Process& /*parent*/, VmArea& from, Process& /*child*/, VmArea& to) {
   // vma_needs_copy(): what a fault would bring back from a file the child fetches itself.
   if (!from.is(kVmPfnMap | kVmMixedMap) && from.anon_vma == nullptr) return true;
-  AddressSpace& target_mm = *to.mm;
-  bool ok = true;
-  ForEachTable(*from.mm, from.range(), [&](uint8_t* source, VirtAddr start, VirtAddr last) {
-    if (!ok) return;
-    uint8_t* target = EnsureTable(target_mm, start, 1);
-    if (target == nullptr) {
-      ok = false;
-      return;
+  return CopyTables(from, to, TableBytes(from.mm->pgd), format_.levels(), from.range());
+}
+
+// copy_p4d_range() and below: the child gets a table wherever the parent has one, even an empty one.
+bool Paging::CopyTables(const VmArea& from, VmArea& to, const uint8_t* source, int level, VirtRange range) {
+  const uint64_t size = format_.coverage(level);
+  VirtAddr next;
+  for (VirtAddr address = range.start; address < range.end; address = next) {
+    next = std::min(range.end, VirtAddr((address.raw() & ~(size - 1)) + size));
+    const uint64_t entry = format_.Load(source, format_.IndexOf(address, level));
+    if (!format_.TablePresent(entry)) continue;
+    uint8_t* target = EnsureTable(*to.mm, address, level - 1);
+    if (target == nullptr) return false;
+    uint8_t* table = TableBytes(format_.TableOf(entry));
+    if (level > 2) {
+      if (!CopyTables(from, to, table, level - 1, VirtRange{address, next})) return false;
+      continue;
     }
     RssDelta delta{};
-    CopyTable(from, source, target, start, last, delta);
-    AddRss(nullptr, target_mm, delta);
-  });
-  return ok;
+    CopyTable(from, table, target, address, next, delta);
+    AddRss(nullptr, *to.mm, delta);
+  }
+  return true;
 }
 
 void Paging::CopyTable(const VmArea& from, uint8_t* source, uint8_t* target, VirtAddr start, VirtAddr last, RssDelta& delta) {

@@ -40,6 +40,7 @@ void Paging::AddNewAnonRmap(Pfn pfn, Frame& frame, VmArea& vma, VirtAddr address
   vm_stat_.Add(NodeStat::kNrAnonPages, 1);
   if ((vma.flags & (kVmLocked | kVmSpecial)) == kVmLocked) {
     MlockPage(frame);
+    lru_.AddMlocked(pfn);
   } else {
     lru_.Add(pfn);
   }
