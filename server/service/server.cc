@@ -1,5 +1,6 @@
 #include "server/service/server.h"
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -25,6 +26,7 @@
 #include "server/service/machine_service.h"
 #include "server/service/operation_service.h"
 #include "server/service/page_service.h"
+#include "server/service/proc_service.h"
 #include "server/service/process_service.h"
 #include "server/service/rpc_methods.h"
 
@@ -36,13 +38,26 @@ constexpr int kKeepaliveMillis = 30'000;
 constexpr int kKeepaliveTimeoutMillis = 10'000;
 constexpr int kMinPingIntervalMillis = 10'000;
 
-// Reflection for one server; the library's own switch is for all servers of the process.
-class WithReflection final : public grpc::ServerBuilderOption {
+// The library brings reflection (when linked) and channelz (once switched on) to every server of the process; this takes away what a server
+// shall not have.
+class ChosenPlugins final : public grpc::ServerBuilderOption {
  public:
+  ChosenPlugins(bool reflection, bool channelz) : reflection_(reflection), channelz_(channelz) {}
   void UpdateArguments(grpc::ChannelArguments*) override {}
   void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>* plugins) override {
-    plugins->push_back(std::make_unique<grpc::reflection::ProtoServerReflectionPlugin>());
+    plugins->erase(std::remove_if(plugins->begin(), plugins->end(), [this](const auto& plugin) { return !Wanted(*plugin); }),
+                   plugins->end());
   }
+
+ private:
+  bool Wanted(grpc::ServerBuilderPlugin& plugin) const {
+    if (dynamic_cast<grpc::reflection::ProtoServerReflectionPlugin*>(&plugin) != nullptr) return reflection_;
+    if (plugin.name() == "channelz_service") return channelz_;
+    return true;
+  }
+
+  const bool reflection_;
+  const bool channelz_;
 };
 
 void SetTransport(const ServerOptions& options, grpc::ServerBuilder& builder) {
@@ -74,63 +89,76 @@ struct Server::Parts {
   explicit Parts(const ServerOptions& options)
       : host(HostOptions{options.max_machines, options.worker_threads, options.log, nullptr}),
         metrics(host, BuildInfo{Version(), MMLAB_REVISION, MMLAB_COMPILER, grpc::Version()}),
-        context{host, &metrics.rpc_observer()},
+        context{host, options.http_address.empty() ? nullptr : &metrics.rpc_observer()},
         machine_service(context),
         process_service(context),
         file_service(context),
         page_service(context),
+        proc_service(context),
         operation_service(context) {}
+
+  absl::Status StartGrpc(const ServerOptions& options);
+  absl::Status StartHttp(const ServerOptions& options);
 
   Host host;
   ServerMetrics metrics;
-  const ServiceContext context;
+  const ServiceContext context;  // Nobody counts calls where nobody could ask for the counts.
   MachineService machine_service;
   ProcessService process_service;
   FileService file_service;
   PageService page_service;
+  ProcService proc_service;
   OperationService operation_service;
   std::unique_ptr<grpc::Server> grpc_server;
-  int grpc_port = 0;
   std::unique_ptr<HttpServer> http_server;  // Null: not listening.
+  int grpc_port = 0;
   bool down = false;
 };
 
-Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
-
-absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options) {
-  auto parts = std::make_unique<Parts>(options);
+absl::Status Server::Parts::StartGrpc(const ServerOptions& options) {
   // So that the linker keeps health.proto and reflection can describe the health service that the library brings.
   MMLAB_CHECK(grpc::health::v1::HealthCheckRequest::descriptor() != nullptr);
-  parts->metrics.rpc_observer().SetMethods(RpcMethods());
   grpc::EnableDefaultHealthCheckService(true);
   if (options.enable_channelz) grpc::channelz::experimental::InitChannelzService();
 
   grpc::ServerBuilder builder;
   SetTransport(options, builder);
-  if (!options.grpc_address.empty()) {
-    builder.AddListeningPort(options.grpc_address, grpc::InsecureServerCredentials(), &parts->grpc_port);
-    if (options.reflection) builder.SetOption(std::make_unique<WithReflection>());
-  }
-  builder.RegisterService(&parts->machine_service);
-  builder.RegisterService(&parts->process_service);
-  builder.RegisterService(&parts->file_service);
-  builder.RegisterService(&parts->page_service);
-  builder.RegisterService(&parts->operation_service);
-  parts->grpc_server = builder.BuildAndStart();
-  if (parts->grpc_server == nullptr || (!options.grpc_address.empty() && parts->grpc_port == 0)) {
+  const bool listens = !options.grpc_address.empty();
+  if (listens) builder.AddListeningPort(options.grpc_address, grpc::InsecureServerCredentials(), &grpc_port);
+  builder.SetOption(std::make_unique<ChosenPlugins>(listens && options.reflection, listens && options.enable_channelz));
+  builder.RegisterService(&machine_service);
+  builder.RegisterService(&process_service);
+  builder.RegisterService(&file_service);
+  builder.RegisterService(&page_service);
+  builder.RegisterService(&proc_service);
+  builder.RegisterService(&operation_service);
+  grpc_server = builder.BuildAndStart();
+  if (grpc_server == nullptr || (listens && grpc_port == 0)) {
     return absl::UnavailableError(absl::StrCat("cannot listen for gRPC on ", options.grpc_address,
                                                " (malformed, not an address of this computer, or already in use)"));
   }
-  if (!options.http_address.empty()) {
-    HttpOptions http;
-    http.address = options.http_address;
-    parts->http_server = std::make_unique<HttpServer>(http, &parts->metrics);
-    ServeMetrics(*parts->http_server, parts->host, parts->metrics, options.http_external_address);
-    MMLAB_RETURN_IF_ERROR(parts->http_server->Start());
-  }
-  for (const std::string& service : RpcServices()) parts->grpc_server->GetHealthCheckService()->SetServingStatus(service, true);
+  for (const std::string& service : RpcServices()) grpc_server->GetHealthCheckService()->SetServingStatus(service, true);
+  return absl::OkStatus();
+}
+
+absl::Status Server::Parts::StartHttp(const ServerOptions& options) {
+  if (options.http_address.empty()) return absl::OkStatus();
+  HttpOptions http;
+  http.address = options.http_address;
+  http_server = std::make_unique<HttpServer>(http, &metrics);
+  ServeMetrics(*http_server, host, metrics, options.http_external_address);
+  return http_server->Start();
+}
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options) {
+  auto parts = std::make_unique<Parts>(options);
+  if (parts->context.observer != nullptr) parts->context.observer->SetMethods(RpcMethods());
+  MMLAB_RETURN_IF_ERROR(parts->StartHttp(options));
+  MMLAB_RETURN_IF_ERROR(parts->StartGrpc(options));
   return std::unique_ptr<Server>(new Server(std::move(parts)));
 }
+
+Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
 
 Server::~Server() { Shutdown(absl::Milliseconds(500)); }
 

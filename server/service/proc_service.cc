@@ -1,0 +1,140 @@
+#include "server/service/proc_service.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "server/base/status_macros.h"
+#include "server/host/errors.h"
+#include "server/machine/machine.h"
+#include "server/process/process.h"
+#include "server/process/processes.h"
+#include "server/procfs/meminfo.h"
+#include "server/procfs/procfs.h"
+#include "server/service/handle_read.h"
+#include "server/service/page_token.h"
+#include "server/service/view_converters.h"
+
+namespace mmlab {
+namespace {
+
+constexpr size_t kMaxProcPath = 4095;
+
+absl::StatusOr<const Process*> FindProcess(const MachineView& view, int32_t pid) {
+  const Process* process = view.machine.processes().Find(Pid(pid));
+  if (process == nullptr) return ResourceNotFound("process", ProcessNameOf(view.hosted.id(), pid));
+  return process;
+}
+
+absl::Status List(const MachineView& view, int32_t pid, const v1::ListProcFilesRequest& request, v1::ListProcFilesResponse& response) {
+  MMLAB_ASSIGN_OR_RETURN(const size_t page_size, PageSizeFrom(request.page_size()));
+  const std::string list = absl::StrCat("ListProcFiles ", request.parent());
+  MMLAB_ASSIGN_OR_RETURN(const std::string after, ParsePageToken(list, request.page_token()));
+  if (pid != 0) MMLAB_RETURN_IF_ERROR(FindProcess(view, pid).status());
+  std::vector<std::string> paths = pid == 0 ? ListProcFiles(view.machine) : ListProcFiles(view.machine, Pid(pid));
+  for (auto it = std::upper_bound(paths.begin(), paths.end(), after); it != paths.end(); ++it) {
+    if (static_cast<size_t>(response.paths_size()) == page_size) {
+      response.set_next_page_token(MakePageToken(list, *response.paths().rbegin()));
+      break;
+    }
+    response.add_paths(std::move(*it));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Read(const MachineView& view, const v1::ReadProcFileRequest& request, v1::ReadProcFileResponse& response) {
+  if (request.path().empty()) return InvalidField("path", "must be set");
+  if (request.path().size() > kMaxProcPath) return InvalidField("path", absl::StrCat("must have at most ", kMaxProcPath, " bytes"));
+  absl::StatusOr<std::string> content = ReadProcFile(view.machine, request.path());
+  if (absl::IsNotFound(content.status())) return ResourceNotFound("proc_file", request.path());
+  if (absl::IsUnimplemented(content.status())) return NotSimulated(absl::StrCat("/proc/", request.path()));
+  MMLAB_RETURN_IF_ERROR(content.status());
+  response.set_content(*std::move(content));
+  return absl::OkStatus();
+}
+
+absl::Status Meminfo(const MachineView& view, v1::GetMeminfoResponse& response) {
+  for (const MeminfoField& line : MeminfoFields(view.machine)) {
+    v1::MeminfoField* field = response.add_fields();
+    field->set_name(std::string(line.name));
+    if (line.kilobytes) {
+      field->set_bytes(static_cast<int64_t>(line.value * 1024));
+    } else {
+      field->set_count(static_cast<int64_t>(line.value));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status List(const MachineView& view, int32_t pid, const v1::ListVmAreasRequest& request, v1::ListVmAreasResponse& response) {
+  MMLAB_ASSIGN_OR_RETURN(const size_t page_size, PageSizeFrom(request.page_size()));
+  const std::string list = absl::StrCat("ListVmAreas ", request.parent());
+  MMLAB_ASSIGN_OR_RETURN(const std::string after, ParsePageToken(list, request.page_token()));
+  uint64_t last_start = 0;
+  if (!after.empty() && !absl::SimpleAtoi(after, &last_start)) return InvalidField("page_token", "must be of this list");
+  MMLAB_ASSIGN_OR_RETURN(const Process* process, FindProcess(view, pid));
+  if (process->mm == nullptr) return absl::OkStatus();
+  const Processes& processes = view.machine.processes();
+  const std::vector<VmAreaView> areas = processes.VmAreas(*process);
+  std::vector<Smaps> smaps;
+  if (request.with_smaps()) smaps = processes.AllSmaps(*process);
+  size_t first = 0;
+  if (!after.empty()) {
+    first = std::upper_bound(areas.begin(), areas.end(), VirtAddr(last_start),
+                             [](VirtAddr address, const VmAreaView& area) { return address < area.start; }) -
+            areas.begin();
+  }
+  VmAreasToProto(areas, request.with_smaps() ? &smaps : nullptr, first, page_size, response.mutable_vm_areas());
+  if (first + page_size < areas.size()) {
+    response.set_next_page_token(MakePageToken(list, absl::StrCat(areas[first + page_size - 1].start.raw())));
+  }
+  return absl::OkStatus();
+}
+
+// Files that cost a walk over VMAs or page tables.
+ReadCost CostOf(absl::string_view path) {
+  return absl::EndsWith(path, "maps") || absl::EndsWith(path, "smaps_rollup") || absl::EndsWith(path, "pagetypeinfo") ? ReadCost::kLong
+                                                                                                                      : ReadCost::kQuick;
+}
+
+}  // namespace
+
+ProcService::Reactor* ProcService::ListProcFiles(Context* context, const v1::ListProcFilesRequest* request,
+                                                 v1::ListProcFilesResponse* response) {
+  // The parent is a machine or a process.
+  const absl::StatusOr<ProcessName> process = ParseProcessName("parent", request->parent());
+  absl::StatusOr<absl::string_view> machine = ParseMachineName("parent", request->parent());
+  if (process.ok()) {
+    machine = process->machine;
+  } else if (!machine.ok()) {
+    machine = InvalidField("parent", "must be \"machines/{machine}\" or \"machines/{machine}/processes/{pid}\"");
+  }
+  const int32_t pid = process.ok() ? process->pid : 0;
+  return HandleRead(context_, context, request, machine, ReadCost::kLong,
+                    [request, response, pid](const MachineView& view) { return List(view, pid, *request, *response); });
+}
+
+ProcService::Reactor* ProcService::ReadProcFile(Context* context, const v1::ReadProcFileRequest* request,
+                                                v1::ReadProcFileResponse* response) {
+  return HandleRead(context_, context, request, ParseMachineName("machine", request->machine()), CostOf(request->path()),
+                    [request, response](const MachineView& view) { return Read(view, *request, *response); });
+}
+
+ProcService::Reactor* ProcService::GetMeminfo(Context* context, const v1::GetMeminfoRequest* request, v1::GetMeminfoResponse* response) {
+  return HandleRead(context_, context, request, ParseMachineName("machine", request->machine()), ReadCost::kQuick,
+                    [response](const MachineView& view) { return Meminfo(view, *response); });
+}
+
+ProcService::Reactor* ProcService::ListVmAreas(Context* context, const v1::ListVmAreasRequest* request, v1::ListVmAreasResponse* response) {
+  const absl::StatusOr<ProcessName> name = ParseProcessName("parent", request->parent());
+  const auto machine = name.ok() ? absl::StatusOr<absl::string_view>(name->machine) : name.status();
+  const int32_t pid = name.ok() ? name->pid : 0;
+  return HandleRead(context_, context, request, machine, ReadCost::kLong,
+                    [request, response, pid](const MachineView& view) { return List(view, pid, *request, *response); });
+}
+
+}  // namespace mmlab
