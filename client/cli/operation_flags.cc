@@ -1,0 +1,150 @@
+#include "client/cli/operation_flags.h"
+
+#include <fmt/core.h>
+
+#include <limits>
+#include <set>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "client/cli/exit_code.h"
+#include "client/cli/output.h"
+
+namespace mmlab {
+namespace {
+
+using google::protobuf::EnumDescriptor;
+using google::protobuf::EnumValueDescriptor;
+using google::protobuf::FieldDescriptor;
+using google::protobuf::Message;
+
+// include/uapi/asm-generic/mman-common.h, mman.h: the same numbers on all layouts.
+const std::map<std::string, uint32_t>& MapFlags() {
+  static const auto* const kFlags = new std::map<std::string, uint32_t>{{"shared", 0x1},
+                                                                        {"private", 0x2},
+                                                                        {"fixed", 0x10},
+                                                                        {"anonymous", 0x20},
+                                                                        {"growsdown", 0x100},
+                                                                        {"locked", 0x2000},
+                                                                        {"noreserve", 0x4000},
+                                                                        {"populate", 0x8000},
+                                                                        {"nonblock", 0x10000},
+                                                                        {"stack", 0x20000},
+                                                                        {"fixed_noreplace", 0x100000}};
+  return *kFlags;
+}
+
+std::string FlagName(const FieldDescriptor* field) {
+  return absl::StrCat("--", absl::StrReplaceAll(std::string(absl::StripSuffix(field->name(), "_bytes")), {{"_", "-"}}));
+}
+
+// Fields that every operation has, and what no flag can carry.
+bool IsAsked(const FieldDescriptor* field, const std::map<std::string, std::string>& fixed) {
+  static const auto* const kCommon = new std::set<std::string>{"machine", "pid", "explain"};
+  return kCommon->count(field->name()) == 0 && fixed.count(field->name()) == 0 && !field->is_repeated() &&
+         field->type() != FieldDescriptor::TYPE_MESSAGE;
+}
+
+// "KERNEL" for GFP_CLASS_KERNEL of enum GfpClass.
+std::string EnumPrefix(const EnumDescriptor* type) { return std::string(absl::StripSuffix(type->value(0)->name(), "UNSPECIFIED")); }
+
+std::string Description(const FieldDescriptor* field) {
+  if (field->type() != FieldDescriptor::TYPE_ENUM) {
+    if (field->name() == "prot") return "rwx letters or a number";
+    if (field->full_name() == "mmlab.v1.MmapRequest.flags") return "private,anonymous,... or a number";
+    return "";
+  }
+  std::string names;
+  for (int i = 1; i < field->enum_type()->value_count(); ++i) {
+    absl::StrAppend(&names, i > 1 ? ", " : "", absl::StripPrefix(field->enum_type()->value(i)->name(), EnumPrefix(field->enum_type())));
+  }
+  return names;
+}
+
+[[noreturn]] void BadValue(const FieldDescriptor* field, const std::string& text, const std::string& rule) {
+  Fail(kExitUsage, fmt::format("{}: {}, not \"{}\"", FlagName(field), rule, text));
+}
+
+uint64_t Unsigned(const FieldDescriptor* field, const std::string& text, uint64_t most) {
+  if (field->name() == "prot" && !text.empty() && text.find_first_not_of("rwx-") == std::string::npos) {
+    return (absl::StrContains(text, 'r') ? 1u : 0u) | (absl::StrContains(text, 'w') ? 2u : 0u) | (absl::StrContains(text, 'x') ? 4u : 0u);
+  }
+  if (field->full_name() == "mmlab.v1.MmapRequest.flags" && !text.empty() && absl::ascii_isalpha(static_cast<unsigned char>(text[0]))) {
+    uint32_t flags = 0;
+    for (const std::string& name : std::vector<std::string>(absl::StrSplit(text, ','))) {
+      const auto found = MapFlags().find(absl::AsciiStrToLower(name));
+      if (found == MapFlags().end()) BadValue(field, name, "names of MAP_ flags");
+      flags |= found->second;
+    }
+    return flags;
+  }
+  const std::optional<uint64_t> value = ParseSize(text);
+  if (!value || *value > most) BadValue(field, text, absl::StrCat("a number from 0 to ", most));
+  return *value;
+}
+
+int64_t Signed(const FieldDescriptor* field, const std::string& text, int64_t least, int64_t most) {
+  int64_t value = 0;
+  if (absl::SimpleAtoi(text, &value) && value < 0) {
+    if (value < least) BadValue(field, text, absl::StrCat("a number from ", least, " to ", most));
+    return value;
+  }
+  return static_cast<int64_t>(Unsigned(field, text, static_cast<uint64_t>(most)));
+}
+
+void SetField(Message* message, const FieldDescriptor* field, const std::string& text) {
+  const google::protobuf::Reflection& reflection = *message->GetReflection();
+  switch (field->cpp_type()) {
+    case FieldDescriptor::CPPTYPE_STRING:
+      return reflection.SetString(message, field, text);
+    case FieldDescriptor::CPPTYPE_INT32:
+      return reflection.SetInt32(message, field, static_cast<int32_t>(Signed(field, text, INT32_MIN, INT32_MAX)));
+    case FieldDescriptor::CPPTYPE_INT64:
+      return reflection.SetInt64(message, field, Signed(field, text, INT64_MIN, INT64_MAX));
+    case FieldDescriptor::CPPTYPE_UINT32:
+      return reflection.SetUInt32(message, field, static_cast<uint32_t>(Unsigned(field, text, UINT32_MAX)));
+    case FieldDescriptor::CPPTYPE_UINT64:
+      return reflection.SetUInt64(message, field, Unsigned(field, text, UINT64_MAX));
+    case FieldDescriptor::CPPTYPE_ENUM: {
+      const EnumValueDescriptor* value = field->enum_type()->FindValueByName(
+          EnumPrefix(field->enum_type()) + absl::StrReplaceAll(absl::AsciiStrToUpper(text), {{"-", "_"}}));
+      if (value == nullptr) BadValue(field, text, "one of " + Description(field));
+      return reflection.SetEnum(message, field, value);
+    }
+    default:
+      BadValue(field, text, "nothing that a flag can carry");
+  }
+}
+
+}  // namespace
+
+void OperationFlags::AddTo(CLI::App* command, const std::map<std::string, std::string>& fixed) {
+  values_ = fixed;
+  command->add_option("machine", machine_, "Machine")->required();
+  if (request_->FindFieldByName("pid") != nullptr) command->add_option("pid", values_["pid"], "Acting process")->required();
+  for (int i = 0; i < request_->field_count(); ++i) {
+    const FieldDescriptor* field = request_->field(i);
+    if (!IsAsked(field, fixed)) continue;
+    if (field->cpp_type() == FieldDescriptor::CPPTYPE_BOOL) {
+      command->add_flag(FlagName(field), truths_[field->name()], Description(field));
+    } else {
+      command->add_option(FlagName(field), values_[field->name()], Description(field));
+    }
+  }
+}
+
+void OperationFlags::Fill(Message* request) const {
+  for (const auto& [name, text] : values_) {
+    if (!text.empty()) SetField(request, request_->FindFieldByName(name), text);
+  }
+  for (const auto& [name, truth] : truths_) {
+    if (truth) request->GetReflection()->SetBool(request, request_->FindFieldByName(name), true);
+  }
+}
+
+}  // namespace mmlab
