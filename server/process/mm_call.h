@@ -141,7 +141,7 @@ class MmCall {
                                uint32_t flags);
   SysResult<uint64_t> MoveVma(VmArea* vma, uint64_t old_address, uint64_t old_length, uint64_t new_length, uint64_t new_address,
                               bool* locked, uint32_t flags);
-  VmArea* CopyVma(VmArea** vma, uint64_t address, uint64_t length, uint64_t pgoff, bool keep_source);
+  VmArea* CopyVma(VmArea** vma, uint64_t address, uint64_t length, uint64_t pgoff);
   bool Expandable(const VmArea& vma, uint64_t delta);
   Errno ExpandInPlace(VmArea* vma, uint64_t address, uint64_t old_length, uint64_t new_length, bool* locked);
 

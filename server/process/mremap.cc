@@ -129,21 +129,14 @@ Errno MmCall::ExpandInPlace(VmArea* vma, uint64_t address, uint64_t old_length, 
 }
 
 // copy_vma(): the VMA at the new place, merged with neighbours there or new. *vma is followed when it was itself merged.
-VmArea* MmCall::CopyVma(VmArea** source, uint64_t address, uint64_t length, uint64_t pgoff, bool keep_source) {
+VmArea* MmCall::CopyVma(VmArea** source, uint64_t address, uint64_t length, uint64_t pgoff) {
   VmArea* vma = *source;
   const VirtAddr vma_start = vma->start;
-  bool can_self_merge = false;
   // Memory that was never touched has no pages whose index would have to stay: its offset follows the new address.
-  if (vma->anonymous() && vma->anon_vma == nullptr) {
-    pgoff = address >> shift_;
-    can_self_merge = true;
-  }
+  if (vma->anonymous() && vma->anon_vma == nullptr) pgoff = address >> shift_;
   if (mm_.vmas.FirstIn({VirtAddr(address), VirtAddr(address + length)}) != nullptr) return nullptr;
   VmArea* prev = mm_.vmas.LastStartingBelow(VirtAddr(address));
-  VmArea* merged = nullptr;
-  if (!can_self_merge || !keep_source || (address != vma->end.raw() && vma->start.raw() != address + length)) {
-    merged = VmaMerge(prev, address, address + length, vma->flags, vma->anon_vma, vma->file.get(), pgoff, vma->name.get());
-  }
+  VmArea* merged = VmaMerge(prev, address, address + length, vma->flags, vma->anon_vma, vma->file.get(), pgoff, vma->name.get());
   if (merged != nullptr) {
     if (vma_start >= merged->start && vma_start < merged->end) *source = merged;
     return merged;
@@ -166,13 +159,9 @@ SysResult<uint64_t> MmCall::MoveVma(VmArea* vma, uint64_t old_address, uint64_t 
   if (MapCountAbove(4)) return Refuse(Errno::kENOMEM, "too near to vm.max_map_count to move safely");
   if (IsSpecial(*vma) && (split_before || split_after)) return Refuse(Errno::kEINVAL, "a special mapping (vvar, vdso) can't be split");
   const auto to_account = static_cast<int64_t>((keep_source ? new_length : new_length - old_length) >> shift_);
-  if (keep_source && vma->is(kVmLocked)) {
-    if (split_before) MMLAB_TRY(SplitVma(*vma, old_address, true));
-    if (split_after) MMLAB_TRY(SplitVma(*vma, old_address + old_length, false));
-  }
   if (accounted && !core_.commit.Charge(to_account)) return Errno::kENOMEM;
   const uint64_t pgoff = Wrap(vma->pgoff.raw() + ((old_address - vma->start.raw()) >> shift_));
-  VmArea* target = CopyVma(&vma, new_address, new_length, pgoff, keep_source);
+  VmArea* target = CopyVma(&vma, new_address, new_length, pgoff);
   if (target == nullptr) {
     if (accounted) core_.commit.Uncharge(to_account);
     return Errno::kENOMEM;
@@ -201,11 +190,9 @@ SysResult<uint64_t> MmCall::MoveVma(VmArea* vma, uint64_t old_address, uint64_t 
   const PageCount hiwater_vm = mm_.hiwater_vm;
   mm_.Account(vma->flags, static_cast<int64_t>(new_length >> shift_));
   if (error == Errno::kOk && keep_source) {
+    // As the recorded kernels do it: the whole VMA is unlocked, its untouched part too, and locked_vm stays as it is.
     vma->flags &= ~kVmLockedMask;
-    if (vma->start.raw() == old_address && vma->end.raw() == old_address + old_length) {
-      UnlinkAnonVmas(*vma);
-      if (vma->anonymous() && vma->file == nullptr) vma->pgoff = PageIndex(vma->start.raw() >> shift_);
-    }
+    if (target != vma && vma->start.raw() == old_address && vma->end.raw() == old_address + old_length) UnlinkAnonVmas(*vma);
     return result;
   }
   if (DoMunmap(old_address, old_length) != Errno::kOk) {
