@@ -99,7 +99,8 @@ class Processes {
   PageCount committed() const;                                // vm_committed_as, exact sum.
   PageCount commit_limit() const;
   uint64_t forks() const { return forks_; }
-  uint64_t vma_count() const;  // Of all processes.
+  uint64_t vma_count() const;       // Of all processes.
+  PageCount mlocked_pages() const;  // nr_mlock
 
   void CheckInvariants(std::vector<std::string>* violations) const;
   void AddToHash(StateHasher& hasher) const;

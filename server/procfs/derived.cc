@@ -6,10 +6,11 @@ bool IsDerived(ZoneStat item) {
   switch (item) {
     case ZoneStat::kNrFreePages:
     case ZoneStat::kNrFreeCma:
+    case ZoneStat::kNrMlock:    // Counted for all zones together.
     case ZoneStat::kNrBounce:   // No device that cannot reach high memory.
     case ZoneStat::kNrZspages:  // No compressed swap.
       return true;
-    default:  // Of the LRU lists; nr_mlock and nr_zone_write_pending are not counted by zone.
+    default:  // Of the LRU lists; nr_zone_write_pending is not counted by zone.
       return false;
   }
 }
@@ -48,6 +49,9 @@ bool IsDerived(VmEvent item) {
     case VmEvent::kPgfree:
     case VmEvent::kPgfault:
     case VmEvent::kPgmajfault:
+    case VmEvent::kPgreuse:
+    case VmEvent::kUnevictablePgsMlocked:
+    case VmEvent::kUnevictablePgsMunlocked:
     // Without swap, also compressed.
     case VmEvent::kPswpin:
     case VmEvent::kPswpout:

@@ -72,6 +72,7 @@ std::vector<MeminfoField> MeminfoFields(const Machine& machine) {
   fields.Pages("Cached", stat.Get(NodeStat::kNrFilePages));
   fields.Pages("SwapCached", uint64_t{0});
   // Active, Inactive and Unevictable: LRU lists are not simulated.
+  fields.Pages("Mlocked", machine.processes().mlocked_pages().raw());
   if (x86) {
     fields.Pages("HighTotal", sums.high_managed);
     fields.Pages("HighFree", sums.high_free);

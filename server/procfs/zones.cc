@@ -6,6 +6,7 @@
 #include "server/machine/machine.h"
 #include "server/machine/sysctls.h"
 #include "server/physical/page_allocator.h"
+#include "server/process/processes.h"
 #include "server/procfs/derived.h"
 #include "server/procfs/text.h"
 
@@ -70,9 +71,13 @@ void AppendZone(std::string& out, const Machine& machine, const Zone& zone, bool
     out.push_back('\n');
     return;
   }
-  ForEachItem<ZoneStat>(kZoneStats, where, [&](ZoneStat item) { AppendStatLine(out, StatName(item), zone.stat(item)); });
-  // The machine counts these for all zones together: they can only be told of the one zone that has memory.
-  if (PopulatedZones(machine) == 1) {
+  // What the machine counts for all zones together can only be told of the one zone that has memory.
+  const bool only_zone = PopulatedZones(machine) == 1;
+  ForEachItem<ZoneStat>(kZoneStats, where, [&](ZoneStat item) {
+    if (item != ZoneStat::kNrMlock) return AppendStatLine(out, StatName(item), zone.stat(item));
+    if (only_zone) AppendStatLine(out, StatName(item), machine.processes().mlocked_pages().raw());
+  });
+  if (only_zone) {
     ForEachItem<NumaStat>(kNumaStats, where, [&](NumaStat item) { AppendStatLine(out, StatName(item), stat.Get(item)); });
   }
   out += "\n  pagesets";
@@ -209,7 +214,7 @@ std::vector<VmstatField> VmstatFields(const Machine& machine) {
   std::vector<VmstatField> fields;
   fields.reserve(kZoneStats + kNumaStats + kNodeStats + kVmEvents + 3);
   ForEachItem<ZoneStat>(kZoneStats, where, [&](ZoneStat item) {
-    uint64_t sum = 0;
+    uint64_t sum = item == ZoneStat::kNrMlock ? machine.processes().mlocked_pages().raw() : 0;
     for (const Zone& zone : machine.memory().zones()) sum += zone.stat(item);
     fields.push_back({StatName(item), sum});
   });
