@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <utility>
 
 #include "prometheus/text_serializer.h"
 #include "server/base/check.h"
@@ -12,10 +13,10 @@ namespace {
 using prometheus::MetricFamily;
 using prometheus::MetricType;
 
-MetricFamily Family(absl::string_view name, absl::string_view help, MetricType type) {
+MetricFamily Family(std::string name, std::string help, MetricType type) {
   MetricFamily family;
-  family.name = std::string(name);
-  family.help = std::string(help);
+  family.name = std::move(name);
+  family.help = std::move(help);
   family.type = type;
   return family;
 }
@@ -27,10 +28,10 @@ MetricFamily WithSample(MetricFamily family, double value) {
 
 }  // namespace
 
-MetricFamily CounterFamily(absl::string_view name, absl::string_view help) { return Family(name, help, MetricType::Counter); }
-MetricFamily GaugeFamily(absl::string_view name, absl::string_view help) { return Family(name, help, MetricType::Gauge); }
-MetricFamily UntypedFamily(absl::string_view name, absl::string_view help) { return Family(name, help, MetricType::Untyped); }
-MetricFamily HistogramFamily(absl::string_view name, absl::string_view help) { return Family(name, help, MetricType::Histogram); }
+MetricFamily CounterFamily(std::string name, std::string help) { return Family(std::move(name), std::move(help), MetricType::Counter); }
+MetricFamily GaugeFamily(std::string name, std::string help) { return Family(std::move(name), std::move(help), MetricType::Gauge); }
+MetricFamily UntypedFamily(std::string name, std::string help) { return Family(std::move(name), std::move(help), MetricType::Untyped); }
+MetricFamily HistogramFamily(std::string name, std::string help) { return Family(std::move(name), std::move(help), MetricType::Histogram); }
 
 void AddSample(MetricFamily& family, Labels labels, double value) {
   prometheus::ClientMetric& metric = family.metric.emplace_back();
@@ -50,9 +51,15 @@ void AddSample(MetricFamily& family, Labels labels, double value) {
   }
 }
 
-MetricFamily Counter(absl::string_view name, absl::string_view help, double value) { return WithSample(CounterFamily(name, help), value); }
-MetricFamily Gauge(absl::string_view name, absl::string_view help, double value) { return WithSample(GaugeFamily(name, help), value); }
-MetricFamily Untyped(absl::string_view name, absl::string_view help, double value) { return WithSample(UntypedFamily(name, help), value); }
+MetricFamily Counter(std::string name, std::string help, double value) {
+  return WithSample(CounterFamily(std::move(name), std::move(help)), value);
+}
+MetricFamily Gauge(std::string name, std::string help, double value) {
+  return WithSample(GaugeFamily(std::move(name), std::move(help)), value);
+}
+MetricFamily Untyped(std::string name, std::string help, double value) {
+  return WithSample(UntypedFamily(std::move(name), std::move(help)), value);
+}
 
 void Append(Families& to, Families from) {
   to.insert(to.end(), std::make_move_iterator(from.begin()), std::make_move_iterator(from.end()));
@@ -62,6 +69,9 @@ std::string Exposition(Families families) {
   families.erase(std::remove_if(families.begin(), families.end(), [](const MetricFamily& family) { return family.metric.empty(); }),
                  families.end());
   std::sort(families.begin(), families.end(), [](const MetricFamily& a, const MetricFamily& b) { return a.name < b.name; });
+  families.erase(
+      std::unique(families.begin(), families.end(), [](const MetricFamily& a, const MetricFamily& b) { return a.name == b.name; }),
+      families.end());
   return prometheus::TextSerializer().Serialize(families);
 }
 

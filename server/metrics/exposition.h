@@ -6,7 +6,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/strings/string_view.h"
 #include "prometheus/metric_family.h"
 
 namespace mmlab {
@@ -17,23 +16,23 @@ inline constexpr char kExpositionContentType[] = "text/plain; version=0.0.4; cha
 using Families = std::vector<prometheus::MetricFamily>;
 using Labels = std::vector<prometheus::ClientMetric::Label>;
 
-prometheus::MetricFamily CounterFamily(absl::string_view name, absl::string_view help);
-prometheus::MetricFamily GaugeFamily(absl::string_view name, absl::string_view help);
-prometheus::MetricFamily UntypedFamily(absl::string_view name, absl::string_view help);
-prometheus::MetricFamily HistogramFamily(absl::string_view name, absl::string_view help);
+prometheus::MetricFamily CounterFamily(std::string name, std::string help);
+prometheus::MetricFamily GaugeFamily(std::string name, std::string help);
+prometheus::MetricFamily UntypedFamily(std::string name, std::string help);
+prometheus::MetricFamily HistogramFamily(std::string name, std::string help);
 
 // Adds a sample of the family's type; labels in the order in which they are to be printed. Not for histograms.
 void AddSample(prometheus::MetricFamily& family, Labels labels, double value);
 
 // Families of one sample without labels.
-prometheus::MetricFamily Counter(absl::string_view name, absl::string_view help, double value);
-prometheus::MetricFamily Gauge(absl::string_view name, absl::string_view help, double value);
-prometheus::MetricFamily Untyped(absl::string_view name, absl::string_view help, double value);
+prometheus::MetricFamily Counter(std::string name, std::string help, double value);
+prometheus::MetricFamily Gauge(std::string name, std::string help, double value);
+prometheus::MetricFamily Untyped(std::string name, std::string help, double value);
 
 void Append(Families& to, Families from);
 
 // Sorts families by name, as node_exporter prints them, and writes them by prometheus-cpp's serialiser. Families without samples are left
-// out. REQUIRES: no two families of one name.
+// out; of two with one name (vmstat_all has what vmstat has) one is written.
 std::string Exposition(Families families);
 
 }  // namespace mmlab

@@ -15,14 +15,16 @@ void AddFragmentation(const MachineSnapshot& snapshot, Families& families) {
   auto extfrag = GaugeFamily(
       "mmlab_zone_extfrag_index",
       "Fragmentation index of an order: -1 when an allocation would succeed, else towards 0 lack of memory, towards 1 fragmentation.");
+  unusable.metric.reserve(snapshot.zones.size() * kOrders);
+  extfrag.metric.reserve(snapshot.zones.size() * kOrders);
   for (const Zone& zone : snapshot.zones) {
     if (!zone.populated()) continue;
     std::vector<uint64_t> free_blocks;
     for (const FreeArea& area : zone.free_area) free_blocks.push_back(area.nr_free);
     for (int order = 0; order < kOrders; ++order) {
-      const Labels labels = {{"node", "0"}, {"size", absl::StrCat(order)}, {"zone", std::string(zone.name())}};
+      Labels labels = {{"node", "0"}, {"size", absl::StrCat(order)}, {"zone", std::string(zone.name())}};
       AddSample(unusable, labels, static_cast<double>(UnusableIndex(free_blocks, order)) / 1000);
-      AddSample(extfrag, labels, static_cast<double>(FragmentationIndex(free_blocks, order)) / 1000);
+      AddSample(extfrag, std::move(labels), static_cast<double>(FragmentationIndex(free_blocks, order)) / 1000);
     }
   }
   families.push_back(std::move(unusable));

@@ -48,11 +48,8 @@ Families CollectMachine(absl::Span<const Collector* const> collectors, WithMachi
   with_machine([&](const Machine& machine) { each([&](const Collector& collector) { collector.read(machine, snapshot); }); });
 
   Families families;
+  families.reserve(128);
   each([&](const Collector& collector) { Append(families, collector.collect(snapshot)); });
-  // vmstat_all has what vmstat has.
-  std::stable_sort(families.begin(), families.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
-  families.erase(std::unique(families.begin(), families.end(), [](const auto& a, const auto& b) { return a.name == b.name; }),
-                 families.end());
 
   auto duration = GaugeFamily("node_scrape_collector_duration_seconds", "node_exporter: Duration of a collector scrape.");
   auto succeeded = GaugeFamily("node_scrape_collector_success", "node_exporter: Whether a collector succeeded.");

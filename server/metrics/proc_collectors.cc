@@ -60,6 +60,7 @@ Families CollectVmstatAll(const MachineSnapshot& snapshot) {
 
 Families CollectBuddyinfo(const MachineSnapshot& snapshot) {
   auto blocks = GaugeFamily("node_buddyinfo_blocks", "Count of free blocks according to size.");
+  blocks.metric.reserve(snapshot.zones.size() * kOrders);
   for (const Zone& zone : snapshot.zones) {
     if (!zone.populated()) continue;
     for (int order = 0; order < kOrders; ++order) {

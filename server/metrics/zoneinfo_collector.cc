@@ -63,8 +63,9 @@ Labels LabelsOf(const Zone& zone) { return {{"node", "0"}, {"zone", std::string(
 
 // One gauge for all zones, or for those with RAM.
 template <typename Value>
-MetricFamily ZoneGauge(const MachineSnapshot& snapshot, absl::string_view name, absl::string_view help, bool only_populated, Value value) {
-  MetricFamily family = GaugeFamily(name, help);
+MetricFamily ZoneGauge(const MachineSnapshot& snapshot, std::string name, std::string help, bool only_populated, Value value) {
+  MetricFamily family = GaugeFamily(std::move(name), std::move(help));
+  family.metric.reserve(snapshot.zones.size());
   for (const Zone& zone : snapshot.zones) {
     if (zone.populated() || !only_populated) AddSample(family, LabelsOf(zone), static_cast<double>(value(zone)));
   }
