@@ -14,7 +14,8 @@ constexpr Layout kLayouts[] = {
      .max_phys_addr = uint64_t{1} << 32,
      .task_size = VirtAddr(0xc0000000),
      .stack_top = VirtAddr(0xc0000000),
-     .word_bytes = 4},
+     .word_bytes = 4,
+     .lsm_mmap_min_addr = 65536},
     {.kind = LayoutKind::kX86_32Pae,
      .name = "x86_32_pae",
      .arch_label = "x86_32",
@@ -23,7 +24,8 @@ constexpr Layout kLayouts[] = {
      .max_phys_addr = uint64_t{1} << 36,
      .task_size = VirtAddr(0xc0000000),
      .stack_top = VirtAddr(0xc0000000),
-     .word_bytes = 4},
+     .word_bytes = 4,
+     .lsm_mmap_min_addr = 65536},
     {.kind = LayoutKind::kArm64,
      .name = "arm64",
      .arch_label = "arm64",
@@ -32,7 +34,8 @@ constexpr Layout kLayouts[] = {
      .max_phys_addr = uint64_t{1} << 48,
      .task_size = VirtAddr(uint64_t{1} << 48),
      .stack_top = VirtAddr(uint64_t{1} << 48),
-     .word_bytes = 8},
+     .word_bytes = 8,
+     .lsm_mmap_min_addr = 32768},
 };
 
 }  // namespace

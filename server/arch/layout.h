@@ -18,11 +18,12 @@ struct Layout {
   absl::string_view arch_label;     // As metrics show it: "x86_32" or "arm64".
   absl::string_view uname_machine;  // "i686", "aarch64".
   PageSize page_size{12};
-  int pageblock_order;     // 10, 9, 9.
-  uint64_t max_phys_addr;  // First physical address that the layout can't have.
-  VirtAddr task_size;      // First address above user space: 0xc0000000; 2^48.
-  VirtAddr stack_top;      // STACK_TOP: where the stack starts, before randomisation.
-  int word_bytes;          // 4 or 8: size of a pointer in user space.
+  int pageblock_order;         // 10, 9, 9.
+  uint64_t max_phys_addr;      // First physical address that the layout can't have.
+  VirtAddr task_size;          // First address above user space: 0xc0000000; 2^48.
+  VirtAddr stack_top;          // STACK_TOP: where the stack starts, before randomisation.
+  int word_bytes;              // 4 or 8: size of a pointer in user space.
+  uint64_t lsm_mmap_min_addr;  // CONFIG_LSM_MMAP_MIN_ADDR: below it no hint is followed, whatever vm.mmap_min_addr says.
   bool is_x86() const { return kind != LayoutKind::kArm64; }
 };
 

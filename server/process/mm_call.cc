@@ -42,6 +42,8 @@ bool MmCall::AccessOk(uint64_t address, uint64_t length) const {
   return length <= limit && address <= limit - length;
 }
 
+uint64_t MmCall::MmapMinAddr() const { return std::max(core_.limits.mmap_min_addr, core_.layout.lsm_mmap_min_addr); }
+
 uint64_t MmCall::ProtToFlags(uint32_t prot) const {
   const uint64_t none = 0;
   return ((prot & kProtRead) != 0 ? uint64_t{kVmRead} : none) | ((prot & kProtWrite) != 0 ? uint64_t{kVmWrite} : none) |

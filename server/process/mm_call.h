@@ -93,6 +93,7 @@ class MmCall {
  private:
   struct Expansion;  // Of an existing VMA by mmap_region().
 
+  uint64_t MmapMinAddr() const;  // mmap_min_addr: the sysctl's value or the configured least, whichever is higher.
   PageCount Pages(uint64_t length) const { return PageCount(length >> shift_); }
   int64_t PagesIn(const VmArea& vma) const { return static_cast<int64_t>(vma.length().raw() >> shift_); }
   Explanation* why() const { return core_.tracer.explanation(); }

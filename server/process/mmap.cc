@@ -5,6 +5,7 @@
 #include "server/files/open_file.h"
 #include "server/process/commit_account.h"
 #include "server/process/mm_call.h"
+#include "server/process/paging.h"
 #include "server/process/process_limits.h"
 
 // mmap(): ksys_mmap_pgoff(), do_mmap() and mmap_region() of mm/mmap.c.
@@ -78,7 +79,7 @@ SysResult<uint64_t> MmCall::DoMmap(const std::shared_ptr<OpenFile>& file, uint64
   if ((flags & kMapFixed) == 0) {
     // round_hint_to_min()
     address &= ~page_mask_;
-    if (address != 0 && address < core_.limits.mmap_min_addr) address = PageAlign(core_.limits.mmap_min_addr);
+    if (address != 0 && address < MmapMinAddr()) address = PageAlign(MmapMinAddr());
   }
   length = PageAlign(length);
   if (length == 0) return Refuse(Errno::kENOMEM, "the length wraps when rounded up to pages");
@@ -92,6 +93,8 @@ SysResult<uint64_t> MmCall::DoMmap(const std::shared_ptr<OpenFile>& file, uint64
   if ((flags & kMapGrowsDown) != 0) vm_flags |= kVmGrowsDown;
   if ((flags & kMapLocked) != 0) vm_flags |= kVmLocked;
   if ((flags & kMapSync) != 0) vm_flags |= kVmSync;
+  // arch_calc_vm_flag_bits(): memory from mmap may be tagged, memory from brk not; so the two never merge.
+  if ((flags & kMapAnonymous) != 0 && core_.paging.memory_tagging()) vm_flags |= kVmMteAllowed;
   if ((flags & kMapLocked) != 0 && !CanDoMlock()) return Refuse(Errno::kEPERM, "MAP_LOCKED with RLIMIT_MEMLOCK 0");
   MMLAB_TRY(MlockFutureCheck(vm_flags, length));
   if (file != nullptr) {

@@ -55,6 +55,9 @@ class Paging final : public FileMapper {
   ~Paging() override;
 
   const PageTableFormat& format() const { return format_; }
+  // Whether the CPU has the Memory Tagging Extension (system_supports_mte()). The newer of the two ARM64 CPUs that machines have, the one
+  // with hardware access flag, has it.
+  bool memory_tagging() const { return layout_.kind == LayoutKind::kArm64 && hardware_access_flag_; }
 
   // pgd_alloc() / mm teardown. CreateTables: false when memory is short; then nothing is left behind.
   // DestroyTables REQUIRES: everything was zapped and FreeTables() called for the whole of user space.

@@ -93,7 +93,7 @@ Errno MmCall::ExpandDownwards(VmArea& vma, uint64_t address) {
     return error;
   };
   address &= ~page_mask_;
-  if (address < core_.limits.mmap_min_addr) return refuse(Errno::kEPERM, "refused: below vm.mmap_min_addr");
+  if (address < MmapMinAddr()) return refuse(Errno::kEPERM, "refused: below vm.mmap_min_addr");
   if (const VmArea* prev = mm_.vmas.Previous(vma); prev != nullptr) {
     const bool near = Wrap(address - prev->end.raw()) < kStackGuardPages << shift_;
     if (!prev->is(kVmGrowsDown) && prev->is(kVmAccessFlags) && near) {

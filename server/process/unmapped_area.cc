@@ -64,7 +64,7 @@ SysResult<uint64_t> MmCall::UnmappedAreaBottomUp(uint64_t length, uint64_t low, 
 // generic_get_unmapped_area_topdown() and generic_get_unmapped_area().
 SysResult<uint64_t> MmCall::SearchArea(uint64_t address, uint64_t length, uint32_t flags) const {
   const uint64_t end = task_size_;
-  const uint64_t min_address = core_.limits.mmap_min_addr;
+  const uint64_t min_address = MmapMinAddr();
   if (length > end - min_address) return Refuse(Errno::kENOMEM, "longer than the whole address space");
   if ((flags & kMapFixed) != 0) return address;
   if (address != 0) {

@@ -44,6 +44,7 @@ enum VmFlag : uint64_t {
   kVmHugePage = 0x20000000,
   kVmNoHugePage = 0x40000000,
   kVmMergeable = 0x80000000,
+  kVmMteAllowed = 0x200000000,  // ARM64; smaps does not name it.
 };
 inline constexpr uint64_t kVmAccessFlags = kVmRead | kVmWrite | kVmExec;
 inline constexpr uint64_t kVmSpecial = kVmIo | kVmDontExpand | kVmPfnMap | kVmMixedMap;  // Never merged, never locked.
