@@ -94,7 +94,7 @@ absl::Status Performance::PerformOne(const Json& step, int32_t pid, Json* answer
     outcome.set_value(number);
   }
   AddOutcome(step, outcome, *answer);
-  if (ok && step["op"] == "fork") return AfterFork(step, pid, static_cast<int32_t>(outcome.value()));
+  if (step["op"] == "fork") return AfterFork(step, pid, ok ? static_cast<int32_t>(outcome.value()) : 0);
   return absl::OkStatus();
 }
 
@@ -134,9 +134,10 @@ absl::Status Performance::MapMany(const Json& step, int32_t pid, Json* answer) {
   return absl::OkStatus();
 }
 
-// What the recorded program itself did behind a fork: both write their control pages, and the child goes on in the text page.
+// What the recorded program itself did behind a fork: both write their control pages, and the child goes on in the text page. `child` 0:
+// the fork failed; the parent's pages were protected for copying all the same.
 absl::Status Performance::AfterFork(const Json& step, int32_t parent, int32_t child) {
-  actors_[step["args"]["child"].get<int>()].pid = child;
+  if (child != 0) actors_[step["args"]["child"].get<int>()].pid = child;
   uint64_t control = 0, length = 0, page = 0, entry = 0;
   ParseWord(header_["regions"]["control_pages"], &control);
   ParseWord(header_["regions"]["control_pages_len"], &length);
@@ -145,6 +146,7 @@ absl::Status Performance::AfterFork(const Json& step, int32_t parent, int32_t ch
   v1::ExecuteBatchRequest batch;
   batch.set_machine(stage_.machine());
   for (const int32_t pid : {parent, child}) {
+    if (pid == 0) continue;
     v1::AccessMemoryRequest& touch = *batch.add_operations()->mutable_access_memory();
     touch.set_pid(pid);
     touch.set_kind(v1::ACCESS_KIND_TOUCH_WRITE);
@@ -153,6 +155,7 @@ absl::Status Performance::AfterFork(const Json& step, int32_t parent, int32_t ch
     touch.set_stride_bytes(page);
     touch.set_value(1);
   }
+  if (child == 0) return stage_.ApplyBatch(batch).status();
   v1::AccessMemoryRequest& fetch = *batch.add_operations()->mutable_access_memory();
   fetch.set_pid(child);
   fetch.set_kind(v1::ACCESS_KIND_EXECUTE);
