@@ -18,7 +18,7 @@ constexpr size_t kFlushBytes = 256 * 1024;
 
 }  // namespace
 
-Connection::Connection(int fd) : fd_(fd), waiting_since_(Clock::now()), deadline_(Clock::now()) {
+HttpConnection::HttpConnection(int fd) : fd_(fd), waiting_since_(Clock::now()), deadline_(Clock::now()) {
   const int on = 1;
   setsockopt(fd_, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
   sockaddr_storage peer{};
@@ -37,14 +37,14 @@ Connection::Connection(int fd) : fd_(fd), waiting_since_(Clock::now()), deadline
   peer_address_ = text;
 }
 
-Connection::~Connection() { close(fd_); }
+HttpConnection::~HttpConnection() { close(fd_); }
 
-Connection::Head Connection::head() const {
+HttpConnection::Head HttpConnection::head() const {
   if (input_.find("\r\n\r\n", position_) != std::string::npos) return Head::kComplete;
   return input_.size() - position_ > kMaxHeadBytes ? Head::kTooLong : Head::kIncomplete;
 }
 
-Connection::Head Connection::ReceiveHead() {
+HttpConnection::Head HttpConnection::ReceiveHead() {
   char chunk[4096];
   const ssize_t got = recv(fd_, chunk, sizeof(chunk), MSG_DONTWAIT);
   if (got < 0) return errno == EAGAIN || errno == EINTR ? Head::kIncomplete : Head::kClosed;
@@ -61,7 +61,7 @@ Connection::Head Connection::ReceiveHead() {
   return input_.size() - position_ > kMaxHeadBytes ? Head::kTooLong : Head::kIncomplete;
 }
 
-bool Connection::Wait(short events) {
+bool HttpConnection::Wait(short events) {
   while (!broken_) {
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline_ - Clock::now()).count();
     pollfd waited{fd_, events, 0};
@@ -72,7 +72,7 @@ bool Connection::Wait(short events) {
   return false;
 }
 
-ssize_t Connection::Read(char* data, size_t size) {
+ssize_t HttpConnection::Read(char* data, size_t size) {
   if (has_partial_head()) {
     const size_t taken = std::min(size, input_.size() - position_);
     std::memcpy(data, input_.data() + position_, taken);
@@ -92,13 +92,13 @@ ssize_t Connection::Read(char* data, size_t size) {
   return -1;
 }
 
-bool Connection::Write(const char* data, size_t size) {
+bool HttpConnection::Write(const char* data, size_t size) {
   if (broken_) return false;
   output_.append(data, size);
   return output_.size() < kFlushBytes || Flush();
 }
 
-bool Connection::Flush() {
+bool HttpConnection::Flush() {
   size_t sent = 0;
   while (!broken_ && sent < output_.size()) {
     const ssize_t got = send(fd_, output_.data() + sent, output_.size() - sent, MSG_DONTWAIT | MSG_NOSIGNAL);

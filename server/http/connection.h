@@ -13,14 +13,14 @@ namespace mmlab {
 // and sends it in one piece, so that no answer waits for an acknowledgement (Nagle).
 //
 // Belongs to one thread at a time. Closes the socket when it ends.
-class Connection {
+class HttpConnection {
  public:
   using Clock = std::chrono::steady_clock;
 
-  explicit Connection(int fd);
-  ~Connection();
-  Connection(const Connection&) = delete;
-  Connection& operator=(const Connection&) = delete;
+  explicit HttpConnection(int fd);
+  ~HttpConnection();
+  HttpConnection(const HttpConnection&) = delete;
+  HttpConnection& operator=(const HttpConnection&) = delete;
 
   int fd() const { return fd_; }
   const std::string& peer_address() const { return peer_address_; }

@@ -35,7 +35,7 @@ void ConnectionPool::WakeWatcher() {
 }
 
 void ConnectionPool::Adopt(int fd) {
-  auto connection = std::make_unique<Connection>(fd);
+  auto connection = std::make_unique<HttpConnection>(fd);
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (stopping_) return;
@@ -69,7 +69,7 @@ void ConnectionPool::Work() {
       ready_.pop_front();
     }
     bool open = serve_(*connection);
-    while (open && connection->head() == Connection::Head::kComplete) open = serve_(*connection);  // Pipelined requests.
+    while (open && connection->head() == HttpConnection::Head::kComplete) open = serve_(*connection);  // Pipelined requests.
     if (!open) continue;
     connection->StartWaiting();
     {
@@ -89,7 +89,7 @@ void ConnectionPool::Watch() {
         uint64_t ignored = 0;
         [[maybe_unused]] const ssize_t got = read(wake_, &ignored, sizeof(ignored));
       } else {
-        Receive(static_cast<Connection*>(events[i].data.ptr));
+        Receive(static_cast<HttpConnection*>(events[i].data.ptr));
       }
     }
     std::vector<ConnectionPtr> arrivals;
@@ -109,11 +109,11 @@ void ConnectionPool::Park(ConnectionPtr connection) {
   event.events = EPOLLIN;
   event.data.ptr = connection.get();
   if (epoll_ctl(epoll_, EPOLL_CTL_ADD, connection->fd(), &event) != 0) return;  // Closes it.
-  Connection* key = connection.get();
+  HttpConnection* key = connection.get();
   parked_.emplace(key, std::move(connection));
 }
 
-ConnectionPool::ConnectionPtr ConnectionPool::Unpark(Connection* connection) {
+ConnectionPool::ConnectionPtr ConnectionPool::Unpark(HttpConnection* connection) {
   const auto found = parked_.find(connection);
   ConnectionPtr taken = std::move(found->second);
   parked_.erase(found);
@@ -121,15 +121,15 @@ ConnectionPool::ConnectionPtr ConnectionPool::Unpark(Connection* connection) {
   return taken;
 }
 
-void ConnectionPool::Receive(Connection* connection) {
+void ConnectionPool::Receive(HttpConnection* connection) {
   switch (connection->ReceiveHead()) {
-    case Connection::Head::kIncomplete:
+    case HttpConnection::Head::kIncomplete:
       return;
-    case Connection::Head::kClosed:
+    case HttpConnection::Head::kClosed:
       Unpark(connection);
       return;
-    case Connection::Head::kComplete:
-    case Connection::Head::kTooLong:
+    case HttpConnection::Head::kComplete:
+    case HttpConnection::Head::kTooLong:
       Dispatch(Unpark(connection));
       return;
   }
@@ -150,13 +150,13 @@ void ConnectionPool::MakeRoom() {
 }
 
 void ConnectionPool::CloseOverdue() {
-  const Connection::Clock::time_point now = Connection::Clock::now();
-  std::vector<Connection*> overdue;
+  const HttpConnection::Clock::time_point now = HttpConnection::Clock::now();
+  std::vector<HttpConnection*> overdue;
   for (const auto& [connection, owner] : parked_) {
     const auto limit = connection->has_partial_head() ? options_.head_timeout : options_.idle_timeout;
     if (now - connection->waiting_since() > limit) overdue.push_back(connection);
   }
-  for (Connection* connection : overdue) Unpark(connection);
+  for (HttpConnection* connection : overdue) Unpark(connection);
 }
 
 }  // namespace mmlab

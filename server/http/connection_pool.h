@@ -27,7 +27,7 @@ class ConnectionPool {
     std::chrono::milliseconds head_timeout;  // From the first byte of a request to the end of its head.
   };
   // Answers the request whose head is in the connection's buffer; false closes the connection. Called by several threads at once.
-  using Serve = std::function<bool(Connection&)>;
+  using Serve = std::function<bool(HttpConnection&)>;
 
   ConnectionPool(const Options& options, Serve serve);
   ~ConnectionPool();
@@ -40,15 +40,15 @@ class ConnectionPool {
   void Stop();
 
  private:
-  using ConnectionPtr = std::unique_ptr<Connection>;
+  using ConnectionPtr = std::unique_ptr<HttpConnection>;
 
   void Work();
   void Watch();
   void Park(ConnectionPtr connection);
-  void Receive(Connection* connection);
+  void Receive(HttpConnection* connection);
   void Dispatch(ConnectionPtr connection);
   void CloseOverdue();
-  ConnectionPtr Unpark(Connection* connection);
+  ConnectionPtr Unpark(HttpConnection* connection);
   void MakeRoom();
   void WakeWatcher();
 
@@ -63,7 +63,7 @@ class ConnectionPool {
   std::vector<ConnectionPtr> arrivals_;  // For the watcher to park.
   bool stopping_ = false;
 
-  absl::flat_hash_map<Connection*, ConnectionPtr> parked_;  // The watcher's own.
+  absl::flat_hash_map<HttpConnection*, ConnectionPtr> parked_;  // The watcher's own.
   std::vector<std::thread> workers_;
   std::thread watcher_;
 };

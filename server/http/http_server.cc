@@ -44,10 +44,10 @@ absl::StatusOr<HostAndPort> ParseAddress(const std::string& address) {
   return parsed;
 }
 
-// A Connection as httplib reads and writes it.
+// A HttpConnection as httplib reads and writes it.
 class ConnectionStream : public httplib::Stream {
  public:
-  explicit ConnectionStream(Connection& connection) : connection_(connection) {}
+  explicit ConnectionStream(HttpConnection& connection) : connection_(connection) {}
 
   bool is_readable() const override { return connection_.healthy(); }
   bool is_writable() const override { return connection_.healthy(); }
@@ -61,7 +61,7 @@ class ConnectionStream : public httplib::Stream {
   socket_t socket() const override { return connection_.fd(); }
 
  private:
-  Connection& connection_;
+  HttpConnection& connection_;
 };
 
 // httplib hands accepted sockets to a task queue: ours takes them at once, on the accepting thread, since adopting one never waits.
@@ -126,7 +126,7 @@ class HttpServer::Impl : public httplib::Server {
     address_ = is_ipv6 ? absl::StrCat("[", wished.host, "]:", port) : absl::StrCat(wished.host, ":", port);
     pool_ = std::make_unique<ConnectionPool>(
         ConnectionPool::Options{options_.worker_threads, options_.max_connections, options_.idle_timeout, options_.head_timeout},
-        [this](Connection& connection) { return Serve(connection); });
+        [this](HttpConnection& connection) { return Serve(connection); });
     accepting_ = std::thread([this] { listen_after_bind(); });
     while (!is_running()) std::this_thread::sleep_for(std::chrono::milliseconds(1));  // Until then stop() would be lost.
     return absl::OkStatus();
@@ -146,7 +146,7 @@ class HttpServer::Impl : public httplib::Server {
  private:
   // What Serve, on the same stack, needs to know of the request that httplib is in. httplib's hooks have no other way to carry it.
   struct Exchange {
-    Connection* connection = nullptr;
+    HttpConnection* connection = nullptr;
     std::string accept_encoding;
     const char* handler = kMalformed;
     int code = 0;
@@ -158,14 +158,14 @@ class HttpServer::Impl : public httplib::Server {
     return true;
   }
 
-  bool Serve(Connection& connection) {
+  bool Serve(HttpConnection& connection) {
     const auto start = std::chrono::steady_clock::now();
     connection.SetDeadline(start + options_.transfer_timeout);
     Exchange exchange;
     exchange.connection = &connection;
     bool client_closes = false;
     bool answered = false;
-    if (connection.head() == Connection::Head::kTooLong) {
+    if (connection.head() == HttpConnection::Head::kTooLong) {
       constexpr absl::string_view kAnswer =
           "HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
       connection.Write(kAnswer.data(), kAnswer.size());
