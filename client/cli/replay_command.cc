@@ -55,7 +55,7 @@ void ReplayOne(Session& session, const ReplayFlags& flags, const std::string& ro
   bar.Clear();
   if (!answers.ok()) {
     ++totals.files_failed;
-    fmt::print("{}: not replayed: {}\n", path, std::string(answers.status().message()));
+    fmt::print("{}: not replayed: {}\n", path, answers.status().ToString());
     return;
   }
   if (!flags.answers.empty()) WriteAnswers(flags.answers, root, path, *answers);

@@ -76,7 +76,8 @@ std::map<std::string, Json> Observer::After(const Recorded& ordered) {
     if (record.contains(key)) result[key] = record[key];
   }
   Json faults = Json::object();
-  for (const auto& [index, seen] : record.value("procs", Json::object()).items()) {
+  const Json procs = record.value("procs", Json::object());
+  for (const auto& [index, seen] : procs.items()) {
     if (seen.value("exited", false)) {
       processes_.erase(index);
       continue;
