@@ -145,17 +145,20 @@ absl::Status Performance::AfterFork(const Json& step, int32_t parent, int32_t ch
   ParseWord(header_["elf"]["entry"], &entry);
   v1::ExecuteBatchRequest batch;
   batch.set_machine(stage_.machine());
-  for (const int32_t pid : {parent, child}) {
-    if (pid == 0) continue;
+  auto add_touch = [&](int32_t pid, v1::AccessKind kind) {
     v1::AccessMemoryRequest& touch = *batch.add_operations()->mutable_access_memory();
     touch.set_pid(pid);
-    touch.set_kind(v1::ACCESS_KIND_TOUCH_WRITE);
+    touch.set_kind(kind);
     touch.set_address(control);
     touch.set_length_bytes(length);
     touch.set_stride_bytes(page);
     touch.set_value(1);
-  }
+  };
+  add_touch(parent, v1::ACCESS_KIND_TOUCH_WRITE);
   if (child == 0) return stage_.ApplyBatch(batch).status();
+  // The child reads before it writes: a fault of its own where the processor does not mark old entries as used.
+  add_touch(child, v1::ACCESS_KIND_TOUCH_READ);
+  add_touch(child, v1::ACCESS_KIND_TOUCH_WRITE);
   v1::AccessMemoryRequest& fetch = *batch.add_operations()->mutable_access_memory();
   fetch.set_pid(child);
   fetch.set_kind(v1::ACCESS_KIND_EXECUTE);
