@@ -149,6 +149,8 @@ class Paging final : public FileMapper {
   // The table of that level which covers the address; null when there is none.
   uint8_t* FindTable(const AddressSpace& mm, VirtAddr address, int level) const;
   uint8_t* EnsureTable(AddressSpace& mm, VirtAddr address, int level);  // Null: memory is short.
+  // FindTable() of level 1 that remembers the last answer, for faults one after another.
+  uint8_t* FindLowestTable(const AddressSpace& mm, VirtAddr address);
   void FreeTableRange(AddressSpace& mm, uint8_t* table, int level, uint64_t start, uint64_t end, uint64_t floor, uint64_t ceiling);
   // Calls visit(table, first address, last address) for each lowest table that exists within the range.
   template <typename Visit>
@@ -214,6 +216,11 @@ class Paging final : public FileMapper {
   Tracer& tracer_;
   const bool hardware_access_flag_;
   Process* current_ = nullptr;
+  struct {
+    Pfn pgd;
+    uint64_t start = 0;
+    uint8_t* table = nullptr;  // Null: nothing is remembered.
+  } last_table_;               // Forgotten when any table goes or moves.
   LruBatches lru_;
   uint64_t mlocked_pages_ = 0;
   std::vector<Pfn> vdso_pages_;  // Made when first touched.

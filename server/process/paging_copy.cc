@@ -118,6 +118,7 @@ bool Paging::MoveTable(AddressSpace& mm, VirtAddr old_start, VirtAddr new_start,
   MMLAB_CHECK(source != nullptr && target != nullptr);
   const uint32_t target_index = format_.IndexOf(new_start, level);
   if (format_.TablePresent(format_.Load(target, target_index))) return false;
+  last_table_.table = nullptr;
   const uint32_t source_index = format_.IndexOf(old_start, level);
   format_.Store(target, target_index, format_.Load(source, source_index));
   format_.Store(source, source_index, 0);

@@ -21,14 +21,12 @@ FaultOutcome Paging::HandleFault(Process& task, VmArea& vma, VirtAddr address, F
   if (task.rss.events++ > kRssEventsThreshold) SyncRss(task);
 
   Fault fault{task, vma, *vma.mm, layout_.page_size.RoundDown(address), access};
-  // The upper tables come first, whatever becomes of the fault.
-  uint8_t* upper = EnsureTable(fault.mm, fault.address, 2);
-  if (upper == nullptr) return FaultOutcome::kOom;
   fault.index = format_.IndexOf(fault.address, 1);
-  const uint64_t entry = format_.Load(upper, format_.IndexOf(fault.address, 2));
-  if (format_.TablePresent(entry)) {
-    fault.table = TableBytes(format_.TableOf(entry));
+  fault.table = FindLowestTable(fault.mm, fault.address);
+  if (fault.table != nullptr) {
     fault.pte = format_.Load(fault.table, fault.index);
+  } else if (EnsureTable(fault.mm, fault.address, 2) == nullptr) {
+    return FaultOutcome::kOom;  // The upper tables come first, whatever becomes of the fault.
   }
   const FaultOutcome outcome = HandlePteFault(fault);
   if (outcome == FaultOutcome::kMinor) ++task.minor_faults;

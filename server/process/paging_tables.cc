@@ -38,6 +38,7 @@ std::optional<Pfn> Paging::AllocTable(AddressSpace& mm, int level) {
 }
 
 void Paging::FreeTable(AddressSpace& mm, int level, Pfn table) {
+  last_table_.table = nullptr;
   uint64_t& count = mm.table_pages[static_cast<size_t>(CountedLevel(level))];
   MMLAB_CHECK(count > 0);
   --count;
@@ -83,6 +84,15 @@ uint8_t* Paging::FindTable(const AddressSpace& mm, VirtAddr address, int level) 
     if (!format_.TablePresent(entry)) return nullptr;
     table = TableBytes(format_.TableOf(entry));
   }
+  return table;
+}
+
+uint8_t* Paging::FindLowestTable(const AddressSpace& mm, VirtAddr address) {
+  if (last_table_.table != nullptr && last_table_.pgd == mm.pgd && address.raw() - last_table_.start < format_.coverage(2)) {
+    return last_table_.table;
+  }
+  uint8_t* table = FindTable(mm, address, 1);
+  if (table != nullptr) last_table_ = {mm.pgd, address.raw() & ~(format_.coverage(2) - 1), table};
   return table;
 }
 
@@ -148,7 +158,7 @@ Paging::HardwareAccess Paging::TryAccessIn(uint8_t* table, VirtAddr address, boo
 }
 
 Paging::HardwareAccess Paging::TryAccess(const AddressSpace& mm, VirtAddr address, bool write, bool execute) {
-  uint8_t* table = FindTable(mm, address, 1);
+  uint8_t* table = FindLowestTable(mm, address);
   if (table == nullptr) return {PteVerdict::kNotPresent, Pfn(), nullptr};
   return TryAccessIn(table, address, write, execute);
 }

@@ -60,8 +60,12 @@ UserMemory::Reach UserMemory::ServeFault(uint64_t address, FaultAccess access, P
   if (Explanation* why = core_.tracer.explanation()) {
     ExplainWalk(core_.paging.format(), core_.paging.Walk(mm_, VirtAddr(address)), *why);
   }
-  VmArea* vma = mm_.vmas.Find(VirtAddr(address));
-  if (vma == nullptr || vma->start.raw() > address) vma = MmCall(core_, task_).ExpandStack(VirtAddr(address));
+  VmArea* vma = vma_;
+  if (vma == nullptr || !vma->range().Contains(VirtAddr(address))) {
+    vma = mm_.vmas.Find(VirtAddr(address));
+    if (vma == nullptr || vma->start.raw() > address) vma = MmCall(core_, task_).ExpandStack(VirtAddr(address));
+    vma_ = vma;
+  }
   if (vma == nullptr) return Fail(SignalNumber::kSigSegv, kSegvMaperr, address, access, verdict);
   if (!MayAccess(*vma, access, verdict)) return Fail(SignalNumber::kSigSegv, kSegvAccerr, address, access, verdict);
   switch (core_.paging.HandleFault(task_, *vma, VirtAddr(address), access)) {

@@ -65,6 +65,7 @@ class UserMemory {
   const uint64_t table_bytes_;  // Covered by one lowest table.
   uint8_t* table_ = nullptr;    // The lowest table used last, of the addresses from table_start_.
   uint64_t table_start_ = 0;
+  VmArea* vma_ = nullptr;  // The VMA used last; no call here removes one.
   Pfn frame_;
   Signal signal_;
   bool out_of_memory_ = false;
