@@ -9,7 +9,7 @@ namespace {
 constexpr const char* kNames[] = {
     "create_process", "exec",      "fork",        "exit",       "mmap",       "munmap",      "mprotect",     "mremap",       "madvise",
     "mlock",          "munlock",   "mlockall",    "munlockall", "brk",        "msync",       "mincore",      "setrlimit",    "set_vma_name",
-    "access",         "switch_to", "create_file", "open",       "pipe",       "close",       "memfd_create", "ftruncate",    "pread",
+    "access_memory",  "switch_to", "create_file", "open",       "pipe",       "close",       "memfd_create", "ftruncate",    "pread",
     "pwrite",         "shmget",    "shmat",       "shmdt",      "shm_remove", "alloc_pages", "free_pages",   "write_sysctl", "advance_time",
 };
 static_assert(std::size(kNames) == std::variant_size_v<Operation>);

@@ -58,7 +58,7 @@ TEST(MachineTest, CostsAsLittleHoweverMuchRamItHas) {
 
 TEST(MachineTest, OperationsHaveDistinctNames) {
   EXPECT_STREQ(OperationName(op::CreateProcess{}), "create_process");
-  EXPECT_STREQ(OperationName(op::AccessMemory{}), "access");
+  EXPECT_STREQ(OperationName(op::AccessMemory{}), "access_memory");
   EXPECT_STREQ(OperationName(op::AllocPages{}), "alloc_pages");
   EXPECT_STREQ(OperationName(op::AdvanceTime{}), "advance_time");
 }
