@@ -57,6 +57,13 @@ absl::Status CheckLabels(const std::map<std::string, std::string>& labels) {
   return absl::OkStatus();
 }
 
+absl::Status CheckDescription(const Host::Description& description) {
+  if (!IsMachineId(description.machine_id)) {
+    return InvalidField("machine_id", "must be 1 to 63 of a-z, 0-9 and '-', the first a letter, the last no '-'");
+  }
+  return CheckLabels(description.labels);
+}
+
 template <size_t... I>
 std::array<absl::string_view, kOperationKinds> NamesOf(std::index_sequence<I...>) {
   return {OperationName(Operation(std::in_place_index<I>))...};
@@ -104,10 +111,6 @@ absl::StatusOr<Host::Booted> Host::Boot(absl::string_view machine_id, const v1::
 }
 
 absl::StatusOr<std::shared_ptr<HostedMachine>> Host::Make(const Description& description) {
-  if (!IsMachineId(description.machine_id)) {
-    return InvalidField("machine_id", "must be 1 to 63 of a-z, 0-9 and '-', the first a letter, the last no '-'");
-  }
-  MMLAB_RETURN_IF_ERROR(CheckLabels(description.labels));
   absl::StatusOr<Booted> booted = Boot(description.machine_id, *description.spec);
   if (!booted.ok()) return InField("spec", booted.status());
   return std::make_shared<HostedMachine>(description.machine_id, description.labels, absl::Now(), std::move(booted->machine),
@@ -115,6 +118,7 @@ absl::StatusOr<std::shared_ptr<HostedMachine>> Host::Make(const Description& des
 }
 
 absl::StatusOr<std::shared_ptr<HostedMachine>> Host::Rehearse(const Description& description) {
+  MMLAB_RETURN_IF_ERROR(CheckDescription(description));
   {
     absl::ReaderMutexLock lock(&mutex_);
     if (by_id_.contains(description.machine_id)) return ResourceExists("machine", MachineName(description.machine_id));
@@ -123,6 +127,7 @@ absl::StatusOr<std::shared_ptr<HostedMachine>> Host::Rehearse(const Description&
 }
 
 absl::StatusOr<std::shared_ptr<HostedMachine>> Host::Create(const Description& description) {
+  MMLAB_RETURN_IF_ERROR(CheckDescription(description));
   // Asked before the boot, because it is cheap, and again afterwards, because others create too.
   const auto refusal = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) -> absl::Status {
     if (by_id_.contains(description.machine_id)) return ResourceExists("machine", MachineName(description.machine_id));
