@@ -3,9 +3,15 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <atomic>
 #include <chrono>
 #include <memory>
+#include <random>
+#include <string>
+#include <thread>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "mmlab/v1/file.grpc.pb.h"
 #include "mmlab/v1/machine.grpc.pb.h"
 #include "mmlab/v1/operation.grpc.pb.h"
@@ -16,11 +22,16 @@
 namespace mmlab {
 
 // The services of one server over one channel, each call with a deadline. Thread-safe.
+//
+// With retries, a call that ends with UNAVAILABLE (the server restarts, the connection broke) is made again, up to so many times. Requests
+// that change something carry a request_id then, so that the server does the work once even when only its answer was lost.
 class Connection {
  public:
-  explicit Connection(std::shared_ptr<grpc::Channel> channel, std::chrono::milliseconds deadline = std::chrono::seconds(10))
+  explicit Connection(std::shared_ptr<grpc::Channel> channel, std::chrono::milliseconds deadline = std::chrono::seconds(10),
+                      int retries = 0)
       : channel_(channel),
         deadline_(deadline),
+        retries_(retries),
         machines(v1::MachineService::NewStub(channel)),
         processes(v1::ProcessService::NewStub(channel)),
         files(v1::FileService::NewStub(channel)),
@@ -32,16 +43,45 @@ class Connection {
   template <typename Stub, typename Request, typename Response>
   grpc::Status Call(Stub& stub, grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*), const Request& request,
                     Response* response) const {
-    grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + deadline_);
-    return (stub.*method)(&context, request, response);
+    if constexpr (requires(Request named) { named.set_request_id(std::string()); }) {
+      if (retries_ > 0 && request.request_id().empty()) {
+        Request named = request;
+        named.set_request_id(request_ids_.Next());
+        return Retry(stub, method, named, response);
+      }
+    }
+    return Retry(stub, method, request, response);
   }
 
   const std::shared_ptr<grpc::Channel>& channel() const { return channel_; }
 
  private:
+  template <typename Stub, typename Request, typename Response>
+  grpc::Status Retry(Stub& stub, grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*), const Request& request,
+                     Response* response) const {
+    for (int attempt = 0;; ++attempt) {
+      grpc::ClientContext context;
+      context.set_deadline(std::chrono::system_clock::now() + deadline_);
+      grpc::Status status = (stub.*method)(&context, request, response);
+      if (status.error_code() != grpc::StatusCode::UNAVAILABLE || attempt >= retries_) return status;
+      std::this_thread::sleep_for(std::chrono::milliseconds(100) * (1 << attempt));
+    }
+  }
+
+  // Ids that no other connection makes.
+  class RequestIdSource {
+   public:
+    std::string Next() { return absl::StrCat(prefix_, next_++); }
+
+   private:
+    const std::string prefix_ = absl::StrFormat("mmlab-%08x%08x-", std::random_device()(), std::random_device()());
+    std::atomic<uint64_t> next_ = 1;
+  };
+
   std::shared_ptr<grpc::Channel> channel_;
   std::chrono::milliseconds deadline_;
+  int retries_;
+  mutable RequestIdSource request_ids_;
 
  public:
   const std::unique_ptr<v1::MachineService::Stub> machines;

@@ -12,6 +12,11 @@
 #include "server/service/server.h"
 
 namespace mmlab {
+namespace {
+
+constexpr int kRetries = 3;  // Of a call to a server that went away: for 0.7 s.
+
+}  // namespace
 
 Session::Session(const GlobalOptions& options) : options_(options) {}
 
@@ -37,7 +42,7 @@ Connection& Session::connection() {
     Fail(kExitCannotConnect,
          fmt::format("no server answers at {} (start mmlabd, name another with --server, or use --in-process)", options_.server));
   }
-  connection_ = std::make_unique<Connection>(channel, deadline);
+  connection_ = std::make_unique<Connection>(channel, deadline, kRetries);
   return *connection_;
 }
 

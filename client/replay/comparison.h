@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/statusor.h"
+
 namespace mmlab {
 
 // How a machine's answers compare with a recording: the same judgement as tests/conformance/compare.py.
@@ -15,8 +17,9 @@ struct Comparison {
   std::string first_difference;
 };
 
-// Both start with the header and have their records in the same order.
-Comparison CompareAnswers(const std::vector<nlohmann::ordered_json>& recorded, const std::vector<nlohmann::ordered_json>& answered);
+// Both start with the header and have their records in the same order. INVALID_ARGUMENT: one of them is not as the format says.
+absl::StatusOr<Comparison> CompareAnswers(const std::vector<nlohmann::ordered_json>& recorded,
+                                          const std::vector<nlohmann::ordered_json>& answered);
 
 }  // namespace mmlab
 

@@ -6,6 +6,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "client/replay/observation.h"
 #include "client/replay/stage.h"
 #include "client/replay/step_operation.h"
@@ -15,6 +16,8 @@ namespace mmlab {
 namespace {
 
 using Json = nlohmann::ordered_json;
+
+constexpr int kMostProcesses = 32768;  // pid_max
 
 // The replay of one recording: its processes by the recording's index, and what was last seen of each.
 class Performance {
@@ -63,14 +66,14 @@ absl::Status Performance::Start(const Json& initial, Json* answer) {
 }
 
 absl::Status Performance::Perform(const Json& step, Json* answer) {
-  *answer = Json{{"kind", "step"}, {"step", step["step"]}, {"proc", step["proc"]}, {"op", step["op"]}, {"args", step["args"]}};
-  const auto actor = actors_.find(step["proc"].get<int>());
+  *answer = Json{{"kind", "step"}, {"step", step.at("step")}, {"proc", step.at("proc")}, {"op", step.at("op")}, {"args", step.at("args")}};
+  const auto actor = actors_.find(step.at("proc").get<int>());
   if (actor == actors_.end()) {
     (*answer)["aborted"] = "dead";
     return absl::OkStatus();
   }
   const int32_t pid = actor->second.pid;
-  if (step["op"] == "mmap_many") {
+  if (step.at("op") == "mmap_many") {
     MMLAB_RETURN_IF_ERROR(MapMany(step, pid, answer));
   } else {
     MMLAB_RETURN_IF_ERROR(PerformOne(step, pid, answer));
@@ -82,7 +85,7 @@ absl::Status Performance::PerformOne(const Json& step, int32_t pid, Json* answer
   MMLAB_ASSIGN_OR_RETURN(const v1::Operation operation, StepOperation(step, pid, shm_ids_));
   MMLAB_ASSIGN_OR_RETURN(v1::Outcome outcome, stage_.Apply(operation));
   const bool ok = outcome.error_number() == 0;
-  if (ok && step["op"] == "shmget") {
+  if (ok && step.at("op") == "shmget") {
     // The recordings number the segments in the order of their creation.
     const auto id = static_cast<int32_t>(outcome.value());
     uint64_t number = 0;
@@ -94,7 +97,7 @@ absl::Status Performance::PerformOne(const Json& step, int32_t pid, Json* answer
     outcome.set_value(number);
   }
   AddOutcome(step, outcome, *answer);
-  if (step["op"] == "fork") return AfterFork(step, pid, ok ? static_cast<int32_t>(outcome.value()) : 0);
+  if (step.at("op") == "fork") return AfterFork(step, pid, ok ? static_cast<int32_t>(outcome.value()) : 0);
   return absl::OkStatus();
 }
 
@@ -102,12 +105,15 @@ absl::Status Performance::PerformOne(const Json& step, int32_t pid, Json* answer
 absl::Status Performance::MapMany(const Json& step, int32_t pid, Json* answer) {
   Json one = step;
   one["op"] = "mmap";
-  one["args"] =
-      Json{{"addr", "0x0"},  {"len", step["args"]["len"]}, {"prot", step["args"]["prot"]}, {"flags", step["args"]["flags"]}, {"fd", -1},
-           {"offset", "0x0"}};
+  one["args"] = Json{{"addr", "0x0"},
+                     {"len", step.at("args").at("len")},
+                     {"prot", step.at("args").at("prot")},
+                     {"flags", step.at("args").at("flags")},
+                     {"fd", -1},
+                     {"offset", "0x0"}};
   MMLAB_ASSIGN_OR_RETURN(v1::Operation operation, StepOperation(one, pid, shm_ids_));
   const uint32_t prot = operation.mmap().prot();
-  int64_t left = step["args"]["count"];
+  int64_t left = step.at("args").at("count");
   int64_t done = 0;
   while (left > 0) {
     v1::ExecuteBatchRequest batch;
@@ -137,12 +143,14 @@ absl::Status Performance::MapMany(const Json& step, int32_t pid, Json* answer) {
 // What the recorded program itself did behind a fork: both write their control pages, and the child goes on in the text page. `child` 0:
 // the fork failed; the parent's pages were protected for copying all the same.
 absl::Status Performance::AfterFork(const Json& step, int32_t parent, int32_t child) {
-  if (child != 0) actors_[step["args"]["child"].get<int>()].pid = child;
+  const int index = step.at("args").at("child");
+  if (index < 0 || index > kMostProcesses) return absl::InvalidArgumentError(absl::StrCat("child: a process index, not ", index));
+  if (child != 0) actors_[index].pid = child;
   uint64_t control = 0, length = 0, page = 0, entry = 0;
-  ParseWord(header_["regions"]["control_pages"], &control);
-  ParseWord(header_["regions"]["control_pages_len"], &length);
-  ParseWord(header_["page_size"], &page);
-  ParseWord(header_["elf"]["entry"], &entry);
+  ParseWord(header_.at("regions").at("control_pages"), &control);
+  ParseWord(header_.at("regions").at("control_pages_len"), &length);
+  ParseWord(header_.at("page_size"), &page);
+  ParseWord(header_.at("elf").at("entry"), &entry);
   v1::ExecuteBatchRequest batch;
   batch.set_machine(stage_.machine());
   auto add_touch = [&](int32_t pid, v1::AccessKind kind) {
@@ -194,7 +202,29 @@ std::string MachineId(const Json& header) {
   for (char& c : id) {
     if (!absl::ascii_isalnum(static_cast<unsigned char>(c))) c = '-';
   }
-  return id.substr(0, 60);
+  id = id.substr(0, 59);
+  return std::string(absl::StripSuffix(id, "-"));
+}
+
+absl::Status PerformAll(const Recording& recording, const ReplayOptions& options, Performance& performance, Answers& answers) {
+  const std::vector<Json>& records = recording.records;
+  MMLAB_RETURN_IF_ERROR(performance.Start(records[1], &answers.records.emplace_back()));
+  for (size_t i = 2; i < records.size(); ++i) {
+    if (records[i].value("kind", "") != "step") continue;
+    const absl::Status status = ReadingRecording([&] { return performance.Perform(records[i], &answers.records.emplace_back()); });
+    if (!status.ok()) return absl::Status(status.code(), absl::StrCat("step ", records[i].value("step", 0), ": ", status.message()));
+    if (options.progress) options.progress(i - 1, records.size() - 2);
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Stage> FreshStage(Connection& connection, const Json& header) {
+  const std::string id = MachineId(header);
+  absl::StatusOr<Stage> stage = Stage::SetUp(connection, header, id);
+  for (int attempt = 2; absl::IsAlreadyExists(stage.status()) && attempt < 100; ++attempt) {
+    stage = Stage::SetUp(connection, header, absl::StrCat(id, "-", attempt));
+  }
+  return stage;
 }
 
 }  // namespace
@@ -204,28 +234,14 @@ absl::StatusOr<Answers> Replay(Connection& connection, const Recording& recordin
   if (header.value("format", "") != "lab-trace" || recording.records.size() < 2 || recording.records[1].value("kind", "") != "initial") {
     return absl::InvalidArgumentError(absl::StrCat(recording.path, ": not a recording of format lab-trace with an initial state"));
   }
-  const std::string id = MachineId(header);
-  absl::StatusOr<Stage> stage = Stage::SetUp(connection, header, id);
-  for (int attempt = 2; absl::IsAlreadyExists(stage.status()) && attempt < 100; ++attempt) {
-    stage = Stage::SetUp(connection, header, absl::StrCat(id, "-", attempt));
-  }
-  MMLAB_RETURN_IF_ERROR(stage.status());
-
+  MMLAB_ASSIGN_OR_RETURN(Stage stage, ReadingRecording([&] { return FreshStage(connection, header); }));
   Answers answers;
-  answers.machine = stage->machine();
+  answers.machine = stage.machine();
   answers.records.push_back(header);
-  Performance performance(*stage, header);
-  absl::Status status = performance.Start(recording.records[1], &answers.records.emplace_back());
-  for (size_t i = 2; status.ok() && i < recording.records.size(); ++i) {
-    if (recording.records[i].value("kind", "") != "step") continue;
-    status = performance.Perform(recording.records[i], &answers.records.emplace_back());
-    if (!status.ok()) {
-      status = absl::Status(status.code(), absl::StrCat("step ", recording.records[i]["step"].dump(), ": ", status.message()));
-    }
-    if (options.progress) options.progress(i - 1, recording.records.size() - 2);
-  }
+  Performance performance(stage, header);
+  const absl::Status status = ReadingRecording([&] { return PerformAll(recording, options, performance, answers); });
   answers.pids = performance.pids();
-  if (!options.keep_machine) stage->Delete().IgnoreError();
+  if (!options.keep_machine) stage.Delete().IgnoreError();
   MMLAB_RETURN_IF_ERROR(status);
   return answers;
 }

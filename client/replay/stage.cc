@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <iterator>
 #include <vector>
 
 #include "absl/strings/match.h"
@@ -26,17 +27,40 @@ uint64_t Word(const Json& value) {
   return word;
 }
 
-// "arm64-swaf" is an arm64 without hardware access flag, "686-thp" a 686 with huge pages; presets are named by the kernel alone.
-v1::MachineSpec SpecOfFlavour(const std::string& flavour, const std::string& thp) {
+// The cores of ARMv8.0: they leave the access flag of page-table entries to the kernel (FEAT_HAFDBS came with ARMv8.1).
+bool LacksHardwareAccessFlag(const std::string& cpu) {
+  constexpr absl::string_view kCores[] = {"cortex-a35", "cortex-a53", "cortex-a57", "cortex-a72", "cortex-a73"};
+  return std::find(std::begin(kCores), std::end(kCores), cpu) != std::end(kCores);
+}
+
+// The flavour names the kernel alone; the CPU and the huge pages are told beside it.
+v1::MachineSpec SpecOfFlavour(const Json& header) {
+  const std::string flavour = header.value("flavour", "");
+  const std::string thp = header.value("thp", "never");
   v1::MachineSpec spec;
   spec.set_layout(absl::StartsWith(flavour, "arm64")     ? v1::LAYOUT_ARM64
                   : absl::StartsWith(flavour, "686-pae") ? v1::LAYOUT_X86_32_PAE
                                                          : v1::LAYOUT_X86_32);
-  spec.set_no_hardware_access_flag(absl::EndsWith(flavour, "-swaf"));
+  spec.set_no_hardware_access_flag(LacksHardwareAccessFlag(header.value("cpu", "")));
   spec.set_transparent_hugepage(thp == "always"    ? v1::TRANSPARENT_HUGEPAGE_ALWAYS
                                 : thp == "madvise" ? v1::TRANSPARENT_HUGEPAGE_MADVISE
                                                    : v1::TRANSPARENT_HUGEPAGE_NEVER);
   return spec;
+}
+
+// What a recording may ask for; far above what any has.
+constexpr uint64_t kMostFileBytes = uint64_t{1} << 20;
+constexpr uint64_t kMostControlPages = 256;
+
+absl::Status CheckSizes(const Json& header) {
+  if (Word(header.at("page_size")) != 4096) return absl::UnimplementedError("recordings of pages other than 4 KiB are not performed");
+  if (Word(header.at("regions").at("control_pages_len")) > kMostControlPages * 4096) {
+    return absl::InvalidArgumentError(absl::StrCat("more than ", kMostControlPages, " control pages"));
+  }
+  uint64_t largest = Word(header.at("elf").at("file_size"));
+  for (const Json& file : header.at("files")) largest = std::max(largest, Word(file.at("size")));
+  if (largest > kMostFileBytes) return absl::InvalidArgumentError("a file of more than 1 MiB");
+  return absl::OkStatus();
 }
 
 int64_t ManagedPages(const v1::MachineSpec& spec) {
@@ -72,15 +96,15 @@ std::string FileContent(int index, uint64_t size) {
 
 // The bytes of the program file at the pages that the recording's README gives contents for; zeros elsewhere.
 std::string SubjectContent(const Json& header) {
-  const Json& elf = header["elf"];
-  std::string content(Word(elf["file_size"]), '\0');
+  const Json& elf = header.at("elf");
+  std::string content(Word(elf.at("file_size")), '\0');
   for (const auto& [region, byte] : {std::pair("test_rodata", '\x4f'), std::pair("test_data", '\xd7')}) {
-    const uint64_t start = Word(header["regions"][region]);
-    for (const Json& segment : elf["program_headers"]) {
-      const uint64_t vaddr = Word(segment["vaddr"]);
-      const uint64_t filesz = Word(segment["filesz"]);
-      if (segment["type"] != "PT_LOAD" || start < vaddr || start >= vaddr + filesz) continue;
-      const uint64_t offset = Word(segment["offset"]);
+    const uint64_t start = Word(header.at("regions").at(region));
+    for (const Json& segment : elf.at("program_headers")) {
+      const uint64_t vaddr = Word(segment.at("vaddr"));
+      const uint64_t filesz = Word(segment.at("filesz"));
+      if (segment.at("type") != "PT_LOAD" || start < vaddr || start >= vaddr + filesz) continue;
+      const uint64_t offset = Word(segment.at("offset"));
       for (uint64_t at = start - vaddr; at < filesz && offset + at < content.size(); ++at) content[offset + at] = byte;
     }
   }
@@ -115,18 +139,19 @@ absl::Status ToAbsl(const grpc::Status& status) {
 }
 
 absl::StatusOr<Stage> Stage::SetUp(Connection& connection, const Json& header, const std::string& id) {
+  MMLAB_RETURN_IF_ERROR(CheckSizes(header));
   v1::CreateMachineRequest request;
   request.set_machine_id(id);
   v1::MachineSpec& spec = *request.mutable_spec();
-  spec = SpecOfFlavour(header.value("flavour", ""), header.value("thp", "never"));
+  spec = SpecOfFlavour(header);
   MMLAB_ASSIGN_OR_RETURN(const std::string preset,
-                         PresetFor(connection, spec.layout(), static_cast<int64_t>(Word(header["meminfo"]["mem_total"]))));
+                         PresetFor(connection, spec.layout(), static_cast<int64_t>(Word(header.at("meminfo").at("mem_total")))));
   spec.set_preset(preset);
   v1::CreateMachineResponse response;
   MMLAB_RETURN_IF_ERROR(ToAbsl(connection.Call(*connection.machines, &v1::MachineService::Stub::CreateMachine, request, &response)));
 
   Stage stage(connection, response.machine().name());
-  if (absl::Status status = stage.Furnish(header); !status.ok()) {
+  if (absl::Status status = ReadingRecording([&] { return stage.Furnish(header); }); !status.ok()) {
     stage.Delete().IgnoreError();
     return status;
   }
@@ -134,23 +159,25 @@ absl::StatusOr<Stage> Stage::SetUp(Connection& connection, const Json& header, c
 }
 
 absl::Status Stage::Furnish(const Json& header) {
-  for (const auto& [name, value] : header["sysctl"].items()) {
+  for (const auto& [name, value] : header.at("sysctl").items()) {
+    // Of the two ways to say the limit, writing one switches the other off (overcommit_kbytes_handler).
+    if (name == "overcommit_kbytes" && Word(value) == 0) continue;
     const bool kernel = name == "randomize_va_space" || absl::StartsWith(name, "shm");
     MMLAB_RETURN_IF_ERROR(WriteSysctl(absl::StrCat(kernel ? "kernel." : "vm.", name), value.dump()));
   }
   MMLAB_RETURN_IF_ERROR(MakeFiles(header));
-  return CommitInBackground(static_cast<int64_t>(Word(header["committed_before_kb"])) * 1024, header);
+  return CommitInBackground(static_cast<int64_t>(Word(header.at("committed_before_kb"))) * 1024, header);
 }
 
 absl::StatusOr<int32_t> Stage::StartProgram(const Json& header, const Json& initial) {
   v1::Operation create;
   create.mutable_create_process()->set_comm("subject");
-  create.mutable_create_process()->set_uid(static_cast<uint32_t>(Word(header["uid"])));
+  create.mutable_create_process()->set_uid(static_cast<uint32_t>(Word(header.at("uid"))));
   MMLAB_ASSIGN_OR_RETURN(const v1::Outcome created, MustApply(create));
   const auto pid = static_cast<int32_t>(created.value());
   for (const auto& [name, resource] : {std::pair("data", 2), std::pair("stack", 3), std::pair("memlock", 8), std::pair("as", 9)}) {
-    const Json& limit = header["rlimits"][name];
-    MMLAB_RETURN_IF_ERROR(MustApply(SetLimit(pid, static_cast<uint32_t>(resource), Word(limit[0]), Word(limit[1]))).status());
+    const Json& limit = header.at("rlimits").at(name);
+    MMLAB_RETURN_IF_ERROR(MustApply(SetLimit(pid, static_cast<uint32_t>(resource), Word(limit.at(0)), Word(limit.at(1)))).status());
   }
   MMLAB_RETURN_IF_ERROR(Exec(header, pid));
   MMLAB_RETURN_IF_ERROR(OpenFiles(header, pid));
@@ -202,14 +229,14 @@ absl::Status Stage::MakeFiles(const Json& header) {
   subject.mutable_create_file()->set_size_bytes(subject.create_file().content().size());
   subject.mutable_create_file()->set_resident(true);
   MMLAB_RETURN_IF_ERROR(MustApply(subject).status());
-  for (const Json& file : header["files"]) {
-    const std::string kind = file["kind"];
+  for (const Json& file : header.at("files")) {
+    const std::string kind = file.at("kind");
     if (kind != "tmpfs" && kind != "ext4") continue;
     v1::Operation operation;
     v1::CreateFileRequest& create = *operation.mutable_create_file();
-    create.set_path(RecordedFilePath(file["index"]));
+    create.set_path(RecordedFilePath(file.at("index")));
     create.set_file_system(kind == "ext4" ? v1::FILE_SYSTEM_EXT4 : v1::FILE_SYSTEM_TMPFS);
-    create.set_content(FileContent(file["index"], file["size"]));
+    create.set_content(FileContent(file.at("index"), file.at("size")));
     create.set_size_bytes(create.content().size());
     create.set_resident(true);
     MMLAB_RETURN_IF_ERROR(MustApply(operation).status());
@@ -218,17 +245,17 @@ absl::Status Stage::MakeFiles(const Json& header) {
 }
 
 absl::Status Stage::OpenFiles(const Json& header, int32_t pid) {
-  for (const Json& file : header["files"]) {
+  for (const Json& file : header.at("files")) {
     v1::Operation operation;
-    if (file["kind"] == "pipe") {
+    if (file.at("kind") == "pipe") {
       operation.mutable_pipe()->set_pid(pid);
-      operation.mutable_pipe()->set_wished_fd(file["fd"]);
+      operation.mutable_pipe()->set_wished_fd(file.at("fd"));
     } else {
-      const std::string mode = file["open_mode"];
+      const std::string mode = file.at("open_mode");
       operation.mutable_open()->set_pid(pid);
-      operation.mutable_open()->set_path(RecordedFilePath(file["index"]));
+      operation.mutable_open()->set_path(RecordedFilePath(file.at("index")));
       operation.mutable_open()->set_flags(kOpenModes[mode == "rw" ? 2 : mode == "wo" ? 1 : 0]);
-      operation.mutable_open()->set_wished_fd(file["fd"]);
+      operation.mutable_open()->set_wished_fd(file.at("fd"));
     }
     MMLAB_RETURN_IF_ERROR(MustApply(operation).status());
   }
@@ -258,20 +285,20 @@ absl::Status Stage::Exec(const Json& header, int32_t pid) {
   v1::ExecRequest& exec = *operation.mutable_exec();
   exec.set_pid(pid);
   exec.mutable_image()->set_path(kSubjectPath);
-  exec.mutable_image()->set_entry_address(Word(header["elf"]["entry"]));
-  for (const Json& segment : header["elf"]["program_headers"]) {
+  exec.mutable_image()->set_entry_address(Word(header.at("elf").at("entry")));
+  for (const Json& segment : header.at("elf").at("program_headers")) {
     v1::ProgramHeader& program_header = *exec.mutable_image()->add_program_headers();
-    const std::string type = segment["type"];
+    const std::string type = segment.at("type");
     program_header.set_type(type == "PT_LOAD"        ? v1::ProgramHeader::TYPE_LOAD
                             : type == "PT_GNU_STACK" ? v1::ProgramHeader::TYPE_GNU_STACK
                                                      : v1::ProgramHeader::TYPE_UNSPECIFIED);
-    program_header.set_offset_bytes(Word(segment["offset"]));
-    program_header.set_virtual_address(Word(segment["vaddr"]));
-    program_header.set_file_size_bytes(Word(segment["filesz"]));
-    program_header.set_memory_size_bytes(Word(segment["memsz"]));
-    program_header.set_align_bytes(Word(segment["align"]));
+    program_header.set_offset_bytes(Word(segment.at("offset")));
+    program_header.set_virtual_address(Word(segment.at("vaddr")));
+    program_header.set_file_size_bytes(Word(segment.at("filesz")));
+    program_header.set_memory_size_bytes(Word(segment.at("memsz")));
+    program_header.set_align_bytes(Word(segment.at("align")));
     uint32_t flags = 0;
-    for (const char letter : segment["flags"].get<std::string>()) flags |= letter == 'r' ? 4u : letter == 'w' ? 2u : 1u;
+    for (const char letter : segment.at("flags").get<std::string>()) flags |= letter == 'r' ? 4u : letter == 'w' ? 2u : 1u;
     program_header.set_flags(flags);
   }
   exec.add_arguments("subject");
@@ -282,10 +309,10 @@ absl::Status Stage::Exec(const Json& header, int32_t pid) {
 // the end of the data segment's last page. Read faults come first on all control pages but one: that makes the 17 faults which the recorded
 // process had counted since its address space was new.
 absl::Status Stage::TouchStartPages(const Json& header, const Json& initial, int32_t pid) {
-  const uint64_t page = Word(header["page_size"]);
-  const uint64_t control = Word(header["regions"]["control_pages"]);
-  const uint64_t control_length = Word(header["regions"]["control_pages_len"]);
-  MMLAB_RETURN_IF_ERROR(MustApply(Touch(pid, v1::ACCESS_KIND_EXECUTE, Word(header["elf"]["entry"]), 0)).status());
+  const uint64_t page = Word(header.at("page_size"));
+  const uint64_t control = Word(header.at("regions").at("control_pages"));
+  const uint64_t control_length = Word(header.at("regions").at("control_pages_len"));
+  MMLAB_RETURN_IF_ERROR(MustApply(Touch(pid, v1::ACCESS_KIND_EXECUTE, Word(header.at("elf").at("entry")), 0)).status());
   for (uint64_t at = page; at < control_length; at += page) {
     MMLAB_RETURN_IF_ERROR(MustApply(Touch(pid, v1::ACCESS_KIND_LOAD, control + at, 0)).status());
   }
@@ -295,10 +322,10 @@ absl::Status Stage::TouchStartPages(const Json& header, const Json& initial, int
   // Pages that this recording's start-up had touched beyond those.
   MMLAB_ASSIGN_OR_RETURN(const v1::Process now, Look(pid));
   for (const v1::VmArea& area : now.vm_areas()) {
-    const Json& smaps = initial["procs"]["0"]["smaps"];
+    const Json& smaps = initial.at("procs").at("0").at("smaps");
     const auto recorded = smaps.find(Hex(area.start_address()));
     if (recorded == smaps.end() || area.smaps().rss_bytes() > 0 || !recorded->contains("rss")) continue;
-    const uint64_t end = area.start_address() + Word((*recorded)["rss"]);
+    const uint64_t end = area.start_address() + Word(recorded->at("rss"));
     const bool written = recorded->contains("private_dirty");
     for (uint64_t at = area.start_address(); at < end; at += page) {
       MMLAB_RETURN_IF_ERROR(MustApply(Touch(pid, written ? v1::ACCESS_KIND_STORE : v1::ACCESS_KIND_LOAD, at, 0)).status());
@@ -309,7 +336,7 @@ absl::Status Stage::TouchStartPages(const Json& header, const Json& initial, int
 
 // "sysctl vm/overcommit_memory 2", "rlimit 2 0x200000 -1".
 absl::Status Stage::FollowDirectives(const Json& header, int32_t pid) {
-  for (const Json& directive : header["directives"]) {
+  for (const Json& directive : header.at("directives")) {
     const std::string text = directive;
     const std::vector<std::string> words = absl::StrSplit(text, ' ');
     if (words.size() == 3 && words[0] == "sysctl") {

@@ -1,0 +1,208 @@
+// The mmlab command from its arguments to its exit code and output, against a server in this process.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "client/cli/commands.h"
+#include "client/cli/exit_code.h"
+#include "server/service/server.h"
+
+namespace mmlab {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::MatchesRegex;
+using testing::Not;
+using testing::StartsWith;
+
+struct Run {
+  int exit_code;
+  std::string out;
+  std::string err;
+};
+
+Run Mmlab(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), "mmlab");
+  std::vector<char*> argv;
+  for (std::string& argument : arguments) argv.push_back(argument.data());
+  testing::internal::CaptureStdout();
+  testing::internal::CaptureStderr();
+  Run run;
+  run.exit_code = RunCommandLine(static_cast<int>(argv.size()), argv.data());
+  std::fflush(stdout);
+  run.out = testing::internal::GetCapturedStdout();
+  run.err = testing::internal::GetCapturedStderr();
+  return run;
+}
+
+class CommandLineTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    ServerOptions options;
+    options.grpc_address = "127.0.0.1:0";
+    absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(options);
+    ASSERT_TRUE(server.ok()) << server.status();
+    server_ = *std::move(server);
+    setenv("MMLAB_SERVER", absl::StrCat("127.0.0.1:", server_->grpc_port()).c_str(), 1);
+  }
+  void TearDown() override { unsetenv("MMLAB_SERVER"); }
+
+  // A machine with one process that runs the built-in program; returns its pid.
+  std::string MachineWithProcess() {
+    EXPECT_EQ(Mmlab({"create", "machine", "lab1", "--preset", "686-1G"}).exit_code, 0);
+    const std::string out = Mmlab({"create", "process", "lab1", "--comm", "shell", "--uid", "1000"}).out;
+    EXPECT_THAT(out, StartsWith("pid "));
+    const std::string pid = out.substr(4, out.size() - 5);
+    EXPECT_EQ(Mmlab({"exec", "lab1", pid, "--default"}).out, "0x80480c0\n");
+    return pid;
+  }
+
+  std::unique_ptr<Server> server_;
+};
+
+TEST_F(CommandLineTest, MachinesComeAndGo) {
+  EXPECT_THAT(Mmlab({"get", "machines"}).err, StartsWith("No machines."));
+  EXPECT_EQ(Mmlab({"create", "machine", "lab1", "--preset", "arm64-1G", "--dry-run"}).out, "machine/lab1 would be created (dry run)\n");
+  EXPECT_EQ(Mmlab({"create", "machine", "lab1", "--preset", "arm64-1G"}).out, "machine/lab1 created\n");
+  EXPECT_EQ(Mmlab({"get", "machines", "-o", "name"}).out, "machines/lab1\n");
+  EXPECT_THAT(
+      Mmlab({"get", "machines"}).out,
+      MatchesRegex("NAME  STATE    LAYOUT  MEMORY  FREE   PROCESSES  AGE\nlab1  Running  arm64   977Mi   [0-9]+Mi  [0-9]+ +[0-9]s\n"));
+  EXPECT_THAT(Mmlab({"get", "machines", "-o", "wide"}).out, HasSubstr("arm64-1G"));
+  EXPECT_THAT(Mmlab({"get", "machines", "lab1", "-o", "json"}).out, AllOf(StartsWith("{\n"), HasSubstr("\"name\": \"machines/lab1\"")));
+  EXPECT_THAT(Mmlab({"get", "machines", "-o", "yaml"}).out, StartsWith("machines:\n  - name: machines/lab1\n"));
+  EXPECT_THAT(Mmlab({"describe", "machine", "lab1"}).out, AllOf(HasSubstr("\nZONE "), HasSubstr("\nDMA ")));
+  EXPECT_EQ(Mmlab({"boot", "machine", "lab1"}).out, "machine/lab1 booted\n");
+  EXPECT_THAT(Mmlab({"check", "machine", "lab1"}).out, StartsWith("machine/lab1 consistent (state hash "));
+  EXPECT_EQ(Mmlab({"delete", "machine", "lab1"}).out, "machine/lab1 deleted\n");
+  EXPECT_EQ(Mmlab({"delete", "machine", "lab1"}).exit_code, kExitStatusBase + grpc::NOT_FOUND);
+}
+
+TEST_F(CommandLineTest, TablesFitEightyColumns) {
+  MachineWithProcess();
+  for (const std::vector<std::string>& arguments : std::vector<std::vector<std::string>>{
+           {"get", "machines"}, {"get", "presets"}, {"get", "processes", "lab1"}, {"describe", "machine", "lab1"}}) {
+    for (const std::string& line : std::vector<std::string>(absl::StrSplit(Mmlab(arguments).out, '\n'))) {
+      EXPECT_LE(line.size(), 80u) << line;
+    }
+  }
+}
+
+TEST_F(CommandLineTest, OperationsPrintWhatTheKernelAnswers) {
+  const std::string pid = MachineWithProcess();
+  const std::string address = Mmlab({"mmap", "lab1", pid, "--length", "64K", "--prot", "r", "--flags", "private,anonymous"}).out;
+  EXPECT_THAT(address, MatchesRegex("0x[0-9a-f]+\n"));
+  const std::string start = address.substr(0, address.size() - 1);
+  EXPECT_EQ(Mmlab({"load", "lab1", pid, "--address", start, "--length", "4"}).out, "done=1 value=0x0 faults=1+0\n");
+  // What the simulated kernel refuses is an answer, not a failure of the command.
+  const Run store = Mmlab({"store", "lab1", pid, "--address", start, "--length", "4", "--value", "1"});
+  EXPECT_EQ(store.exit_code, kExitDone);
+  EXPECT_EQ(store.out, "done=0 value=0x0 faults=0+0\nSIGSEGV (SEGV_ACCERR) at " + start + "\n");
+  EXPECT_EQ(Mmlab({"munmap", "lab1", pid, "--address", "0x1", "--length", "1"}).out, "-1 EINVAL (errno 22)\n");
+  EXPECT_THAT(Mmlab({"explain", "store", "lab1", pid, "--address", "0x10", "--length", "1"}).out, HasSubstr("find_vma"));
+  EXPECT_EQ(Mmlab({"op", "lab1", "{\"munmap\": {\"pid\": " + pid + ", \"address\": \"1\", \"length_bytes\": \"1\"}}"}).out,
+            "-1 EINVAL (errno 22)\n");
+  EXPECT_EQ(Mmlab({"sysctl", "lab1", "vm.overcommit_memory=2"}).out, "vm.overcommit_memory = 2\n");
+  EXPECT_THAT(Mmlab({"proc", "lab1", pid + "/maps"}).out, HasSubstr("[stack]\n"));
+  EXPECT_THAT(Mmlab({"proc", "lab1"}).out, HasSubstr("meminfo\n"));
+  EXPECT_THAT(Mmlab({"alloc-pages", "lab1", "--gfp", "kernel", "--order", "2"}).out, MatchesRegex("pfn 0x[0-9a-f]+\n"));
+}
+
+TEST_F(CommandLineTest, MachinesAreMadeFromAFile) {
+  const std::string path = testing::TempDir() + "mmlab-spec.yaml";
+  std::ofstream(path) << "preset: 686-1G\nhostname: from-a-file\nsysctls:\n  vm.overcommit_memory: \"1\"\n";
+  EXPECT_EQ(Mmlab({"create", "machine", "lab2", "-f", path}).out, "machine/lab2 created\n");
+  EXPECT_THAT(Mmlab({"get", "machines", "lab2", "-o", "json"}).out, HasSubstr("\"hostname\": \"from-a-file\""));
+  std::ofstream(path) << "preset: 686-1G\ncolour: blue\n";
+  const Run wrong = Mmlab({"create", "machine", "lab3", "-f", path});
+  EXPECT_EQ(wrong.exit_code, kExitLocalFile);
+  EXPECT_THAT(wrong.err, HasSubstr("colour"));
+  std::filesystem::remove(path);
+}
+
+struct ExitCase {
+  const char* name;
+  std::vector<std::string> arguments;
+  int exit_code;
+  const char* err;  // Part of what stderr says.
+};
+
+class ExitCodeTest : public CommandLineTest, public testing::WithParamInterface<ExitCase> {};
+
+TEST_P(ExitCodeTest, SaysWhatWentWrongOnStderrOnly) {
+  const Run run = Mmlab(GetParam().arguments);
+  EXPECT_EQ(run.exit_code, GetParam().exit_code) << run.err;
+  EXPECT_THAT(run.err, HasSubstr(GetParam().err));
+  EXPECT_THAT(run.out, IsEmpty());
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Commands, ExitCodeTest,
+    testing::Values(
+        ExitCase{"NoVerb", {}, kExitUsage, "subcommand"},         //
+        ExitCase{"UnknownVerb", {"frobnicate"}, kExitUsage, ""},  //
+        ExitCase{"UnknownOutput", {"get", "machines", "-o", "xml"}, kExitUsage, "xml"},
+        ExitCase{"BadSize", {"create", "machine", "a", "--ram", "lots"}, kExitUsage, "--ram"},
+        ExitCase{"BadLayout", {"create", "machine", "a", "--layout", "sparc"}, kExitUsage, "--layout"},
+        ExitCase{"BadJson", {"op", "a", "{"}, kExitUsage, "operation"},
+        ExitCase{"ExecWithoutProgram", {"exec", "a", "2"}, kExitUsage, "--default"},
+        ExitCase{"NobodyAnswers", {"--server", "127.0.0.1:1", "--timeout", "1", "get", "machines"}, kExitCannotConnect, "127.0.0.1:1"},
+        ExitCase{"NoElfFile", {"exec", "a", "2", "CMakeLists.txt"}, kExitLocalFile, "not an ELF file"},
+        ExitCase{"NoSpecFile", {"create", "machine", "a", "-f", "/nonexistent"}, kExitLocalFile, "/nonexistent"},
+        ExitCase{"NoRecording", {"replay", "/nonexistent.jsonl"}, kExitLocalFile, "/nonexistent.jsonl"},
+        ExitCase{"NoMachine", {"describe", "machine", "none"}, kExitStatusBase + grpc::NOT_FOUND, "reason: "},
+        ExitCase{"NoPreset", {"create", "machine", "a", "--preset", "sparc-1G"}, kExitStatusBase + grpc::NOT_FOUND, "sparc-1G"},
+        ExitCase{"BadMachineId", {"create", "machine", "A", "--preset", "686-1G"}, kExitStatusBase + grpc::INVALID_ARGUMENT, "machine_id"}),
+    [](const auto& info) { return info.param.name; });
+
+TEST_F(CommandLineTest, HelpAndVersionEndWell) {
+  EXPECT_EQ(Mmlab({"--version"}).out, absl::StrCat(Version(), "\n"));
+  const Run help = Mmlab({"--help"});
+  EXPECT_EQ(help.exit_code, kExitDone);
+  EXPECT_THAT(help.out, AllOf(HasSubstr("Examples:"), HasSubstr("MMLAB_SERVER"), HasSubstr("Exit codes:")));
+  EXPECT_THAT(Mmlab({"mmap", "--help"}).out, HasSubstr("--length"));
+}
+
+TEST(InProcessTest, NeedsNoServer) {
+  setenv("MMLAB_SERVER", "127.0.0.1:1", 1);
+  const Run presets = Mmlab({"--in-process", "get", "presets", "-o", "name"});
+  unsetenv("MMLAB_SERVER");
+  EXPECT_EQ(presets.exit_code, kExitDone) << presets.err;
+  EXPECT_THAT(presets.out, HasSubstr("arm64-1G\n"));
+}
+
+// Several recordings at a time, one of them damaged: the others are performed, and reported in their order.
+TEST(InProcessTest, ReplaysSeveralAtATime) {
+  const std::string folder = testing::TempDir() + "mmlab-replays";
+  std::filesystem::remove_all(folder);
+  std::filesystem::create_directories(folder);
+  const std::string data = "tests/conformance/data/traces/686/";
+  for (const auto& entry : std::filesystem::directory_iterator(data)) {
+    const std::string name = entry.path().filename();
+    if (absl::StrContains(name, "s01-") || absl::StrContains(name, "s13-")) {
+      std::filesystem::copy(entry.path(), folder + "/" + name);
+    }
+  }
+  std::ofstream(folder + "/s00-damaged.jsonl") << "{\"kind\":\"header\",\"format\":\"lab-trace\"}\n{\"kind\":\"initial\",\"step\":0}\n";
+  const Run run = Mmlab({"--in-process", "replay", folder, "--jobs", "2", "--answers", folder + "/answers"});
+  EXPECT_EQ(run.exit_code, kExitStatusBase + grpc::INVALID_ARGUMENT);
+  EXPECT_THAT(run.err, HasSubstr("s00-damaged.jsonl: not replayed: not as the format says"));
+  EXPECT_LT(run.out.find("/s01-"), run.out.find("/s13-"));
+  EXPECT_THAT(run.out, AllOf(HasSubstr(" of 3 recordings exact, 1 not replayed\n"), Not(HasSubstr(" 0 of 3 recordings"))));
+  int answers = 0;
+  for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(folder + "/answers")) ++answers;
+  EXPECT_EQ(answers, 2);
+  std::filesystem::remove_all(folder);
+}
+
+}  // namespace
+}  // namespace mmlab
