@@ -16,7 +16,7 @@ BUILD_PACKAGES=(
 TEST_PACKAGES=(
   libgmock-dev libgtest-dev
   clang-format clang-tidy shellcheck yamllint
-  git jq python3 python3-prometheus-client
+  git jq python3 python3-grpcio python3-prometheus-client python3-protobuf
   prometheus prometheus-node-exporter
 )
 BUF_VERSION=1.75.0

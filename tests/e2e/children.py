@@ -1,12 +1,17 @@
 """Child processes of an end-to-end test: on loopback, in a folder of their own, ended by pid whatever happens."""
+import collections
 import ctypes
 import os
+import re
 import signal
 import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BUILD = os.environ.get("MMLAB_BUILD_DIR", os.path.join(ROOT, "build", "release"))
 
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
@@ -64,6 +69,18 @@ class Children:
                 logs = "\n".join(f"--- {name}:\n{self.log(name)[-3000:]}" for name, _ in self._running)
                 raise AssertionError(f"waited {seconds} s in vain for {what}\n{logs}")
             time.sleep(0.05)
+
+
+Server = collections.namedtuple("Server", "process grpc http")  # Addresses as HOST:PORT.
+
+
+def start_server(children, *flags, name="mmlabd"):
+    """mmlabd on free ports; serving when this returns."""
+    process = children.start(name, [os.path.join(BUILD, "bin", "mmlabd"), "--grpc-address", "127.0.0.1:0",
+                                    "--http-address", "127.0.0.1:0", *flags])
+    line = re.compile(r" serving .*grpc=(\S+) http=(\S+)")
+    children.wait_for(name + " to serve", lambda: line.search(children.log(name)))
+    return Server(process, *line.search(children.log(name)).groups())
 
 
 class Page:

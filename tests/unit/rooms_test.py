@@ -31,9 +31,12 @@ ONLY_IN = {
 }
 
 # The client reaches the server through gRPC. Only --in-process starts one inside the command, through the assembly in server/service.
-CLIENT_MAY_INCLUDE = re.compile(r"server/service/")
+# Macros over absl::Status, which Debian's Abseil lacks, are no part of any engine.
+CLIENT_MAY_INCLUDE = re.compile(r"server/service/server\.h$|server/base/status_macros\.h$")
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)
+# A definition at the outermost level of a header: indented ones are members of something.
+CLASS = re.compile(r"^(?:class|struct|enum class)\s+(?:\[\[\w+\]\]\s+)?(\w+)(?:\s+final)?(?:\s*:[^:;{][^;{]*)?\s*\{", re.MULTILINE)
 SOURCES = (".h", ".cc")
 
 
@@ -98,6 +101,18 @@ def link_violations(root):
     return problems
 
 
+def name_violations(root):
+    """A class of a header has its name for itself: the `mmlab` command holds the server too, and two classes of one name would become
+    one at link time, with the destructor of either."""
+    places = {}
+    for top in ("server", "client"):
+        for path in sources_below(os.path.join(root, top)):
+            if path.endswith(".h"):
+                for name in CLASS.findall(text_of(path)):
+                    places.setdefault(name, []).append(os.path.relpath(path, root))
+    return [f"{name} is defined in {' and '.join(paths)}" for name, paths in sorted(places.items()) if len(paths) > 1]
+
+
 def furniture_violations(root):
     """Every folder is a known room and says in a README what lives there."""
     order = room_order(root)
@@ -120,6 +135,9 @@ class Rooms(unittest.TestCase):
 
     def test_no_room_links_upwards(self):
         self.assertEqual(link_violations(ROOT), [])
+
+    def test_no_two_classes_have_one_name(self):
+        self.assertEqual(name_violations(ROOT), [])
 
     def test_every_room_is_known_and_described(self):
         self.assertEqual(furniture_violations(ROOT), [])
@@ -179,6 +197,19 @@ class PlantedViolations(unittest.TestCase):
             with self.subTest(name):
                 root = self.plant({f"server/{room}/CMakeLists.txt": text + "\n"})
                 self.assertEqual(len(link_violations(root)), count, link_violations(root))
+
+    def test_names(self):
+        cases = (
+            ("two classes", "class Link {", "class Link final : public Base {", 1),
+            ("a class and a struct", "class Link {", "struct Link : Base {", 1),
+            ("a declaration is fine", "class Link {", "class Link;", 0),
+            ("a member is fine", "class Link {", "class Chain {\n  struct Link {", 0),
+            ("a member defined outside is fine", "class Link {", "struct Link::Part {", 0),
+        )
+        for name, ours, theirs, count in cases:
+            with self.subTest(name):
+                root = self.plant({"server/http/a.h": ours + "\n", "client/b.h": theirs + "\n"})
+                self.assertEqual(len(name_violations(root)), count, name_violations(root))
 
     def test_furniture(self):
         root = self.plant({"server/attic/a.cc": "", "server/base/CMakeLists.txt": ""})
