@@ -26,7 +26,6 @@
 namespace mmlab {
 namespace {
 
-
 struct Reply {
   int status = 0;
   std::map<std::string, std::string> headers;
