@@ -123,11 +123,13 @@ class ARunningServer(WithFolder):
     def test_sigterm_and_sigint_drain_and_exit_0(self):
         for ending in (signal.SIGTERM, signal.SIGINT):
             with self.subTest(ending.name):
-                server = start_server(self.children, name=f"ends-by-{ending.name}")
+                children = Children(self.folder)  # Its own, for the others are watched for ending early.
+                self.addCleanup(children.stop)
+                server = start_server(children, name=f"ends-by-{ending.name}")
                 self.assertEqual(mmlab("create", "machine", "m", "--preset", "686-64M", server=server.grpc).returncode, 0)
                 server.process.send_signal(ending)
                 self.assertEqual(server.process.wait(20), 0)
-                log = self.children.log(f"ends-by-{ending.name}")
+                log = children.log(f"ends-by-{ending.name}")
                 self.assertRegex(log, rf"stopping signal={ending.name}")
                 self.assertTrue(log.splitlines()[-1].endswith("stopped"), log)
 
