@@ -140,6 +140,7 @@ void Files::MarkDirty(const Inode& inode, Pfn pfn) {
 }
 
 void Files::ZeroBytes(Inode& inode, uint64_t from, uint64_t to) {
+  for (uint64_t at = from; at < std::min<uint64_t>(to, inode.disk.size()); ++at) inode.disk[at] = '\0';
   while (from < to) {
     const uint64_t in_page = from & page_size_.mask();
     const size_t count = std::min<uint64_t>(to - from, page_size_.bytes().raw() - in_page);
