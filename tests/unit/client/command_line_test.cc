@@ -24,19 +24,22 @@ using testing::MatchesRegex;
 using testing::Not;
 using testing::StartsWith;
 
-struct Run {
+// The exit code that stands for a status of the server.
+constexpr int StatusExit(grpc::StatusCode code) { return kExitStatusBase + static_cast<int>(code); }
+
+struct CommandRun {
   int exit_code;
   std::string out;
   std::string err;
 };
 
-Run Mmlab(std::vector<std::string> arguments) {
+CommandRun Mmlab(std::vector<std::string> arguments) {
   arguments.insert(arguments.begin(), "mmlab");
   std::vector<char*> argv;
   for (std::string& argument : arguments) argv.push_back(argument.data());
   testing::internal::CaptureStdout();
   testing::internal::CaptureStderr();
-  Run run;
+  CommandRun run;
   run.exit_code = RunCommandLine(static_cast<int>(argv.size()), argv.data());
   std::fflush(stdout);
   run.out = testing::internal::GetCapturedStdout();
@@ -84,7 +87,7 @@ TEST_F(CommandLineTest, MachinesComeAndGo) {
   EXPECT_EQ(Mmlab({"boot", "machine", "lab1"}).out, "machine/lab1 booted\n");
   EXPECT_THAT(Mmlab({"check", "machine", "lab1"}).out, StartsWith("machine/lab1 consistent (state hash "));
   EXPECT_EQ(Mmlab({"delete", "machine", "lab1"}).out, "machine/lab1 deleted\n");
-  EXPECT_EQ(Mmlab({"delete", "machine", "lab1"}).exit_code, kExitStatusBase + grpc::NOT_FOUND);
+  EXPECT_EQ(Mmlab({"delete", "machine", "lab1"}).exit_code, StatusExit(grpc::NOT_FOUND));
 }
 
 TEST_F(CommandLineTest, TablesFitEightyColumns) {
@@ -104,7 +107,7 @@ TEST_F(CommandLineTest, OperationsPrintWhatTheKernelAnswers) {
   const std::string start = address.substr(0, address.size() - 1);
   EXPECT_EQ(Mmlab({"load", "lab1", pid, "--address", start, "--length", "4"}).out, "done=1 value=0x0 faults=1+0\n");
   // What the simulated kernel refuses is an answer, not a failure of the command.
-  const Run store = Mmlab({"store", "lab1", pid, "--address", start, "--length", "4", "--value", "1"});
+  const CommandRun store = Mmlab({"store", "lab1", pid, "--address", start, "--length", "4", "--value", "1"});
   EXPECT_EQ(store.exit_code, kExitDone);
   EXPECT_EQ(store.out, "done=0 value=0x0 faults=0+0\nSIGSEGV (SEGV_ACCERR) at " + start + "\n");
   EXPECT_EQ(Mmlab({"munmap", "lab1", pid, "--address", "0x1", "--length", "1"}).out, "-1 EINVAL (errno 22)\n");
@@ -123,7 +126,7 @@ TEST_F(CommandLineTest, MachinesAreMadeFromAFile) {
   EXPECT_EQ(Mmlab({"create", "machine", "lab2", "-f", path}).out, "machine/lab2 created\n");
   EXPECT_THAT(Mmlab({"get", "machines", "lab2", "-o", "json"}).out, HasSubstr("\"hostname\": \"from-a-file\""));
   std::ofstream(path) << "preset: 686-1G\ncolour: blue\n";
-  const Run wrong = Mmlab({"create", "machine", "lab3", "-f", path});
+  const CommandRun wrong = Mmlab({"create", "machine", "lab3", "-f", path});
   EXPECT_EQ(wrong.exit_code, kExitLocalFile);
   EXPECT_THAT(wrong.err, HasSubstr("colour"));
   std::filesystem::remove(path);
@@ -139,7 +142,7 @@ struct ExitCase {
 class ExitCodeTest : public CommandLineTest, public testing::WithParamInterface<ExitCase> {};
 
 TEST_P(ExitCodeTest, SaysWhatWentWrongOnStderrOnly) {
-  const Run run = Mmlab(GetParam().arguments);
+  const CommandRun run = Mmlab(GetParam().arguments);
   EXPECT_EQ(run.exit_code, GetParam().exit_code) << run.err;
   EXPECT_THAT(run.err, HasSubstr(GetParam().err));
   EXPECT_THAT(run.out, IsEmpty());
@@ -159,14 +162,14 @@ INSTANTIATE_TEST_SUITE_P(
         ExitCase{"NoElfFile", {"exec", "a", "2", "CMakeLists.txt"}, kExitLocalFile, "not an ELF file"},
         ExitCase{"NoSpecFile", {"create", "machine", "a", "-f", "/nonexistent"}, kExitLocalFile, "/nonexistent"},
         ExitCase{"NoRecording", {"replay", "/nonexistent.jsonl"}, kExitLocalFile, "/nonexistent.jsonl"},
-        ExitCase{"NoMachine", {"describe", "machine", "none"}, kExitStatusBase + grpc::NOT_FOUND, "reason: "},
-        ExitCase{"NoPreset", {"create", "machine", "a", "--preset", "sparc-1G"}, kExitStatusBase + grpc::NOT_FOUND, "sparc-1G"},
-        ExitCase{"BadMachineId", {"create", "machine", "A", "--preset", "686-1G"}, kExitStatusBase + grpc::INVALID_ARGUMENT, "machine_id"}),
-    [](const auto& info) { return info.param.name; });
+        ExitCase{"NoMachine", {"describe", "machine", "none"}, StatusExit(grpc::NOT_FOUND), "reason: "},
+        ExitCase{"NoPreset", {"create", "machine", "a", "--preset", "sparc-1G"}, StatusExit(grpc::NOT_FOUND), "sparc-1G"},
+        ExitCase{"BadMachineId", {"create", "machine", "A", "--preset", "686-1G"}, StatusExit(grpc::INVALID_ARGUMENT), "machine_id"}),
+    [](const auto& tested) { return tested.param.name; });
 
 TEST_F(CommandLineTest, HelpAndVersionEndWell) {
   EXPECT_EQ(Mmlab({"--version"}).out, absl::StrCat(Version(), "\n"));
-  const Run help = Mmlab({"--help"});
+  const CommandRun help = Mmlab({"--help"});
   EXPECT_EQ(help.exit_code, kExitDone);
   EXPECT_THAT(help.out, AllOf(HasSubstr("Examples:"), HasSubstr("MMLAB_SERVER"), HasSubstr("Exit codes:")));
   EXPECT_THAT(Mmlab({"mmap", "--help"}).out, HasSubstr("--length"));
@@ -174,7 +177,7 @@ TEST_F(CommandLineTest, HelpAndVersionEndWell) {
 
 TEST(InProcessTest, NeedsNoServer) {
   setenv("MMLAB_SERVER", "127.0.0.1:1", 1);
-  const Run presets = Mmlab({"--in-process", "get", "presets", "-o", "name"});
+  const CommandRun presets = Mmlab({"--in-process", "get", "presets", "-o", "name"});
   unsetenv("MMLAB_SERVER");
   EXPECT_EQ(presets.exit_code, kExitDone) << presets.err;
   EXPECT_THAT(presets.out, HasSubstr("arm64-1G\n"));
@@ -193,8 +196,8 @@ TEST(InProcessTest, ReplaysSeveralAtATime) {
     }
   }
   std::ofstream(folder + "/s00-damaged.jsonl") << "{\"kind\":\"header\",\"format\":\"lab-trace\"}\n{\"kind\":\"initial\",\"step\":0}\n";
-  const Run run = Mmlab({"--in-process", "replay", folder, "--jobs", "2", "--answers", folder + "/answers"});
-  EXPECT_EQ(run.exit_code, kExitStatusBase + grpc::INVALID_ARGUMENT);
+  const CommandRun run = Mmlab({"--in-process", "replay", folder, "--jobs", "2", "--answers", folder + "/answers"});
+  EXPECT_EQ(run.exit_code, StatusExit(grpc::INVALID_ARGUMENT));
   EXPECT_THAT(run.err, HasSubstr("s00-damaged.jsonl: not replayed: not as the format says"));
   EXPECT_LT(run.out.find("/s01-"), run.out.find("/s13-"));
   EXPECT_THAT(run.out, AllOf(HasSubstr(" of 3 recordings exact, 1 not replayed\n"), Not(HasSubstr(" 0 of 3 recordings"))));

@@ -75,7 +75,7 @@ INSTANTIATE_TEST_SUITE_P(
         JudgementCase{"ProcessGone", [](Records& r) { r[3]["procs"]["0"]["exited"] = true; }, 1, "answered null"},
         JudgementCase{"StepMissing", [](Records& r) { r.pop_back(); }, 1, "step 2 proc 0"},
         JudgementCase{"EverythingMissing", [](Records& r) { r.clear(); }, 0, "step 1 proc 0"}),
-    [](const auto& info) { return info.param.name; });
+    [](const auto& tested) { return tested.param.name; });
 
 TEST(ComparisonContentTest, UnspecifiedContentIsNotCompared) {
   std::vector<ordered_json> recorded = Recorded();

@@ -101,7 +101,7 @@ INSTANTIATE_TEST_SUITE_P(
         HostileCase{"SegmentOverTheEnd", Elf64([](auto&, auto* s) { s[0].p_filesz = s[0].p_memsz = kFileSize; }), "segment 0 lies outside"},
         HostileCase{"SegmentWrapsAround", Elf64([](auto&, auto* s) { s[0].p_filesz = s[0].p_memsz = ~uint64_t{0}; }), "lies outside"},
         HostileCase{"LargerInTheFile", Elf32([](auto&, auto* s) { s[0].p_memsz = 1; }), "larger in the file than in memory"}),
-    [](const auto& info) { return info.param.name; });
+    [](const auto& tested) { return tested.param.name; });
 
 TEST(ElfTest, SurvivesAnyBytes) {
   constexpr uint32_t kSeed = 20261122;

@@ -23,7 +23,7 @@ INSTANTIATE_TEST_SUITE_P(Columns, BackingNameTest,
                                          BackingCase{"SharedAnonymous", "/dev/zero (deleted)", "shared_anon"},
                                          BackingCase{"SysV", "/SYSV00000000 (deleted)", "sysv_shm"},
                                          BackingCase{"Memfd", "/memfd:lab (deleted)", "memfd"}),
-                         [](const auto& info) { return info.param.name; });
+                         [](const auto& tested) { return tested.param.name; });
 
 v1::Process SmallProcess() {
   v1::Process process;

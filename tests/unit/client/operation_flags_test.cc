@@ -69,7 +69,7 @@ INSTANTIATE_TEST_SUITE_P(Lines, OperationFlagsTest,
                                          FlagsCase{"UnknownMapFlag", "mmap", {"lab1", "2", "--flags", "private,magic"}, "exit 2"},
                                          FlagsCase{"UnknownEnum", "alloc_pages", {"lab1", "--gfp", "UNSPECIFIC"}, "exit 2"},
                                          FlagsCase{"MapFlagsTooLarge", "mmap", {"lab1", "2", "--flags", "0x100000000"}, "exit 2"}),
-                         [](const auto& info) { return info.param.name; });
+                         [](const auto& tested) { return tested.param.name; });
 
 TEST(OperationFlagsOfVerbTest, WhatTheVerbSaysIsNotAsked) {
   EXPECT_EQ(Typed("access_memory", {{"kind", "STORE"}}, {"lab1", "2", "--address", "0x1000", "--length", "1", "--value", "7"}),

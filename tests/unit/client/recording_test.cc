@@ -26,7 +26,9 @@ class ParseWordTest : public testing::TestWithParam<WordCase> {};
 TEST_P(ParseWordTest, ReadsNumbersAndText) {
   uint64_t word = 0;
   EXPECT_EQ(ParseWord(ordered_json::parse(GetParam().json), &word), GetParam().ok);
-  if (GetParam().ok) EXPECT_EQ(word, GetParam().word);
+  if (GetParam().ok) {
+    EXPECT_EQ(word, GetParam().word);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Values, ParseWordTest,
@@ -41,7 +43,7 @@ INSTANTIATE_TEST_SUITE_P(Values, ParseWordTest,
                                          WordCase{"Empty", R"("")", false, 0},                              //
                                          WordCase{"Fraction", "1.5", false, 0},                             //
                                          WordCase{"List", "[1]", false, 0}),
-                         [](const auto& info) { return info.param.name; });
+                         [](const auto& tested) { return tested.param.name; });
 
 class RecordingFileTest : public testing::Test {
  protected:

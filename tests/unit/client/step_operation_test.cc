@@ -60,7 +60,7 @@ INSTANTIATE_TEST_SUITE_P(
         TranslationCase{"Exit", R"({"op":"exit","args":{"code":0}})", "exit { pid: 7 }"},
         TranslationCase{"ShmatKnown", R"({"op":"shmat","args":{"id":1,"addr":"0x0","flags":"0x0"}})", "shmat { pid: 7 shm_id: 32769 }"},
         TranslationCase{"ShmatUnknown", R"({"op":"shmat","args":{"id":9,"addr":"0x0","flags":"0x0"}})", "shmat { pid: 7 shm_id: -1 }"}),
-    [](const auto& info) { return info.param.name; });
+    [](const auto& tested) { return tested.param.name; });
 
 TEST(StepOperationErrorTest, NamesWhatIsWrong) {
   const auto message = [](const char* step) { return std::string(StepOperation(ordered_json::parse(step), kPid, {}).status().message()); };
@@ -120,7 +120,7 @@ INSTANTIATE_TEST_SUITE_P(
                                 R"("done":3,"failed_at":"0x4000"})"},
                     OutcomeCase{"SignalOfLoad", "ld", "segv",
                                 R"({"signal":{"signo":"SIGSEGV","code":"SEGV_ACCERR","addr":"0x4000","x86_trap":14,"x86_error_code":7}})"}),
-    [](const auto& info) { return info.param.name; });
+    [](const auto& tested) { return tested.param.name; });
 
 }  // namespace
 }  // namespace mmlab
