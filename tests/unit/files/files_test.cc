@@ -2,9 +2,9 @@
 
 #include <gtest/gtest.h>
 
-#include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "server/base/explanation.h"
@@ -151,11 +151,11 @@ TEST_F(FilesTest, ContentsAndChargesFollowAModel) {
   for (uint64_t seed = 1; seed <= 20; ++seed) {
     SCOPED_TRACE(seed);
     Random random(seed);
-    std::map<std::shared_ptr<Inode>, std::string> model;
+    std::vector<std::pair<std::shared_ptr<Inode>, std::string>> model;
     for (const FileKind kind : {FileKind::kTmpfs, FileKind::kExt4}) {
       const std::string content(random.Below(5 * kPage), 'c');
-      model[Make(("/f" + std::to_string(seed) + std::to_string(static_cast<int>(kind))).c_str(), kind, content, random.Below(2) == 0)] =
-          content;
+      const std::string path = "/f" + std::to_string(seed) + std::to_string(static_cast<int>(kind));
+      model.emplace_back(Make(path.c_str(), kind, content, random.Below(2) == 0), content);
     }
     for (int step = 0; step < 60; ++step) {
       for (auto& [inode, content] : model) {
