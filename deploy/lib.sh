@@ -48,6 +48,7 @@ missing_packages() {
 logged() {
   local name=$1
   shift
+  mkdir -p "$LOGS"
   if ! "$@" >"$LOGS/$name.log" 2>&1 </dev/null; then
     tail -n 200 "$LOGS/$name.log" >&2
     say "failed: $* (all of it: build/logs/$name.log)"
