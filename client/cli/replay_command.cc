@@ -177,6 +177,7 @@ void RunReplay(Session& session, const ReplayFlags& flags) {
   } else {
     ReplayAll(session.connection(), flags, items, totals);
   }
+  if (totals.files_failed == totals.files) throw CommandFailure{totals.exit_code};  // No total of nothing.
   if (!totals.first_difference.empty()) fmt::print("\n{}", totals.first_difference);
   fmt::print("\n{} of {} steps exact ({:.3f} %), {} of {} recordings exact", totals.exact, totals.steps,
              totals.steps == 0 ? 0.0 : 100.0 * static_cast<double>(totals.exact) / static_cast<double>(totals.steps), totals.files_exact,

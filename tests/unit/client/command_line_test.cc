@@ -111,7 +111,7 @@ TEST_F(CommandLineTest, OperationsPrintWhatTheKernelAnswers) {
   EXPECT_EQ(store.exit_code, kExitDone);
   EXPECT_EQ(store.out, "done=0 value=0x0 faults=0+0\nSIGSEGV (SEGV_ACCERR) at " + start + "\n");
   EXPECT_EQ(Mmlab({"munmap", "lab1", pid, "--address", "0x1", "--length", "1"}).out, "-1 EINVAL (errno 22)\n");
-  EXPECT_THAT(Mmlab({"explain", "store", "lab1", pid, "--address", "0x10", "--length", "1"}).out, HasSubstr("find_vma"));
+  EXPECT_THAT(Mmlab({"explain", "store", "lab1", pid, "--address", "0x10", "--length", "1"}).out, HasSubstr("vma_lookup"));
   EXPECT_EQ(Mmlab({"op", "lab1", "{\"munmap\": {\"pid\": " + pid + ", \"address\": \"1\", \"length_bytes\": \"1\"}}"}).out,
             "-1 EINVAL (errno 22)\n");
   EXPECT_EQ(Mmlab({"sysctl", "lab1", "vm.overcommit_memory=2"}).out, "vm.overcommit_memory = 2\n");

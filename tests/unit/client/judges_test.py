@@ -16,7 +16,7 @@ import unittest
 SEED = 20261122
 DATA = "tests/conformance/data/traces"
 MMLAB = os.path.join(os.environ["MMLAB_BUILD_DIR"], "bin", "mmlab")
-RECORDINGS = ("686/s01", "686-pae/s05", "686-thp/s09", "arm64/s12", "arm64-swaf/s13", "arm64-thp/s03", "686/s20", "arm64/s24")
+RECORDINGS = ("686/s01", "686-pae/s05", "arm64/s13", "arm64-swaf/s16", "686/s20", "arm64/s28")
 
 
 def find(prefix):
