@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 #include <zlib.h>
 
 #include <filesystem>
@@ -47,7 +48,7 @@ INSTANTIATE_TEST_SUITE_P(Values, ParseWordTest,
 
 class RecordingFileTest : public testing::Test {
  protected:
-  RecordingFileTest() : folder_(testing::TempDir() + "mmlab-recording-test") {
+  RecordingFileTest() : folder_(testing::TempDir() + "mmlab-recording-test-" + std::to_string(getpid())) {
     std::filesystem::remove_all(folder_);
     std::filesystem::create_directories(folder_);
   }
