@@ -37,9 +37,12 @@ v1::ProgramHeader::Type TypeOf(uint32_t type) {
 }
 
 template <typename Header, typename Segment>
-absl::StatusOr<v1::ElfImage> Parse(const std::string& bytes, uint64_t size_bytes) {
+absl::StatusOr<v1::ElfImage> Parse(const std::string& bytes, uint64_t size_bytes, int machine) {
   Header header;
   if (!ReadAt(bytes, 0, &header)) return absl::InvalidArgumentError("shorter than an ELF header");
+  if (header.e_machine != machine) {
+    return absl::InvalidArgumentError(absl::StrCat("for another kind of computer (e_machine ", header.e_machine, ", not ", machine, ")"));
+  }
   if (header.e_type != ET_EXEC && header.e_type != ET_DYN) return absl::InvalidArgumentError("not an executable (ET_EXEC or ET_DYN)");
   if (header.e_phentsize != sizeof(Segment)) return absl::InvalidArgumentError("program headers of a size that this class does not have");
   if (header.e_phnum == 0 || header.e_phnum > kMaxProgramHeaders) {
@@ -74,15 +77,17 @@ absl::StatusOr<v1::ElfImage> Parse(const std::string& bytes, uint64_t size_bytes
 
 }  // namespace
 
-absl::StatusOr<v1::ElfImage> ParseElf(const std::string& bytes, uint64_t size_bytes) {
+absl::StatusOr<v1::ElfImage> ParseElf(const std::string& bytes, uint64_t size_bytes, v1::Layout layout) {
   if (bytes.size() < EI_NIDENT || std::memcmp(bytes.data(), ELFMAG, SELFMAG) != 0) return absl::InvalidArgumentError("not an ELF file");
   if (bytes[EI_DATA] != ELFDATA2LSB) return absl::InvalidArgumentError("not little-endian");
-  if (bytes[EI_CLASS] == ELFCLASS32) return Parse<Elf32_Ehdr, Elf32_Phdr>(bytes, size_bytes);
-  if (bytes[EI_CLASS] == ELFCLASS64) return Parse<Elf64_Ehdr, Elf64_Phdr>(bytes, size_bytes);
-  return absl::InvalidArgumentError("neither a 32-bit nor a 64-bit ELF file");
+  const bool arm64 = layout == v1::LAYOUT_ARM64;
+  if (bytes[EI_CLASS] != (arm64 ? ELFCLASS64 : ELFCLASS32)) {
+    return absl::InvalidArgumentError(arm64 ? "not a 64-bit ELF file" : "not a 32-bit ELF file");
+  }
+  return arm64 ? Parse<Elf64_Ehdr, Elf64_Phdr>(bytes, size_bytes, EM_AARCH64) : Parse<Elf32_Ehdr, Elf32_Phdr>(bytes, size_bytes, EM_386);
 }
 
-absl::StatusOr<ElfFile> ReadElf(const std::string& path) {
+absl::StatusOr<ElfFile> ReadElf(const std::string& path, v1::Layout layout) {
   std::error_code error;
   if (!std::filesystem::is_regular_file(path, error)) return absl::NotFoundError(absl::StrCat(path, ": no such file"));
   ElfFile file;
@@ -92,7 +97,7 @@ absl::StatusOr<ElfFile> ReadElf(const std::string& path) {
   if (error || !in.read(file.first_bytes.data(), static_cast<std::streamsize>(file.first_bytes.size()))) {
     return absl::NotFoundError(absl::StrCat(path, ": can't be read"));
   }
-  absl::StatusOr<v1::ElfImage> image = ParseElf(file.first_bytes, file.size_bytes);
+  absl::StatusOr<v1::ElfImage> image = ParseElf(file.first_bytes, file.size_bytes, layout);
   if (!image.ok()) return absl::InvalidArgumentError(absl::StrCat(path, ": ", image.status().message()));
   file.image = *std::move(image);
   file.image.set_path("/bin/" + std::filesystem::path(path).filename().string());

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "mmlab/v1/machine.pb.h"
 #include "mmlab/v1/process.pb.h"
 
 namespace mmlab {
@@ -16,12 +17,12 @@ struct ElfFile {
   std::string first_bytes;  // At most 1 MiB.
 };
 
-// Reads 32-bit x86, 64-bit and 32-bit ARM executables, little-endian. NOT_FOUND: can't be read; INVALID_ARGUMENT: no ELF file, damaged, or
-// of another machine. Trusts no offset in the file.
-absl::StatusOr<ElfFile> ReadElf(const std::string& path);
+// Reads an executable for a layout: 32-bit x86 (EM_386) or 64-bit ARM (EM_AARCH64). NOT_FOUND: can't be read; INVALID_ARGUMENT: no ELF
+// file, damaged, or for another kind of computer. Trusts no offset in the file.
+absl::StatusOr<ElfFile> ReadElf(const std::string& path, v1::Layout layout);
 
 // The same from bytes in memory; `size_bytes` is the size of the whole file.
-absl::StatusOr<v1::ElfImage> ParseElf(const std::string& bytes, uint64_t size_bytes);
+absl::StatusOr<v1::ElfImage> ParseElf(const std::string& bytes, uint64_t size_bytes, v1::Layout layout);
 
 }  // namespace mmlab
 

@@ -15,9 +15,9 @@ Examples:
   mmlab get machines -o wide
   mmlab proc lab1 meminfo                          what its /proc/meminfo says
   mmlab create process lab1 --comm shell           prints the new process's pid
-  mmlab exec lab1 2 --default                      gives it a small program
-  mmlab mmap lab1 2 --length 64K --prot rw --flags private,anonymous
-  mmlab explain store lab1 2 --address 0xfffff7fed000 --length 1
+  mmlab exec lab1 1 --default                      gives it a small program
+  mmlab mmap lab1 1 --length 64K --prot rw --flags private,anonymous
+  mmlab explain store lab1 1 --address 0xfffff7fed000 --length 1
   mmlab replay tests/conformance/data/traces/arm64 --in-process
 
 Exit codes: 0 done; 1 a check failed; 2 usage; 3 no change; 4 cannot connect; 5 a local file; 64 + gRPC code for a status of the server.
@@ -41,8 +41,9 @@ int RunCommandLine(int argc, char** argv) {
                                                        {"json", OutputFormat::kJson},
                                                        {"yaml", OutputFormat::kYaml},
                                                        {"name", OutputFormat::kName}};
-  app.add_option("-o,--output", options.output, "table, wide, json, yaml or name")
-      ->transform(CLI::CheckedTransformer(formats).description(""))
+  app.add_option_function<std::string>(
+         "-o,--output", [&](const std::string& name) { options.output = formats.at(name); }, "table, wide, json, yaml or name")
+      ->check(CLI::IsMember({"table", "wide", "json", "yaml", "name"}).description(""))
       ->envname("MMLAB_OUTPUT");
   app.add_option("--timeout", options.timeout_seconds, "Seconds that one call may take")
       ->check(CLI::Range(1, 3600))

@@ -77,7 +77,19 @@ v1::ElfImage DefaultImage(v1::Layout layout) {
   add(0, 1, 5);
   add(1, 1, 4);
   add(2, 5, 6);
+  // Without it the kernel would take the program for one of old, whose every readable page can be executed.
+  v1::ProgramHeader& stack = *image.add_program_headers();
+  stack.set_type(v1::ProgramHeader::TYPE_GNU_STACK);
+  stack.set_flags(6);
   return image;
+}
+
+v1::Layout LayoutOf(Session& session, const std::string& machine) {
+  v1::GetMachineRequest request;
+  request.set_name("machines/" + machine);
+  v1::GetMachineResponse response;
+  session.Call(*session.connection().machines, &v1::MachineService::Stub::GetMachine, request, &response);
+  return response.machine().spec().layout();
 }
 
 void MakeProgramFile(Session& session, const std::string& machine, const std::string& path, uint64_t size, const std::string& content) {
@@ -116,14 +128,10 @@ void AddExec(CLI::App* parent, Session& session) {
     v1::ExecRequest& request = *operation.mutable_exec();
     request.set_pid(options->pid);
     if (options->use_default) {
-      v1::GetMachineRequest get;
-      get.set_name("machines/" + options->machine);
-      v1::GetMachineResponse machine;
-      session.Call(*session.connection().machines, &v1::MachineService::Stub::GetMachine, get, &machine);
-      *request.mutable_image() = DefaultImage(machine.machine().spec().layout());
+      *request.mutable_image() = DefaultImage(LayoutOf(session, options->machine));
       MakeProgramFile(session, options->machine, request.image().path(), 3 * 4096, "");
     } else {
-      absl::StatusOr<ElfFile> elf = ReadElf(options->file);
+      absl::StatusOr<ElfFile> elf = ReadElf(options->file, LayoutOf(session, options->machine));
       if (!elf.ok()) Fail(kExitLocalFile, std::string(elf.status().message()));
       *request.mutable_image() = elf->image;
       MakeProgramFile(session, options->machine, elf->image.path(), elf->size_bytes, elf->first_bytes);

@@ -32,8 +32,8 @@ void AddProcCommand(CLI::App& app, Session& session) {
   CLI::App* proc = app.add_subcommand("proc", "Print a /proc file of a machine, byte for byte");
   const auto options = std::make_shared<ProcOptions>();
   proc->add_option("machine", options->machine, "Machine")->required();
-  proc->add_option("file", options->path, "Path below /proc: meminfo, 2/maps, sys/vm/overcommit_memory; without it, lists them");
-  proc->footer("Examples:\n  mmlab proc lab1 meminfo\n  mmlab proc lab1 2/maps");
+  proc->add_option("file", options->path, "Path below /proc: meminfo, 1/maps, sys/vm/overcommit_memory; without it, lists them");
+  proc->footer("Examples:\n  mmlab proc lab1 meminfo\n  mmlab proc lab1 1/maps");
   proc->callback([options, &session] {
     if (options->path.empty()) return ListFiles(session, options->machine);
     v1::ReadProcFileRequest request;

@@ -23,6 +23,7 @@ std::string SmallElf(unsigned char elf_class, const std::function<void(Header&, 
   header.e_ident[EI_CLASS] = elf_class;
   header.e_ident[EI_DATA] = ELFDATA2LSB;
   header.e_type = ET_EXEC;
+  header.e_machine = elf_class == ELFCLASS64 ? EM_AARCH64 : EM_386;
   header.e_entry = 0x8048100;
   header.e_phoff = sizeof(Header);
   header.e_phentsize = sizeof(Segment);
@@ -51,9 +52,15 @@ std::string Elf64(const std::function<void(Elf64_Ehdr&, Elf64_Phdr*)>& change) {
   return SmallElf<Elf64_Ehdr, Elf64_Phdr>(ELFCLASS64, change);
 }
 
+// As a program of the layout that its class is of.
+absl::StatusOr<v1::ElfImage> Parse(const std::string& bytes) {
+  const bool wide = bytes.size() > EI_CLASS && bytes[EI_CLASS] == ELFCLASS64;
+  return ParseElf(bytes, bytes.size(), wide ? v1::LAYOUT_ARM64 : v1::LAYOUT_X86_32);
+}
+
 TEST(ElfTest, ReadsBothClasses) {
   for (const std::string& bytes : {Elf32([](auto&, auto*) {}), Elf64([](auto&, auto*) {})}) {
-    const absl::StatusOr<v1::ElfImage> image = ParseElf(bytes, bytes.size());
+    const absl::StatusOr<v1::ElfImage> image = Parse(bytes);
     ASSERT_TRUE(image.ok()) << image.status();
     EXPECT_EQ(image->entry_address(), 0x8048100u);
     EXPECT_FALSE(image->position_independent());
@@ -74,7 +81,7 @@ struct HostileCase {
 class HostileElfTest : public testing::TestWithParam<HostileCase> {};
 
 TEST_P(HostileElfTest, IsRefusedWithItsReason) {
-  const absl::StatusOr<v1::ElfImage> image = ParseElf(GetParam().bytes, GetParam().bytes.size());
+  const absl::StatusOr<v1::ElfImage> image = Parse(GetParam().bytes);
   ASSERT_EQ(image.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(image.status().message()), HasSubstr(GetParam().why));
 }
@@ -90,7 +97,9 @@ INSTANTIATE_TEST_SUITE_P(
                     "not an ELF file"},
         HostileCase{"HeaderCutOff", Elf64([](auto&, auto*) {}).substr(0, 40), "shorter than an ELF header"},
         HostileCase{"BigEndian", Elf32([](auto& h, auto*) { h.e_ident[EI_DATA] = ELFDATA2MSB; }), "not little-endian"},
-        HostileCase{"NoClass", Elf32([](auto& h, auto*) { h.e_ident[EI_CLASS] = 3; }), "neither a 32-bit nor a 64-bit"},
+        HostileCase{"NoClass", Elf32([](auto& h, auto*) { h.e_ident[EI_CLASS] = 3; }), "not a 32-bit ELF file"},
+        HostileCase{"OfTheHost", Elf64([](auto& h, auto*) { h.e_machine = EM_X86_64; }),
+                    "for another kind of computer (e_machine 62, not 183)"},
         HostileCase{"ObjectFile", Elf64([](auto& h, auto*) { h.e_type = ET_REL; }), "not an executable"},
         HostileCase{"OddHeaderSize", Elf64([](auto& h, auto*) { h.e_phentsize = 8; }), "program headers of a size"},
         HostileCase{"NoHeaders", Elf64([](auto& h, auto*) { h.e_phnum = 0; }), "has 0 program headers"},
@@ -113,7 +122,7 @@ TEST(ElfTest, SurvivesAnyBytes) {
     for (unsigned i = random() % 8; i > 0 && !bytes.empty(); --i) {
       bytes[random() % std::min<size_t>(bytes.size(), 180)] = static_cast<char>(random());
     }
-    const absl::StatusOr<v1::ElfImage> image = ParseElf(bytes, bytes.size());
+    const absl::StatusOr<v1::ElfImage> image = Parse(bytes);
     if (!image.ok()) continue;
     for (const v1::ProgramHeader& header : image->program_headers()) {
       if (header.type() != v1::ProgramHeader::TYPE_LOAD) continue;
@@ -123,9 +132,16 @@ TEST(ElfTest, SurvivesAnyBytes) {
   }
 }
 
+TEST(ElfTest, RefusesTheOtherClass) {
+  const std::string wide = Elf64([](auto&, auto*) {});
+  const std::string narrow = Elf32([](auto&, auto*) {});
+  EXPECT_EQ(ParseElf(wide, wide.size(), v1::LAYOUT_X86_32_PAE).status(), absl::InvalidArgumentError("not a 32-bit ELF file"));
+  EXPECT_EQ(ParseElf(narrow, narrow.size(), v1::LAYOUT_ARM64).status(), absl::InvalidArgumentError("not a 64-bit ELF file"));
+}
+
 TEST(ElfTest, SaysWhichFileCannotBeRead) {
-  EXPECT_EQ(ReadElf("/nonexistent/program").status(), absl::NotFoundError("/nonexistent/program: no such file"));
-  EXPECT_EQ(ReadElf("/tmp").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(ReadElf("/nonexistent/program", v1::LAYOUT_ARM64).status(), absl::NotFoundError("/nonexistent/program: no such file"));
+  EXPECT_EQ(ReadElf("/tmp", v1::LAYOUT_ARM64).status().code(), absl::StatusCode::kNotFound);
 }
 
 }  // namespace
