@@ -16,8 +16,10 @@
 #include "client/cli/commands.h"
 #include "client/cli/exit_code.h"
 #include "client/cli/progress_bar.h"
+#include "client/cli/replay_scenarios.h"
 #include "client/replay/comparison.h"
 #include "client/replay/replayer.h"
+#include "client/replay/system/scenario.h"
 
 namespace mmlab {
 namespace {
@@ -166,11 +168,18 @@ void ReplayAll(Connection& connection, const ReplayFlags& flags, const std::vect
 
 void RunReplay(Session& session, const ReplayFlags& flags) {
   std::vector<Item> items;
+  std::vector<std::string> scenarios;
   for (const std::string& root : flags.paths) {
+    if (!FindScenarios(root).empty()) {
+      scenarios.push_back(root);
+      continue;
+    }
     const absl::StatusOr<std::vector<std::string>> found = FindRecordings(root);
     if (!found.ok()) Fail(kExitLocalFile, std::string(found.status().message()));
     for (const std::string& path : *found) items.push_back({root, path});
   }
+  if (!scenarios.empty()) ReplayScenarios(session, scenarios, flags.answers, flags.keep);
+  if (items.empty()) return;
   Totals totals;
   if (items.size() == 1) {
     ReplaySingle(session.connection(), flags, items[0], totals);
@@ -193,13 +202,14 @@ void RunReplay(Session& session, const ReplayFlags& flags) {
 void AddReplayCommand(CLI::App& app, Session& session) {
   CLI::App* replay = app.add_subcommand("replay", "Perform recordings of real kernels and compare the answers");
   const auto flags = std::make_shared<ReplayFlags>();
-  replay->add_option("recordings", flags->paths, "Recordings (.jsonl, .jsonl.gz) or folders of them")->required();
+  replay->add_option("recordings", flags->paths, "Recordings (.jsonl, .jsonl.gz), or folders of them or of scenarios")->required();
   replay->add_option("--answers", flags->answers, "Write the machine's answers below this folder, in the recordings' format");
   replay->add_option("--jobs", flags->jobs, "Recordings at a time")->check(CLI::Range(1, 64))->envname("MMLAB_JOBS")->capture_default_str();
   replay->add_flag("--keep", flags->keep, "Leave the machines on the server, to be looked at");
   replay->add_flag("--expect-exact", flags->expect_exact, "Exit 1 unless every step is exact");
   replay->footer(
-      "A fresh machine of the recording's flavour performs each operation; nothing of the recorded answers goes to it.\n"
+      "A fresh machine of the recording's flavour performs each operation; nothing of the recorded answers goes to it. A folder with a\n"
+      "script.jsonl is a scenario of a whole machine: its snapshots and results are written to --answers, for a judge to compare.\n"
       "Examples:\n  mmlab replay tests/conformance/data/traces/686/s13-zero-page.jsonl.gz\n"
       "  mmlab replay tests/conformance/data/traces/arm64 --in-process --answers /tmp/answers");
   replay->callback([flags, &session] { RunReplay(session, *flags); });

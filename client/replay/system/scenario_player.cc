@@ -1,0 +1,216 @@
+#include "client/replay/system/scenario_player.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "absl/strings/strip.h"
+#include "client/replay/recording.h"
+#include "client/replay/system/scenario_player_state.h"
+#include "client/replay/system/worker_program.h"
+#include "server/base/status_macros.h"
+
+namespace mmlab {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr int kEnosys = 38;
+constexpr uint32_t kReadWrite = 2;  // O_RDWR
+constexpr uint64_t kMostFileBytes = uint64_t{1} << 36;
+
+v1::FileSystem FileSystemOf(const Json& file) { return file.value("fs", "ext4") == "tmpfs" ? v1::FILE_SYSTEM_TMPFS : v1::FILE_SYSTEM_EXT4; }
+
+v1::Operation CreateFile(const std::string& path, v1::FileSystem file_system, uint64_t bytes) {
+  v1::Operation operation;
+  operation.mutable_create_file()->set_path(path);
+  operation.mutable_create_file()->set_file_system(file_system);
+  operation.mutable_create_file()->set_size_bytes(bytes);
+  return operation;
+}
+
+std::string MachineId(const Json& header) {
+  std::string id = absl::AsciiStrToLower(absl::StrCat("replay-", header.value("flavour", ""), "-", header.value("name", "")));
+  for (char& c : id) {
+    if (!absl::ascii_isalnum(static_cast<unsigned char>(c))) c = '-';
+  }
+  return std::string(absl::StripSuffix(id.substr(0, 59), "-"));
+}
+
+absl::StatusOr<Stage> MakeMachine(Connection& connection, const Json& header, const v1::MachineSpec& spec) {
+  const std::string id = MachineId(header);
+  for (int attempt = 1;; ++attempt) {
+    v1::CreateMachineRequest request;
+    request.set_machine_id(attempt == 1 ? id : absl::StrCat(id, "-", attempt));
+    *request.mutable_spec() = spec;
+    v1::CreateMachineResponse response;
+    const absl::Status status = ToAbsl(connection.Call(*connection.machines, &v1::MachineService::Stub::CreateMachine, request, &response));
+    if (status.ok()) return Stage(connection, response.machine().name());
+    if (!absl::IsAlreadyExists(status) || attempt == 100) return status;
+  }
+}
+
+}  // namespace
+
+int64_t ScenarioPlayer::Tried::Return() const { return simulated ? -int64_t{outcome.error_number()} : -kEnosys; }
+
+std::string ScenarioPlayer::Tried::ErrorText() const {
+  const int64_t error = -Return();
+  return error == 0 ? "" : std::strerror(static_cast<int>(error));
+}
+
+absl::StatusOr<ScenarioPlayer::Tried> ScenarioPlayer::Try(const std::string& what, const v1::Operation& operation) {
+  Tried tried;
+  absl::StatusOr<v1::Outcome> outcome = stage_.Apply(operation);
+  if (absl::IsUnimplemented(outcome.status())) {
+    CountMissing(what);
+    tried.simulated = false;
+    return tried;
+  }
+  MMLAB_RETURN_IF_ERROR(outcome.status());
+  tried.outcome = *std::move(outcome);
+  return tried;
+}
+
+absl::Status ScenarioPlayer::SetUp() {
+  for (const Json& file : header_.at("files")) {
+    MMLAB_RETURN_IF_ERROR(stage_.MustApply(CreateFile(file.at("path"), FileSystemOf(file), file.at("bytes"))).status());
+  }
+  MMLAB_ASSIGN_OR_RETURN(init_, StartWorkerProgram(stage_, layout_));
+  return absl::OkStatus();
+}
+
+absl::Status ScenarioPlayer::Perform(const Json& op) {
+  const std::string name = op.at("op");
+  if (name == "start") {
+    MMLAB_RETURN_IF_ERROR(StartWorker(op));
+  } else if (name == "end") {
+    MMLAB_RETURN_IF_ERROR(EndWorker(op));
+  } else if (name == "mmap") {
+    MMLAB_RETURN_IF_ERROR(MapRegion(op));
+  } else if (name == "touch" || name == "fill_identical") {
+    MMLAB_RETURN_IF_ERROR(TouchRegion(op, name == "fill_identical"));
+  } else if (name == "munmap" || name == "mlock" || name == "madvise") {
+    MMLAB_RETURN_IF_ERROR(RangeCall(op));
+  } else if (name == "punch") {
+    MMLAB_RETURN_IF_ERROR(PunchRegion(op));
+  } else if (name == "hog") {
+    MMLAB_RETURN_IF_ERROR(Hog(op));
+  } else if (name == "write_file") {
+    MMLAB_RETURN_IF_ERROR(WriteFile(op));
+  } else if (name == "read_file") {
+    MMLAB_RETURN_IF_ERROR(ReadWholeFile(op));
+  } else if (name == "create_file") {
+    MMLAB_RETURN_IF_ERROR(MakeFile(op));
+  } else if (name == "snapshot") {
+    MMLAB_RETURN_IF_ERROR(Snapshot(op.at("name")));
+  } else if (name != "note") {
+    CountMissing(name);
+  }
+  return SnapshotBetween(op);
+}
+
+absl::Status ScenarioPlayer::WriteFile(const Json& op) {
+  const std::string path = op.at("path");
+  absl::string_view name = path;
+  Json result{{"kind", "result"}, {"path", path}};
+  if (absl::ConsumePrefix(&name, "/proc/sys/")) {
+    v1::Operation write;
+    write.mutable_write_sysctl()->set_sysctl(absl::StrReplaceAll(name, {{"/", "."}}));
+    write.mutable_write_sysctl()->set_value(op.at("value").get<std::string>());
+    MMLAB_ASSIGN_OR_RETURN(const Tried tried, Try(absl::StrCat("write ", path), write));
+    result["error"] = tried.ErrorText();
+  } else {
+    CountMissing(absl::StrCat("write ", path));
+    result["error"] = std::strerror(kEnosys);
+  }
+  answers_.results.push_back(std::move(result));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<int32_t> ScenarioPlayer::OpenIn(int32_t pid, const std::string& path) {
+  v1::Operation open;
+  open.mutable_open()->set_pid(pid);
+  open.mutable_open()->set_path(path);
+  open.mutable_open()->set_flags(kReadWrite);
+  open.mutable_open()->set_wished_fd(-1);
+  MMLAB_ASSIGN_OR_RETURN(const v1::Outcome opened, stage_.MustApply(open));
+  return static_cast<int32_t>(opened.value());
+}
+
+absl::Status ScenarioPlayer::CloseIn(int32_t pid, int32_t fd) {
+  v1::Operation close;
+  close.mutable_close()->set_pid(pid);
+  close.mutable_close()->set_fd(fd);
+  return stage_.MustApply(close).status();
+}
+
+// Through init's buffer, from the file's start on.
+absl::Status ScenarioPlayer::MoveBytes(bool write, int32_t fd, uint64_t bytes) {
+  if (bytes > kMostFileBytes) return absl::InvalidArgumentError("a file of more than 64 GiB");
+  v1::ExecuteBatchRequest batch;
+  batch.set_machine(stage_.machine());
+  for (uint64_t offset = 0; offset < bytes; offset += kWorkerBufferBytes) {
+    const uint64_t length = std::min(kWorkerBufferBytes, bytes - offset);
+    const auto fill = [&](auto& request) {
+      request.set_pid(init_);
+      request.set_fd(fd);
+      request.set_address(WorkerBuffer(layout_));
+      request.set_length_bytes(length);
+      request.set_offset_bytes(offset);
+    };
+    v1::Operation& operation = *batch.add_operations();
+    if (write) {
+      fill(*operation.mutable_pwrite());
+    } else {
+      fill(*operation.mutable_pread());
+    }
+    if (batch.operations_size() < 4096 && offset + length < bytes) continue;
+    MMLAB_RETURN_IF_ERROR(stage_.ApplyBatch(batch).status());
+    batch.clear_operations();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ScenarioPlayer::ReadWholeFile(const Json& op) {
+  const std::string path = op.at("path");
+  for (const Json& file : header_.at("files")) {
+    if (file.at("path") != path) continue;
+    MMLAB_ASSIGN_OR_RETURN(const int32_t fd, OpenIn(init_, path));
+    MMLAB_RETURN_IF_ERROR(MoveBytes(/*write=*/false, fd, file.at("bytes")));
+    return CloseIn(init_, fd);
+  }
+  return absl::InvalidArgumentError(absl::StrCat("read_file: the header has no file ", path));
+}
+
+absl::Status ScenarioPlayer::MakeFile(const Json& op) {
+  const std::string path = op.at("path");
+  MMLAB_RETURN_IF_ERROR(stage_.MustApply(CreateFile(path, FileSystemOf(op), 0)).status());
+  MMLAB_ASSIGN_OR_RETURN(const int32_t fd, OpenIn(init_, path));
+  MMLAB_RETURN_IF_ERROR(MoveBytes(/*write=*/true, fd, op.at("kib").get<uint64_t>() << 10));
+  return CloseIn(init_, fd);
+}
+
+absl::StatusOr<ScenarioAnswers> PlayScenario(Connection& connection, const Scenario& scenario, bool keep_machine) {
+  MMLAB_ASSIGN_OR_RETURN(const v1::MachineSpec spec, ReadingRecording([&] { return SpecOfScenario(scenario.header); }));
+  MMLAB_ASSIGN_OR_RETURN(Stage stage, MakeMachine(connection, scenario.header, spec));
+  ScenarioAnswers answers;
+  answers.machine = stage.machine();
+  ScenarioPlayer player(connection, stage, scenario, spec.layout(), answers);
+  absl::Status status = ReadingRecording([&] { return player.SetUp(); });
+  int number = 0;
+  for (const Json& op : scenario.operations) {
+    if (!status.ok()) break;
+    ++number;
+    status = ReadingRecording([&] { return player.Perform(op); });
+    if (!status.ok()) status = absl::Status(status.code(), absl::StrCat("operation ", number, ", ", op.dump(), ": ", status.message()));
+  }
+  if (!keep_machine) stage.Delete().IgnoreError();
+  MMLAB_RETURN_IF_ERROR(status);
+  return answers;
+}
+
+}  // namespace mmlab

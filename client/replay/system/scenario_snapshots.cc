@@ -1,0 +1,160 @@
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
+#include "client/replay/system/scenario_player_state.h"
+#include "server/base/status_macros.h"
+
+// What is looked at in a scenario, and bringing the machine to where the recorded one was when it was first looked at.
+
+namespace mmlab {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr const char* kMachineFiles[] = {"meminfo", "vmstat", "zoneinfo", "buddyinfo", "swaps", "pagetypeinfo"};
+constexpr const char* kProcessFiles[] = {"maps", "oom_score", "oom_score_adj", "smaps_rollup", "stat", "status"};
+
+// "Node 0, zone   Normal\n  pages free     1234" -> 1234; -1 when there is no such zone.
+int64_t FreePagesOf(const std::string& zoneinfo, const std::string& zone) {
+  bool here = false;
+  for (absl::string_view line : absl::StrSplit(zoneinfo, '\n')) {
+    if (absl::StartsWith(line, "Node ")) here = absl::EndsWith(line, absl::StrCat(" ", zone));
+    if (!here || !absl::StartsWith(line, "  pages free")) continue;
+    int64_t pages = 0;
+    if (absl::SimpleAtoi(line.substr(12), &pages)) return pages;
+  }
+  return -1;
+}
+
+// "HugePages_Total:       6" -> "6\n".
+std::string MeminfoCount(const std::string& meminfo, const std::string& name) {
+  for (absl::string_view line : absl::StrSplit(meminfo, '\n')) {
+    int64_t count = 0;
+    if (absl::StartsWith(line, absl::StrCat(name, ":")) && absl::SimpleAtoi(line.substr(name.size() + 1), &count)) {
+      return absl::StrCat(count, "\n");
+    }
+  }
+  return "";
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> ScenarioPlayer::ReadProcFile(const std::string& path) {
+  v1::ReadProcFileRequest request;
+  request.set_machine(stage_.machine());
+  request.set_path(path);
+  v1::ReadProcFileResponse response;
+  MMLAB_RETURN_IF_ERROR(ToAbsl(connection_.Call(*connection_.proc, &v1::ProcService::Stub::ReadProcFile, request, &response)));
+  return std::move(*response.mutable_content());
+}
+
+absl::Status ScenarioPlayer::AddProcFile(const std::string& path, const std::string& as) {
+  absl::StatusOr<std::string> content = ReadProcFile(path);
+  if (absl::IsUnimplemented(content.status()) || absl::IsNotFound(content.status())) {
+    CountMissing(absl::StrCat("/proc/", path.substr(path.find('/') + 1)));
+    return absl::OkStatus();
+  }
+  MMLAB_RETURN_IF_ERROR(content.status());
+  answers_.snapshot_files[as] = *std::move(content);
+  return absl::OkStatus();
+}
+
+// The files of /sys/kernel/mm/hugepages that say the same as /proc.
+absl::Status ScenarioPlayer::AddHugepageFiles(const std::string& folder) {
+  const std::string& meminfo = answers_.snapshot_files[absl::StrCat(folder, "/meminfo")];
+  for (const auto& [file, field] : {std::pair("nr_hugepages", "HugePages_Total"), std::pair("free_hugepages", "HugePages_Free"),
+                                    std::pair("resv_hugepages", "HugePages_Rsvd"), std::pair("surplus_hugepages", "HugePages_Surp")}) {
+    answers_.snapshot_files[absl::StrCat(folder, "/hugepages_", file)] = MeminfoCount(meminfo, field);
+  }
+  return AddProcFile("sys/vm/nr_overcommit_hugepages", absl::StrCat(folder, "/hugepages_nr_overcommit_hugepages"));
+}
+
+absl::Status ScenarioPlayer::Snapshot(const std::string& name) {
+  // What the CPUs still hold of the counters is added up before anybody looks.
+  v1::Operation refresh;
+  refresh.mutable_write_sysctl()->set_sysctl("vm.stat_refresh");
+  refresh.mutable_write_sysctl()->set_value("1");
+  MMLAB_RETURN_IF_ERROR(stage_.MustApply(refresh).status());
+  if (!std::exchange(baseline_matched_, true)) MMLAB_RETURN_IF_ERROR(MatchBaseline());
+  for (const char* file : kMachineFiles) MMLAB_RETURN_IF_ERROR(AddProcFile(file, absl::StrCat(name, "/", file)));
+  MMLAB_RETURN_IF_ERROR(AddHugepageFiles(name));
+  for (const auto& [process, worker] : workers_) {
+    for (const char* file : kProcessFiles) {
+      MMLAB_RETURN_IF_ERROR(AddProcFile(absl::StrCat(worker.pid, "/", file), absl::StrCat(name, "/process-", process, "-", file)));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ScenarioPlayer::SmallSnapshot(const std::string& name) {
+  MMLAB_RETURN_IF_ERROR(AddProcFile("meminfo", absl::StrCat(name, "/meminfo")));
+  return AddProcFile("zoneinfo", absl::StrCat(name, "/zoneinfo"));
+}
+
+absl::Status ScenarioPlayer::SnapshotBetween(const Json& op) {
+  const std::string scenario = header_.value("name", "");
+  const std::string name = op.at("op");
+  const std::string path = op.value("path", "");
+  const std::string value = op.value("value", "");
+  const std::string file = path.substr(path.rfind('/') + 1);
+  if (scenario == "watermarks" && name == "write_file") {
+    ++between_;
+    const std::string shown = absl::StrReplaceAll(value, {{" ", "_"}});
+    return SmallSnapshot(absl::StrCat(between_ < 10 ? "0" : "", between_, "-", file, "-", shown.substr(0, 6)));
+  }
+  if (scenario != "overcommit") return absl::OkStatus();
+  if (name == "write_file" && (file == "overcommit_ratio" || file == "overcommit_kbytes")) {
+    return SmallSnapshot(absl::StrCat(file.substr(sizeof "overcommit_" - 1), "-", value));
+  }
+  if (name == "swapon") return SmallSnapshot("ratio-100-with-swap");
+  if (name == "write_file" && file == "nr_hugepages" && value != "0") {
+    return SmallSnapshot(absl::StrCat("ratio-100-with-swap-", value, "-hugepages"));
+  }
+  if (name == "start") return SmallSnapshot("mapped-0");
+  if (name == "mmap") return SmallSnapshot(absl::StrCat("mapped-", ++between_));
+  return absl::OkStatus();
+}
+
+absl::Status ScenarioPlayer::MatchBaseline() {
+  MMLAB_ASSIGN_OR_RETURN(const std::string zoneinfo, ReadProcFile("zoneinfo"));
+  const Json& zones = header_.at("zones");
+  for (auto it = zones.rbegin(); it != zones.rend(); ++it) {
+    const std::string name = it->at("name");
+    const int64_t free = FreePagesOf(zoneinfo, name);
+    const auto first = it->at("start_pfn").get<uint64_t>();
+    const auto wanted = it->at("free_at_start").get<int64_t>();
+    if (free <= wanted) continue;
+    const v1::GfpClass gfp = name == "HighMem"                              ? v1::GFP_CLASS_HIGHUSER
+                             : name == "DMA" && layout_ != v1::LAYOUT_ARM64 ? v1::GFP_CLASS_DMA
+                                                                            : v1::GFP_CLASS_KERNEL;
+    MMLAB_RETURN_IF_ERROR(TakePages(gfp, first, first + it->at("spanned").get<uint64_t>(), free - wanted));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ScenarioPlayer::TakePages(v1::GfpClass gfp, uint64_t first_pfn, uint64_t end_pfn, int64_t pages) {
+  constexpr int kHighestOrder = 6;  // Large enough to be quick, small enough not to leave a hole that nothing fits in.
+  for (int order = kHighestOrder; order >= 0 && pages > 0; --order) {
+    for (; pages >= int64_t{1} << order; pages -= int64_t{1} << order) {
+      v1::Operation alloc;
+      alloc.mutable_alloc_pages()->set_gfp(gfp);
+      alloc.mutable_alloc_pages()->set_order(order);
+      MMLAB_ASSIGN_OR_RETURN(const Tried taken, Try("alloc_pages", alloc));
+      if (!taken.ok()) break;
+      if (taken.outcome.value() >= first_pfn && taken.outcome.value() < end_pfn) continue;
+      // The zone is at its watermark: what another one gave goes back.
+      v1::Operation free;
+      free.mutable_free_pages()->set_pfn(taken.outcome.value());
+      free.mutable_free_pages()->set_order(order);
+      return stage_.MustApply(free).status();
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace mmlab
