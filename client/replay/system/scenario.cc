@@ -67,15 +67,43 @@ absl::StatusOr<std::vector<ZoneShape>> ZonesOf(const Json& header) {
   return zones;
 }
 
-// A PC keeps its first MiB for itself; what the kernel keeps of the zones above lies where its image is, at their start.
+void ReserveKernel(const ZoneShape& zone, uint64_t late, v1::MachineSpec& spec) {
+  const uint64_t kept_end = (zone.start + zone.present - zone.managed) * kPage;
+  AddReserved(spec, zone.start * kPage, kept_end, "kernel image and what it took at boot");
+  AddReserved(spec, kept_end, kept_end + late * kPage, "init sections, initramfs");
+  if (late > 0) spec.mutable_reserved_ranges()->rbegin()->set_freed_late(true);
+}
+
+// How many pages the kernel gave back after it had computed the watermarks from what it had then: min_free_kbytes is the root of 16 times
+// the low memory in KiB, and every zone has its share of it.
+uint64_t LateFreed(const std::vector<ZoneShape>& zones) {
+  uint64_t low = 0, min = 0;
+  for (const ZoneShape& zone : zones) {
+    if (zone.name == "HighMem") continue;
+    low += zone.managed;
+    min += zone.min;
+  }
+  for (uint64_t kbytes = min * 4; kbytes < (min + zones.size()) * 4; ++kbytes) {
+    const uint64_t then = kbytes * kbytes / 16 / 4 + 1;
+    if (then >= low) continue;
+    const bool fits = std::all_of(zones.begin(), zones.end(), [&](const ZoneShape& zone) {
+      // The zone that the late pages belong to had fewer of its own.
+      const uint64_t own = zone.name == "DMA" && zones.size() > 1 ? zone.managed : zone.managed - std::min(zone.managed, low - then);
+      return zone.name == "HighMem" || kbytes / 4 * own / then == zone.min;
+    });
+    if (fits) return low - then;
+  }
+  return 0;
+}
+
+// A PC keeps its first MiB for itself; what the kernel keeps lies where its image is, at the start of the zone above.
 void DescribePc(const std::vector<ZoneShape>& zones, v1::MachineSpec& spec) {
   constexpr uint64_t kMiB = 1 << 20;
   AddRam(spec, 0, 0x9fc00);
   AddRam(spec, kMiB, (zones.back().start + zones.back().spanned) * kPage);
   AddReserved(spec, 0, kMiB, "low memory: real mode, BIOS");
   for (const ZoneShape& zone : zones) {
-    if (zone.name == "DMA") continue;
-    AddReserved(spec, zone.start * kPage, (zone.start + zone.present - zone.managed) * kPage, "kernel image and what it took at boot");
+    if (zone.name != "DMA") ReserveKernel(zone, zone.name == "Normal" ? LateFreed(zones) : 0, spec);
   }
 }
 
@@ -83,9 +111,9 @@ void DescribeBoard(const std::vector<ZoneShape>& zones, v1::MachineSpec& spec) {
   const uint64_t end = (zones.back().start + zones.back().spanned) * kPage;
   AddRam(spec, zones.front().start * kPage, end);
   uint64_t cma = 0;
-  for (const ZoneShape& zone : zones) {
-    cma += zone.cma;
-    AddReserved(spec, zone.start * kPage, (zone.start + zone.present - zone.managed) * kPage, "kernel image and what it took at boot");
+  for (size_t i = 0; i < zones.size(); ++i) {
+    cma += zones[i].cma;
+    ReserveKernel(zones[i], i == 0 ? LateFreed(zones) : 0, spec);
   }
   if (cma == 0) return;
   v1::PhysicalRange& range = *spec.add_cma_areas();
@@ -143,12 +171,6 @@ absl::StatusOr<v1::MachineSpec> SpecOfScenario(const Json& header) {
   } else {
     DescribePc(zones, spec);
   }
-  // The kernel computed its watermarks before it gave back what only its start-up needed.
-  uint64_t min = 0;
-  for (const ZoneShape& zone : zones) {
-    if (zone.name != "HighMem") min += zone.min;
-  }
-  if (min > 0) (*spec.mutable_sysctls())["vm.min_free_kbytes"] = absl::StrCat(min * (kPage / 1024));
   return spec;
 }
 

@@ -40,6 +40,15 @@ std::string MachineId(const Json& header) {
   return std::string(absl::StripSuffix(id.substr(0, 59), "-"));
 }
 
+// Names become names of files.
+absl::Status CheckName(const Json& op, const char* key) {
+  const std::string name = op.value(key, "plain");
+  const bool plain = !name.empty() && name[0] != '.' && std::all_of(name.begin(), name.end(), [](char c) {
+    return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_' || c == '.';
+  });
+  return plain ? absl::OkStatus() : absl::InvalidArgumentError(absl::StrCat(key, ": letters, digits, '-', '_' and '.' only"));
+}
+
 absl::StatusOr<Stage> MakeMachine(Connection& connection, const Json& header, const v1::MachineSpec& spec) {
   const std::string id = MachineId(header);
   for (int attempt = 1;; ++attempt) {
@@ -85,6 +94,8 @@ absl::Status ScenarioPlayer::SetUp() {
 
 absl::Status ScenarioPlayer::Perform(const Json& op) {
   const std::string name = op.at("op");
+  MMLAB_RETURN_IF_ERROR(CheckName(op, "name"));
+  MMLAB_RETURN_IF_ERROR(CheckName(op, "process"));
   if (name == "start") {
     MMLAB_RETURN_IF_ERROR(StartWorker(op));
   } else if (name == "end") {
