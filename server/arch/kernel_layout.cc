@@ -14,7 +14,8 @@ constexpr uint64_t kX86FixaddrTop = 0xfffff000;
 constexpr uint64_t kX86Cpus = 32;  // NR_CPUS of the kernels that are mirrored.
 
 // Slots of the x86-32 fixmap (enum fixed_addresses): a hole, debug port, early console, local APIC, 64 IO APICs, then 16 for kmap_local on
-// each CPU, one for PCI configuration, two for ACPI errors. 512 of early boot follow on a multiple of 512, and one to test write protection.
+// each CPU, one for PCI configuration, two for ACPI errors. 512 of early boot follow on a multiple of 512, and one to test write
+// protection.
 constexpr uint32_t kFixKmapBegin = 4 + 64;
 constexpr uint32_t kFixKmapEnd = kFixKmapBegin + 16 * kX86Cpus - 1;
 constexpr uint32_t kX86FixedPermanent = kFixKmapEnd + 1 + 3;

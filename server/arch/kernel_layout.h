@@ -37,9 +37,7 @@ struct KernelLayoutConfig {
   PageSize page_size{12};                // ARM64: 4, 16 or 64 KiB.
   bool kasan = false;                    // ARM64: CONFIG_KASAN_GENERIC, a shadow byte for each 8 bytes.
 
-  Highmem highmem_or_default() const {
-    return highmem.value_or(kind == LayoutKind::kX86_32Pae ? Highmem::k64G : Highmem::k4G);
-  }
+  Highmem highmem_or_default() const { return highmem.value_or(kind == LayoutKind::kX86_32Pae ? Highmem::k64G : Highmem::k4G); }
 };
 
 // A stretch of the kernel's address space, for reading.
@@ -78,23 +76,23 @@ struct KernelLayout {
   Pfn firmware_end_pfn;                           // End of the RAM that firmware told of; above max_pfn: the rest is lost.
 
   // x86-32.
-  Bytes vmalloc_reserve;   // __VMALLOC_RESERVE
-  Bytes vmalloc_offset;    // VMALLOC_OFFSET: the hole between high_memory and vmalloc_start.
-  Bytes maxmem;            // MAXMEM: RAM that can be lowmem.
-  Pfn maxmem_pfn;          // MAXMEM_PFN
-  Pfn highstart_pfn;       // HighMem is [highstart_pfn, highend_pfn); equal when there is none.
-  Pfn highend_pfn;         //
-  PageCount highmem_pages; //
-  VirtAddr pkmap_base;     // PKMAP_BASE, kmap()'s window of last_pkmap pages; vmalloc_end + 2 pages even where CONFIG_HIGHMEM is off.
-  uint32_t last_pkmap = 0; // LAST_PKMAP; 0 without CONFIG_HIGHMEM.
+  Bytes vmalloc_reserve;        // __VMALLOC_RESERVE
+  Bytes vmalloc_offset;         // VMALLOC_OFFSET: the hole between high_memory and vmalloc_start.
+  Bytes maxmem;                 // MAXMEM: RAM that can be lowmem.
+  Pfn maxmem_pfn;               // MAXMEM_PFN
+  Pfn highstart_pfn;            // HighMem is [highstart_pfn, highend_pfn); equal when there is none.
+  Pfn highend_pfn;              //
+  PageCount highmem_pages;      //
+  VirtAddr pkmap_base;          // PKMAP_BASE, kmap()'s window of last_pkmap pages; vmalloc_end + 2 pages even where CONFIG_HIGHMEM is off.
+  uint32_t last_pkmap = 0;      // LAST_PKMAP; 0 without CONFIG_HIGHMEM.
   uint32_t fix_kmap_begin = 0;  // FIX_KMAP_BEGIN, FIX_KMAP_END (inclusive): the slots of kmap_local.
   uint32_t fix_kmap_end = 0;    //
   VirtAddr ldt_base;            // LDT_BASE_ADDR
   VirtAddr cpu_entry_area;      // CPU_ENTRY_AREA_BASE
 
   // ARM64.
-  VirtAddr page_end;      // PAGE_END: end of the linear map's window.
-  VirtAddr kimage_vaddr;  // KIMAGE_VADDR: where the kernel image is mapped.
+  VirtAddr page_end;            // PAGE_END: end of the linear map's window.
+  VirtAddr kimage_vaddr;        // KIMAGE_VADDR: where the kernel image is mapped.
   uint64_t kimage_voffset = 0;  // Virtual minus physical address of the image, modulo 2^64.
   PhysAddr memstart_addr;       // PHYS_OFFSET: the physical address of page_offset.
   VirtAddr pci_io_start;        // PCI_IO_START, PCI_IO_END
@@ -120,8 +118,8 @@ struct KernelLayout {
 inline constexpr uint64_t kVmallocOffset = 8 << 20;
 
 // Computes the layout for a kernel that was given this RAM (ascending, without overlaps, not empty) and whose image lies at `image` (ARM64
-// only). INVALID_ARGUMENT names the field of v1::MachineSpec and the rule: a split that the layout kind does not have, va_bits and page size
-// that do not go together, no room left for lowmem.
+// only). INVALID_ARGUMENT names the field of v1::MachineSpec and the rule: a split that the layout kind does not have, va_bits and page
+// size that do not go together, no room left for lowmem.
 absl::StatusOr<KernelLayout> ComputeKernelLayout(const KernelLayoutConfig& config, absl::Span<const PfnRange> ram, PhysAddr image);
 
 // A value with its kernel name, in the kernel's order of definition.

@@ -164,6 +164,17 @@ absl::Status TextsFromProto(const v1::MachineSpec& spec, MachineSpec& native) {
   return absl::OkStatus();
 }
 
+// How the kernel lays out its address space.
+absl::Status AddressSpaceFromProto(const v1::MachineSpec& spec, MachineSpec& native) {
+  if (!v1::VmSplit_IsValid(spec.vmsplit())) return InvalidField("vmsplit", "must be a value of VmSplit");
+  if (!v1::Highmem_IsValid(spec.highmem())) return InvalidField("highmem", "must be a value of Highmem");
+  if (spec.vmsplit() != v1::VM_SPLIT_UNSPECIFIED) native.vmsplit = static_cast<VmSplit>(spec.vmsplit());
+  if (spec.highmem() != v1::HIGHMEM_UNSPECIFIED) native.highmem = static_cast<Highmem>(spec.highmem());
+  if (spec.va_bits() != 0) native.va_bits = spec.va_bits();
+  native.kasan = spec.kasan();
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<v1::MachineSpec> MergePreset(const Presets& presets, const v1::MachineSpec& spec) {
@@ -213,6 +224,7 @@ absl::StatusOr<MachineSpec> MachineSpecFromProto(const v1::MachineSpec& spec) {
   native.preset = spec.preset();
   native.no_hardware_access_flag = spec.no_hardware_access_flag();
   native.seed = spec.seed();
+  MMLAB_RETURN_IF_ERROR(AddressSpaceFromProto(spec, native));
   if (spec.ram_bytes() < 0) return InvalidField("ram_bytes", "must not be negative");
   if (spec.ram_bytes() != 0) {
     const absl::Status described = DescribeUsualBoard(Bytes(static_cast<uint64_t>(spec.ram_bytes())), native);

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "server/base/status_macros.h"
 #include "server/machine/memory_map.h"
 
 namespace mmlab {
@@ -119,7 +120,7 @@ uint64_t HashTableBytes(uint64_t kernel_pages, int scale, uint64_t bucket_bytes,
 class Planner {
  public:
   explicit Planner(MachineSpec& spec) : spec_(spec), layout_(GetLayout(spec.layout)) {
-    for (PfnRange r : RamFrames(layout_.page_size, KernelMemoryMap(layout_, spec.firmware_ranges))) {
+    for (PfnRange r : RamFrames(layout_.page_size, KernelMemoryMap(spec))) {
       ram_.push_back({layout_.page_size.StartOf(r.start), layout_.page_size.StartOf(r.end)});
       frames_.push_back(r);
     }
@@ -127,6 +128,11 @@ class Planner {
 
   absl::Status Plan() {
     if (ram_.empty()) return Error(absl::StrCat("no RAM that ", layout_.name, " can address"));
+    MMLAB_ASSIGN_OR_RETURN(const KernelLayout kernel, KernelLayoutOf(spec_, frames_));
+    frames_ = RamBelow(frames_, kernel.max_pfn);
+    ram_.clear();
+    for (PfnRange r : frames_) ram_.push_back({layout_.page_size.StartOf(r.start), layout_.page_size.StartOf(r.end)});
+    max_low_pfn_ = kernel.max_low_pfn;
     const Image image = ImageOf(spec_.layout, ram_.front().start.raw());
     const bool fits = std::any_of(ram_.begin(), ram_.end(), [&](PhysRange r) {
       return r.Contains(PhysRange{PhysAddr(image.start), PhysAddr(image.end)});
@@ -154,7 +160,7 @@ class Planner {
   }
 
   absl::Status PlanX86(const Image& image) {
-    const uint64_t low_end = layout_.page_size.StartOf(MaxLowPfn(layout_, frames_)).raw();
+    const uint64_t low_end = layout_.page_size.StartOf(max_low_pfn_).raw();
     Keep("low memory", 0, kMiB);
     TopDown memory(FreeBelow(image, low_end));
     // The memory map covers whole blocks of the largest order from frame 0: 40 bytes a frame.
@@ -164,7 +170,7 @@ class Planner {
     ok = ok && Take(memory, "per-CPU areas", 33 * kPage * static_cast<uint64_t>(spec_.cpus), kPage, low_end);
     uint64_t low_frames = 0;
     for (PfnRange r : frames_) {
-      const Pfn end = std::min(r.end, MaxLowPfn(layout_, frames_));
+      const Pfn end = std::min(r.end, max_low_pfn_);
       if (r.start < end) low_frames += (end - r.start).raw();
     }
     low_frames -= std::min(low_frames, map_frames * 40 / kPage);
@@ -229,6 +235,7 @@ class Planner {
   const Layout& layout_;
   std::vector<PhysRange> ram_;
   std::vector<PfnRange> frames_;
+  Pfn max_low_pfn_;
 };
 
 // QEMU's "pc" (i440FX): 64-bit RAM from 4 GiB on when there is more than 3.5 GiB; tables of ACPI in the last 140 KiB below.

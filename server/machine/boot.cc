@@ -62,6 +62,10 @@ absl::Status CheckSpec(const MachineSpec& spec) {
   if (spec.no_hardware_access_flag && spec.layout != LayoutKind::kArm64) {
     return Invalid("no_hardware_access_flag", "only LAYOUT_ARM64 has such CPUs");
   }
+  const bool x86 = spec.layout != LayoutKind::kArm64;
+  if (!x86 && spec.vmsplit != VmSplit::k3G) return Invalid("vmsplit", "only x86-32 has it");
+  if (!x86 && spec.highmem) return Invalid("highmem", "only x86-32 has it");
+  if (x86 && (spec.va_bits != 48 || spec.kasan)) return Invalid(spec.kasan ? "kasan" : "va_bits", "only LAYOUT_ARM64 has it");
   if (spec.boot_time_seconds < 0 || spec.boot_time_seconds > 4'000'000'000) {
     return Invalid("boot_time_seconds", "must be 0 .. 4000000000");
   }
@@ -155,13 +159,45 @@ absl::Status PlanCma(const MachineSpec& spec, const Layout& layout, PhysicalConf
   return absl::OkStatus();
 }
 
-void PlanZones(const Layout& layout, PhysicalConfig& config) {
+// First frame of ZONE_MOVABLE (kernelcore=, movablecore=); the end of RAM: there is none. `usable`: where it can start at the earliest.
+// Linux: find_zone_movable_pfns_for_nodes(), one node.
+Pfn MovableStart(absl::Span<const PfnRange> ram, Pfn usable, const BootArguments& arguments) {
+  constexpr uint64_t kLargest = uint64_t{1} << kMaxOrder;
+  const Pfn none = ram.back().end;
+  uint64_t total = 0;
+  for (PfnRange range : ram) total += range.length().raw();
+  const auto pages = [&](const CoreSize& size) {
+    return size.percent != 0 ? total * std::min<uint64_t>(size.percent, 100) / 100 : size.bytes >> 12;
+  };
+  uint64_t kernelcore = pages(arguments.kernelcore);
+  if (uint64_t movable = pages(arguments.movablecore); movable != 0) {
+    movable = std::min(total, (std::min(movable, total) + kLargest - 1) / kLargest * kLargest);
+    kernelcore = std::max(kernelcore, total - movable);
+  }
+  if (kernelcore == 0 || kernelcore >= total) return none;
+  Pfn start = none;
+  for (PfnRange range : ram) {
+    start = range.start;
+    if (start < usable) {
+      kernelcore -= std::min((std::min(range.end, usable) - start).raw(), kernelcore);
+      start = std::min(range.end, usable);
+      if (start == range.end) continue;
+    }
+    const uint64_t size = std::min((range.end - start).raw(), kernelcore);
+    start += PageCount(size);
+    kernelcore -= size;
+    if (kernelcore == 0) break;
+  }
+  return std::min(none, Pfn((start.raw() + kLargest - 1) / kLargest * kLargest));
+}
+
+void PlanZones(const Layout& layout, const KernelLayout& kernel, const BootArguments& arguments, PhysicalConfig& config) {
   const PageSize page_size = layout.page_size;
   const Pfn end = config.ram.back().end;
   const auto at = [&](ZoneType type) -> Pfn& { return config.zone_end[static_cast<size_t>(type)]; };
   if (layout.is_x86()) {
-    config.zones = ZoneSet::kX86_32;
-    const Pfn max_low = MaxLowPfn(layout, config.ram);
+    config.zones = kernel.has_highmem_zone() ? ZoneSet::kX86_32 : ZoneSet::kX86_32LowMem;
+    const Pfn max_low = kernel.max_low_pfn;
     at(ZoneType::kDma) = std::min(page_size.FrameHolding(PhysAddr(kDmaEnd)), max_low);
     at(ZoneType::kDma32) = at(ZoneType::kDma);
     at(ZoneType::kNormal) = max_low;
@@ -176,6 +212,21 @@ void PlanZones(const Layout& layout, PhysicalConfig& config) {
   }
   at(ZoneType::kHighMem) = end;
   at(ZoneType::kMovable) = end;
+  // ZONE_MOVABLE takes the top of the highest zone that has RAM.
+  ZoneType highest = ZoneType::kDma;
+  Pfn lowest(0);  // First frame of that zone.
+  Pfn below(0);
+  for (const ZoneType type : {ZoneType::kDma, ZoneType::kDma32, ZoneType::kNormal, ZoneType::kHighMem}) {
+    if (type == ZoneType::kHighMem && config.zones != ZoneSet::kX86_32) continue;
+    if (below < at(type)) {
+      highest = type;
+      lowest = below;
+    }
+    below = std::max(below, at(type));
+  }
+  const Pfn movable = MovableStart(config.ram, lowest, arguments);
+  if (movable >= end) return;
+  for (ZoneType type = highest; type < ZoneType::kMovable; type = static_cast<ZoneType>(static_cast<int>(type) + 1)) at(type) = movable;
 }
 
 }  // namespace
@@ -196,16 +247,24 @@ absl::Status CompleteSpec(MachineSpec& spec) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<KernelLayout> PlanKernelLayout(const MachineSpec& spec) {
+  const std::vector<PfnRange> ram = RamFrames(GetLayout(spec.layout).page_size, KernelMemoryMap(spec));
+  if (ram.empty()) return Invalid("firmware_ranges", absl::StrCat("no RAM that ", GetLayout(spec.layout).name, " can address"));
+  return KernelLayoutOf(spec, ram);
+}
+
 absl::StatusOr<PhysicalConfig> PlanPhysicalMemory(const MachineSpec& spec) {
   const Layout& layout = GetLayout(spec.layout);
   PhysicalConfig config;
   config.page_size = layout.page_size;
   config.pageblock_order = layout.pageblock_order;
   config.cpus = spec.cpus;
-  config.ram = RamFrames(layout.page_size, KernelMemoryMap(layout, spec.firmware_ranges));
+  config.ram = RamFrames(layout.page_size, KernelMemoryMap(spec));
   if (config.ram.empty()) return Invalid("firmware_ranges", absl::StrCat("no RAM that ", layout.name, " can address"));
   if (layout.page_size.StartOf(config.ram.back().end).raw() > kMaxRamEnd) return Invalid("firmware_ranges", "RAM must end below 4 TiB");
-  PlanZones(layout, config);
+  MMLAB_ASSIGN_OR_RETURN(const KernelLayout kernel, KernelLayoutOf(spec, config.ram));
+  config.ram = RamBelow(config.ram, kernel.max_pfn);
+  PlanZones(layout, kernel, ParseBootArguments(spec.command_line), config);
   PlanReserved(spec, layout.page_size, config);
   MMLAB_RETURN_IF_ERROR(PlanCma(spec, layout, config));
 

@@ -12,6 +12,9 @@ namespace mmlab {
 // INVALID_ARGUMENT names the field of v1::MachineSpec and the rule; UNIMPLEMENTED what is not simulated yet.
 absl::Status CompleteSpec(MachineSpec& spec);
 
+// The kernel's address space. REQUIRES: CompleteSpec was OK. INVALID_ARGUMENT as there.
+absl::StatusOr<KernelLayout> PlanKernelLayout(const MachineSpec& spec);
+
 // From firmware's ranges and the kernel's reservations to what the page allocator starts with: RAM, zones, reserved frames. Linux:
 // setup_arch(), free_area_init(), arch/x86/mm/init_32.c, arch/arm64/mm/init.c. REQUIRES: CompleteSpec was OK. INVALID_ARGUMENT as there.
 absl::StatusOr<PhysicalConfig> PlanPhysicalMemory(const MachineSpec& spec);

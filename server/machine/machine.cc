@@ -40,9 +40,10 @@ Machine::~Machine() {
 absl::StatusOr<std::unique_ptr<Machine>> Machine::Boot(MachineSpec spec) {
   MMLAB_RETURN_IF_ERROR(CompleteSpec(spec));
   MMLAB_ASSIGN_OR_RETURN(const PhysicalConfig config, PlanPhysicalMemory(spec));
+  MMLAB_ASSIGN_OR_RETURN(KernelLayout kernel, PlanKernelLayout(spec));
   std::unique_ptr<Machine> machine(new Machine(std::move(spec)));
   Machine& m = *machine;
-  m.max_low_pfn_ = MaxLowPfn(*m.layout_, config.ram);
+  m.kernel_layout_ = std::move(kernel);
   m.memory_ = std::make_unique<BuddyMemory>(config, *m.tracer_);
   m.files_ = std::make_unique<Files>(*m.memory_, m.memory_->vm_stat(), *m.tracer_);
   m.processes_ = std::make_unique<Processes>(*m.layout_, *m.memory_, *m.files_, m.memory_->vm_stat(), *m.tracer_,

@@ -50,7 +50,7 @@ class Machine {
   const Processes& processes() const { return *processes_; }
   const Sysctls& sysctls() const { return *sysctls_; }
   int64_t now_nanoseconds() const { return now_nanoseconds_; }  // Unix time of the machine's clock.
-  Pfn max_low_pfn() const { return max_low_pfn_; }              // Where HighMem starts, or would.
+  const KernelLayout& kernel_layout() const { return kernel_layout_; }
   uint64_t operations_applied() const { return operations_applied_; }
 
   // One line for each broken invariant; empty when memory, page tables, VMAs and counters agree.
@@ -73,7 +73,7 @@ class Machine {
 
   MachineSpec spec_;
   const Layout* layout_;
-  Pfn max_low_pfn_;
+  KernelLayout kernel_layout_;
   std::unique_ptr<Tracer> tracer_;
   std::unique_ptr<Sysctls> sysctls_;
   std::unique_ptr<BuddyMemory> memory_;

@@ -3,9 +3,11 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "server/arch/kernel_layout.h"
 #include "server/arch/layout.h"
 #include "server/base/address.h"
 
@@ -60,6 +62,10 @@ struct MachineSpec {
   std::string hostname;
   int64_t boot_time_seconds = 1700000000;
   std::string command_line;
+  VmSplit vmsplit = VmSplit::k3G;  // x86-32.
+  std::optional<Highmem> highmem;  // x86-32; absent: 64G with PAE, else 4G.
+  int va_bits = 48;                // ARM64: 39 or 48.
+  bool kasan = false;              // ARM64.
 };
 
 }  // namespace mmlab

@@ -2,23 +2,14 @@
 
 #include <algorithm>
 #include <array>
-#include <optional>
+#include <utility>
 
 namespace mmlab {
 namespace {
 
 constexpr uint64_t kBiosStart = 0xa0000;  // BIOS_BEGIN: video memory and ROMs up to 1 MiB.
 constexpr uint64_t kBiosEnd = 0x100000;
-// VMALLOC_END of the i386 kernels recorded, which have CONFIG_HIGHMEM and 32 CPUs; 128 MiB below it (__VMALLOC_RESERVE) lowmem ends.
-constexpr uint64_t kVmallocEnd = 0xfebfe000;
-constexpr uint64_t kVmallocEndPae = 0xfeffe000;
-constexpr uint64_t kVmallocReserve = 128 << 20;
-constexpr uint64_t kVmallocOffset = 8 << 20;
-constexpr uint64_t kPageOffset = 0xc0000000;
-// VMALLOC_END - VMALLOC_START of an ARM64 kernel with 48-bit addresses and 4 KiB pages.
-constexpr uint64_t kArm64VmallocTotal = uint64_t{133143592960} << 10;
-
-uint64_t VmallocEnd(const Layout& layout) { return layout.kind == LayoutKind::kX86_32Pae ? kVmallocEndPae : kVmallocEnd; }
+constexpr uint64_t kNoEnd = ~uint64_t{0};
 
 void Append(std::vector<FirmwareRange>& out, uint64_t start, uint64_t end, FirmwareRange::Type type) {
   if (start >= end) return;
@@ -29,22 +20,35 @@ void Append(std::vector<FirmwareRange>& out, uint64_t start, uint64_t end, Firmw
   out.push_back({{PhysAddr(start), PhysAddr(end)}, type});
 }
 
-// Keeps the RAM of [start, end) from use: as `instead`, or not at all.
-std::vector<FirmwareRange> TakeRam(absl::Span<const FirmwareRange> map, uint64_t start, uint64_t end,
-                                   std::optional<FirmwareRange::Type> instead) {
+// What has type `from` (0: any) between start and end becomes `to`; 0: nothing.
+std::vector<FirmwareRange> Retype(absl::Span<const FirmwareRange> map, uint64_t start, uint64_t end, int from_type, int to_type) {
   std::vector<FirmwareRange> out;
   for (const FirmwareRange& r : map) {
     const uint64_t from = r.range.start.raw();
     const uint64_t to = r.range.end.raw();
-    if (r.type != FirmwareRange::Type::kRam || to <= start || end <= from) {
+    if ((from_type != 0 && static_cast<int>(r.type) != from_type) || to <= start || end <= from) {
       Append(out, from, to, r.type);
       continue;
     }
     Append(out, from, std::min(start, to), r.type);
-    if (instead) Append(out, std::max(start, from), std::min(end, to), *instead);
+    if (to_type != 0) Append(out, std::max(start, from), std::min(end, to), static_cast<FirmwareRange::Type>(to_type));
     Append(out, std::max(end, from), to, r.type);
   }
   return out;
+}
+
+// Keeps the lowest `bytes` of RAM.
+void LimitRam(uint64_t bytes, std::vector<FirmwareRange>& map) {
+  std::vector<FirmwareRange> out;
+  for (FirmwareRange r : map) {
+    if (r.type == FirmwareRange::Type::kRam) {
+      const uint64_t taken = std::min(bytes, r.range.length().raw());
+      bytes -= taken;
+      r.range.end = r.range.start + Bytes(taken);
+    }
+    if (r.range.start < r.range.end) out.push_back(r);
+  }
+  map = std::move(out);
 }
 
 }  // namespace
@@ -80,15 +84,49 @@ std::vector<FirmwareRange> SanitizeFirmwareRanges(absl::Span<const FirmwareRange
 
 uint64_t ResourceEnd(const Layout& layout) { return layout.kind == LayoutKind::kX86_32 ? uint64_t{1} << 32 : ~uint64_t{0}; }
 
-std::vector<FirmwareRange> KernelMemoryMap(const Layout& layout, absl::Span<const FirmwareRange> ranges) {
+std::vector<FirmwareRange> EditFirmwareRanges(LayoutKind layout, absl::Span<const FirmwareRange> ranges,
+                                              absl::Span<const MemoryEdit> edits) {
+  using Kind = MemoryEdit::Kind;
   std::vector<FirmwareRange> map = SanitizeFirmwareRanges(ranges);
+  const bool x86 = layout != LayoutKind::kArm64;
+  for (const MemoryEdit& edit : edits) {
+    if (!x86) {
+      if (!edit.memmap) LimitRam(edit.size & ~uint64_t{0xfff}, map);
+      continue;
+    }
+    const uint64_t end = edit.start + std::min(edit.size, kNoEnd - edit.start);
+    switch (edit.kind) {
+      case Kind::kExactMap:
+        map.clear();
+        break;
+      case Kind::kLimit:
+        map = Retype(map, edit.size, kNoEnd, 1, 0);
+        break;
+      case Kind::kAdd:
+        if (edit.start < end) map.push_back({{PhysAddr(edit.start), PhysAddr(end)}, static_cast<FirmwareRange::Type>(edit.to)});
+        break;
+      case Kind::kChange:
+        if (edit.from == 0 && edit.to != 0) {
+          map.push_back({{PhysAddr(edit.start), PhysAddr(end)}, static_cast<FirmwareRange::Type>(edit.to)});
+        } else {
+          map = Retype(map, edit.start, end, edit.from, edit.to);
+        }
+        break;
+    }
+  }
+  return SanitizeFirmwareRanges(map);
+}
+
+std::vector<FirmwareRange> KernelMemoryMap(const MachineSpec& spec) {
+  const Layout& layout = GetLayout(spec.layout);
+  std::vector<FirmwareRange> map = EditFirmwareRanges(spec.layout, spec.firmware_ranges, ParseBootArguments(spec.command_line).edits);
   std::erase_if(map, [&](const FirmwareRange& r) {
     if (r.type == FirmwareRange::Type::kRam) return r.range.end.raw() > layout.max_phys_addr;
     return r.range.end.raw() > ResourceEnd(layout);
   });
   if (!layout.is_x86()) return map;
-  map = TakeRam(map, 0, layout.page_size.bytes().raw(), FirmwareRange::Type::kReserved);
-  return TakeRam(map, kBiosStart, kBiosEnd, std::nullopt);
+  map = Retype(map, 0, layout.page_size.bytes().raw(), 1, 2);
+  return Retype(map, kBiosStart, kBiosEnd, 1, 0);
 }
 
 std::vector<PfnRange> RamFrames(PageSize page_size, absl::Span<const FirmwareRange> map) {
@@ -102,17 +140,29 @@ std::vector<PfnRange> RamFrames(PageSize page_size, absl::Span<const FirmwareRan
   return ram;
 }
 
-Pfn MaxLowPfn(const Layout& layout, absl::Span<const PfnRange> ram) {
-  const Pfn end = ram.empty() ? Pfn(0) : ram.back().end;
-  if (!layout.is_x86()) return end;
-  const uint64_t max_memory = VmallocEnd(layout) - kPageOffset - kVmallocReserve;  // MAXMEM
-  return std::min(end, layout.page_size.FrameHolding(PhysAddr(max_memory)));
+absl::StatusOr<KernelLayout> KernelLayoutOf(const MachineSpec& spec, absl::Span<const PfnRange> ram) {
+  KernelLayoutConfig config;
+  config.kind = spec.layout;
+  config.vmsplit = spec.vmsplit;
+  config.highmem = spec.highmem;
+  config.va_bits = spec.va_bits;
+  config.kasan = spec.kasan;
+  config.page_size = GetLayout(spec.layout).page_size;
+  const BootArguments arguments = ParseBootArguments(spec.command_line);
+  if (arguments.vmalloc) config.vmalloc_reserve = Bytes(*arguments.vmalloc + kVmallocOffset);
+  if (arguments.highmem) config.highmem_arg = config.page_size.WholePagesIn(Bytes(*arguments.highmem));
+  PhysAddr image = config.page_size.StartOf(ram.front().start);
+  if (!spec.kernel_sections.empty()) image = spec.kernel_sections.front().range.start;
+  return ComputeKernelLayout(config, ram, image);
 }
 
-Bytes VmallocTotal(const Layout& layout, Pfn max_low_pfn) {
-  if (!layout.is_x86()) return Bytes(kArm64VmallocTotal);
-  const uint64_t high_memory = kPageOffset + layout.page_size.StartOf(max_low_pfn).raw();
-  return Bytes(VmallocEnd(layout) - (high_memory + kVmallocOffset));
+std::vector<PfnRange> RamBelow(absl::Span<const PfnRange> ram, Pfn end) {
+  std::vector<PfnRange> out;
+  for (PfnRange range : ram) {
+    range.end = std::min(range.end, end);
+    if (range.start < range.end) out.push_back(range);
+  }
+  return out;
 }
 
 std::vector<PfnRange> Subtract(absl::Span<const PfnRange> from, absl::Span<const PfnRange> cut) {

@@ -3,9 +3,12 @@
 
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "server/arch/kernel_layout.h"
 #include "server/arch/layout.h"
 #include "server/base/address.h"
+#include "server/machine/boot_arguments.h"
 #include "server/machine/machine_spec.h"
 
 namespace mmlab {
@@ -14,10 +17,14 @@ namespace mmlab {
 // so that what anybody reserved is not used as RAM. Linux: e820__update_table(), arch/x86/kernel/e820.c.
 std::vector<FirmwareRange> SanitizeFirmwareRanges(absl::Span<const FirmwareRange> ranges);
 
-// What the kernel of a layout makes of a firmware map: sanitised; on x86 the first page is kept from use and no RAM is believed between
-// 640 KiB and 1 MiB; RAM that the layout cannot address is left out, and anything beyond ResourceEnd. Linux: setup_arch(),
-// trim_bios_range().
-std::vector<FirmwareRange> KernelMemoryMap(const Layout& layout, absl::Span<const FirmwareRange> ranges);
+// What the kernel makes of the firmware's map: changed as the command line says (mem=, memmap=) and sanitised; on x86 the first page is
+// kept from use and no RAM is believed between 640 KiB and 1 MiB; RAM that the layout cannot address is left out, and anything beyond
+// ResourceEnd. Linux: setup_arch(), trim_bios_range().
+std::vector<FirmwareRange> KernelMemoryMap(const MachineSpec& spec);
+
+// `ranges`, sanitised and changed by what a command line asks for. Linux: e820__finish_early_params(), memblock_mem_limit_remove_map().
+std::vector<FirmwareRange> EditFirmwareRanges(LayoutKind layout, absl::Span<const FirmwareRange> ranges,
+                                              absl::Span<const MemoryEdit> edits);
 
 // First address that the kernel's resource tree cannot hold: without PAE its numbers (resource_size_t) have 32 bits.
 uint64_t ResourceEnd(const Layout& layout);
@@ -25,11 +32,12 @@ uint64_t ResourceEnd(const Layout& layout);
 // RAM of a kernel's map in whole frames, ascending. Linux: e820__memblock_setup().
 std::vector<PfnRange> RamFrames(PageSize page_size, absl::Span<const FirmwareRange> map);
 
-// First frame that the kernel does not map for good (max_low_pfn): where HighMem starts on x86-32, the end of RAM elsewhere.
-Pfn MaxLowPfn(const Layout& layout, absl::Span<const PfnRange> ram);
+// The address space of the kernel that boots on this RAM (ascending, not empty), as spec and its command line configure it.
+// INVALID_ARGUMENT as ComputeKernelLayout.
+absl::StatusOr<KernelLayout> KernelLayoutOf(const MachineSpec& spec, absl::Span<const PfnRange> ram);
 
-// VMALLOC_END - VMALLOC_START of the layout, for a kernel with the given max_low_pfn.
-Bytes VmallocTotal(const Layout& layout, Pfn max_low_pfn);
+// `ram` without what lies at or above `end`.
+std::vector<PfnRange> RamBelow(absl::Span<const PfnRange> ram, Pfn end);
 
 // Ranges of `from` without what `cut` covers. Both ascending, without overlaps.
 std::vector<PfnRange> Subtract(absl::Span<const PfnRange> from, absl::Span<const PfnRange> cut);

@@ -78,7 +78,7 @@ std::vector<IomemResource> IomemTree(const Machine& machine) {
   const MachineSpec& spec = machine.spec();
   std::vector<IomemResource> tree;
   const auto last = [](PhysRange range) { return PhysAddr(range.end.raw() - 1); };
-  for (const FirmwareRange& r : KernelMemoryMap(machine.layout(), spec.firmware_ranges)) {
+  for (const FirmwareRange& r : KernelMemoryMap(spec)) {
     Insert(tree, {r.range.start, last(r.range), std::string(FirmwareName(r.type)), {}});
   }
   for (const NamedRange& section : spec.kernel_sections) Insert(tree, {section.range.start, last(section.range), section.name, {}});

@@ -96,7 +96,8 @@ std::vector<MeminfoField> MeminfoFields(const Machine& machine) {
   fields.Pages("WritebackTmp", uint64_t{0});
   fields.Pages("CommitLimit", machine.processes().commit_limit().raw());
   fields.Pages("Committed_AS", machine.processes().committed().raw());
-  fields.Kilobytes("VmallocTotal", VmallocTotal(machine.layout(), machine.max_low_pfn()).raw() >> 10);
+  const KernelLayout& kernel = machine.kernel_layout();
+  fields.Kilobytes("VmallocTotal", (kernel.vmalloc_end - kernel.vmalloc_start).raw() >> 10);
   // VmallocUsed and Percpu: not simulated.
   fields.Pages("VmallocChunk", uint64_t{0});
   fields.Pages("HardwareCorrupted", uint64_t{0});

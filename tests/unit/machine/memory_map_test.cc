@@ -51,15 +51,19 @@ INSTANTIATE_TEST_SUITE_P(
     [](const auto& test) { return test.param.name; });
 
 TEST(KernelMemoryMapTest, X86KeepsTheFirstPageAndTheBiosHole) {
-  const auto map = KernelMemoryMap(GetLayout(LayoutKind::kX86_32), {Range(0, 0x200000)});
-  EXPECT_EQ(Text(map), "0-1000:2 1000-a0000:1 100000-200000:1");
+  MachineSpec spec;
+  spec.firmware_ranges = {Range(0, 0x200000)};
+  EXPECT_EQ(Text(KernelMemoryMap(spec)), "0-1000:2 1000-a0000:1 100000-200000:1");
 }
 
 TEST(KernelMemoryMapTest, WhatTheLayoutCannotAddressIsLeftOut) {
-  const std::vector<FirmwareRange> map = {Range(0x100000, 0x200000), Range(0x100000000, 0x140000000), Range(0x2000000000, 0x3000000000)};
-  EXPECT_EQ(Text(KernelMemoryMap(GetLayout(LayoutKind::kX86_32), map)), "100000-200000:1");
-  EXPECT_EQ(Text(KernelMemoryMap(GetLayout(LayoutKind::kX86_32Pae), map)), "100000-200000:1 100000000-140000000:1");
-  EXPECT_EQ(KernelMemoryMap(GetLayout(LayoutKind::kArm64), map).size(), 3u);
+  MachineSpec spec;
+  spec.firmware_ranges = {Range(0x100000, 0x200000), Range(0x100000000, 0x140000000), Range(0x2000000000, 0x3000000000)};
+  EXPECT_EQ(Text(KernelMemoryMap(spec)), "100000-200000:1");
+  spec.layout = LayoutKind::kX86_32Pae;
+  EXPECT_EQ(Text(KernelMemoryMap(spec)), "100000-200000:1 100000000-140000000:1");
+  spec.layout = LayoutKind::kArm64;
+  EXPECT_EQ(KernelMemoryMap(spec).size(), 3u);
 }
 
 TEST(RamFramesTest, OnlyWholeFramesCount) {
@@ -80,8 +84,12 @@ class LowmemTest : public testing::TestWithParam<LowmemCase> {};
 TEST_P(LowmemTest, EndsWhereTheKernelSays) {
   const LowmemCase& c = GetParam();
   const std::vector<PfnRange> ram = {{Pfn(1), Pfn(c.ram_end >> 12)}};
-  EXPECT_EQ(MaxLowPfn(GetLayout(c.layout), ram), Pfn(c.max_low_pfn));
-  EXPECT_EQ(VmallocTotal(GetLayout(c.layout), Pfn(c.max_low_pfn)).raw() >> 10, c.vmalloc_kib);
+  MachineSpec spec;
+  spec.layout = c.layout;
+  const auto layout = KernelLayoutOf(spec, ram);
+  ASSERT_TRUE(layout.ok()) << layout.status();
+  EXPECT_EQ(layout->max_low_pfn, Pfn(c.max_low_pfn));
+  EXPECT_EQ((layout->vmalloc_end - layout->vmalloc_start).raw() >> 10, c.vmalloc_kib);
 }
 
 INSTANTIATE_TEST_SUITE_P(Recorded, LowmemTest,
