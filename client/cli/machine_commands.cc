@@ -357,17 +357,28 @@ void AddDeleteBootCheck(CLI::App& app, Session& session) {
   struct Options {
     std::string name;
     SpecFlags spec;
+    bool ignore_not_found = false;
+    bool error_unchanged = false;
   };
   const auto options = Keep<Options>();
   CLI::App* remove = app.add_subcommand("delete", "End a machine");
   remove->require_subcommand(1);
   CLI::App* machine = remove->add_subcommand("machine", "End a machine; its state is gone");
   machine->add_option("name", options->name, "Machine")->required();
+  machine->add_flag("--ignore-not-found", options->ignore_not_found, "Nothing to delete is no error");
+  machine->add_flag("--error-unchanged", options->error_unchanged, "With --ignore-not-found: exit 3 when there was nothing to delete");
   machine->callback([options, &session] {
     v1::DeleteMachineRequest request;
     request.set_name("machines/" + options->name);
     v1::DeleteMachineResponse response;
-    session.Call(*session.connection().machines, &v1::MachineService::Stub::DeleteMachine, request, &response);
+    Connection& connection = session.connection();
+    const grpc::Status status = connection.Call(*connection.machines, &v1::MachineService::Stub::DeleteMachine, request, &response);
+    if (options->ignore_not_found && status.error_code() == grpc::StatusCode::NOT_FOUND) {
+      fmt::print("machine/{} unchanged (there is none)\n", options->name);
+      if (options->error_unchanged) throw CommandFailure{kExitUnchanged};
+      return;
+    }
+    session.Check(status);
     fmt::print("machine/{} deleted\n", options->name);
   });
 

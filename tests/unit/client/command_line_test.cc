@@ -88,6 +88,8 @@ TEST_F(CommandLineTest, MachinesComeAndGo) {
   EXPECT_THAT(Mmlab({"check", "machine", "lab1"}).out, StartsWith("machine/lab1 consistent (state hash "));
   EXPECT_EQ(Mmlab({"delete", "machine", "lab1"}).out, "machine/lab1 deleted\n");
   EXPECT_EQ(Mmlab({"delete", "machine", "lab1"}).exit_code, StatusExit(grpc::NOT_FOUND));
+  EXPECT_EQ(Mmlab({"delete", "machine", "lab1", "--ignore-not-found"}).out, "machine/lab1 unchanged (there is none)\n");
+  EXPECT_EQ(Mmlab({"delete", "machine", "lab1", "--ignore-not-found", "--error-unchanged"}).exit_code, kExitUnchanged);
 }
 
 TEST_F(CommandLineTest, TablesFitEightyColumns) {

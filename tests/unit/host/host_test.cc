@@ -12,6 +12,8 @@
 #include "google/rpc/error_details.pb.h"
 #include "gtest/gtest.h"
 #include "mmlab/v1/machine.pb.h"
+#include "server/machine/machine.h"
+#include "server/physical/page_allocator.h"
 
 namespace mmlab {
 namespace {
@@ -253,6 +255,35 @@ TEST(HostTest, HoldsAThousandMachines) {
   uint64_t bytes = 0;
   for (const auto& machine : host.All()) bytes += machine->Read().machine().HostMemory().raw();
   EXPECT_LT(bytes / 1000, uint64_t{256} << 10);  // Each idle machine.
+}
+
+// A machine whose accounting turns out broken in the middle of an operation is kept for inspection, and only that one.
+TEST(QuarantineTest, KeepsABrokenMachineForReadersOnly) {
+  Host host(HostOptions{});
+  const std::shared_ptr<HostedMachine> broken = *Create(host, "broken");
+  const std::shared_ptr<HostedMachine> other = *Create(host, "other");
+  Outcome outcome;
+  {
+    std::optional<MachineLane> lane = broken->TryEnter();
+    ASSERT_TRUE(lane.has_value());
+    ElfImage image{"/bin/a", 0x8048000, false, {{ProgramHeader::Type::kLoad, 0, 0x8048000, 4096, 4096, 5, 4096}}};
+    ASSERT_TRUE(lane->Apply(op::CreateFile{"/bin/a", op::FileSystem::kExt4, 4096, "", true}, nullptr, outcome).ok());
+    ASSERT_TRUE(lane->Apply(op::CreateProcess{"a"}, nullptr, outcome).ok());
+    ASSERT_TRUE(lane->Apply(op::Exec{Pid(1), image, std::nullopt, {}, {}}, nullptr, outcome).ok());
+    ASSERT_EQ(outcome.error, Errno::kOk);
+    // What only a bug of the engine could do: nobody maps the pages of the stack any more, says their count.
+    auto& memory = const_cast<BuddyMemory&>(lane->machine().memory());
+    for (Pfn pfn(0); pfn < memory.end_pfn(); pfn = pfn + PageCount(1)) {
+      if (memory.PeekFrame(pfn).state == FrameState::kAnon) memory.frame(pfn).mapcount = 0;
+    }
+    const absl::Status status = lane->Apply(op::Exit{Pid(1)}, nullptr, outcome);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInternal) << status;
+    EXPECT_EQ(Reason(lane->CheckUsable()), "MACHINE_QUARANTINED");
+  }
+  EXPECT_EQ(broken->state(), HostedMachine::State::kQuarantined);
+  EXPECT_EQ(broken->Read().machine().operations_applied(), 4u);
+  EXPECT_EQ(other->state(), HostedMachine::State::kRunning);
+  EXPECT_TRUE(other->TryEnter()->Apply(op::AllocPages{}, nullptr, outcome).ok());
 }
 
 }  // namespace
