@@ -69,6 +69,10 @@ absl::string_view StepKindName(StepKind kind) {
       return "copy_on_write";
     case StepKind::kAddressLayout:
       return "address_layout";
+    case StepKind::kSlabCacheChoice:
+      return "slab_cache_choice";
+    case StepKind::kSlabObject:
+      return "slab_object";
   }
   return "unspecified";
 }

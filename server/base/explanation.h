@@ -31,9 +31,11 @@ enum class StepKind : uint8_t {
   kFrameSource = 14,   // Per-CPU list, free list, split, or fallback that gave the frame.
   kFrameRelease = 15,  // Where a freed frame went, and its merges.
   kAllocationFailure = 16,
-  kFileLookup = 17,     // Page cache: found or not.
-  kCopyOnWrite = 18,    // Copied or re-used, with the counts that decided.
-  kAddressLayout = 19,  // Where exec or mmap_base put something, and from what.
+  kFileLookup = 17,       // Page cache: found or not.
+  kCopyOnWrite = 18,      // Copied or re-used, with the counts that decided.
+  kAddressLayout = 19,    // Where exec or mmap_base put something, and from what.
+  kSlabCacheChoice = 30,  // Which cache serves, and whether a new one was made.
+  kSlabObject = 31,       // Which slab an object came from or went back to, and where the slab went.
 };
 
 // In what a fact's number is counted.
