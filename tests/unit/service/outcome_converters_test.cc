@@ -93,6 +93,7 @@ TEST(ExplanationToProtoTest, CountsWhatDoesNotFit) {
 
 TEST(ExplanationToProtoTest, StepKindsHaveTheSameNumbers) {
   for (int kind = 1; kind < v1::StepKind_ARRAYSIZE; ++kind) {
+    if (!v1::StepKind_IsValid(kind)) continue;
     std::string name = v1::StepKind_Name(kind).substr(sizeof("STEP_KIND_") - 1);
     for (char& c : name) c = static_cast<char>(std::tolower(c));
     EXPECT_EQ(name, std::string(StepKindName(static_cast<StepKind>(kind))));
