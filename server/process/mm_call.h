@@ -112,7 +112,8 @@ class MmCall {
 
   // mmap.
   Errno CheckFileMapping(const OpenFile& file, uint32_t prot, uint32_t* flags, uint64_t length, uint64_t pgoff, uint64_t* vm_flags) const;
-  SysResult<uint64_t> MmapRegion(std::shared_ptr<OpenFile> file, uint64_t address, uint64_t length, uint64_t vm_flags, uint64_t pgoff);
+  SysResult<uint64_t> MmapRegion(const std::shared_ptr<OpenFile>& file, uint64_t address, uint64_t length, uint64_t vm_flags,
+                                 uint64_t pgoff);
   VmArea* ExpandNeighbour(const OpenFile* file, uint64_t address, uint64_t length, uint64_t vm_flags, uint64_t pgoff);
   SysResult<VmArea*> NewRegion(const std::shared_ptr<OpenFile>& file, uint64_t address, uint64_t length, uint64_t vm_flags, uint64_t pgoff);
   SysResult<uint64_t> MmapHugetlb(uint64_t address, uint64_t length, uint32_t flags);

@@ -140,7 +140,7 @@ Errno MmCall::CheckFileMapping(const OpenFile& file, uint32_t prot, uint32_t* fl
   return Errno::kOk;
 }
 
-SysResult<uint64_t> MmCall::MmapRegion(std::shared_ptr<OpenFile> file, uint64_t address, uint64_t length, uint64_t vm_flags,
+SysResult<uint64_t> MmCall::MmapRegion(const std::shared_ptr<OpenFile>& file, uint64_t address, uint64_t length, uint64_t vm_flags,
                                        uint64_t pgoff) {
   const uint64_t end = address + length;
   const uint64_t pages = length >> shift_;
