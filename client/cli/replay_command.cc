@@ -18,6 +18,8 @@
 #include "client/cli/progress_bar.h"
 #include "client/cli/replay_scenarios.h"
 #include "client/replay/comparison.h"
+#include "client/replay/kernel/kernel_comparison.h"
+#include "client/replay/kernel/kernel_replay.h"
 #include "client/replay/replayer.h"
 #include "client/replay/system/scenario.h"
 
@@ -36,6 +38,7 @@ struct ReplayFlags {
 struct Item {
   std::string root;
   std::string path;
+  bool kernel = false;  // Made inside a kernel: performed in this process, without a server.
 };
 
 // How the replay of one recording ended.
@@ -58,7 +61,7 @@ struct Totals {
 };
 
 // Answers lie under the same relative names as the recordings, without .gz.
-absl::Status WriteAnswers(const std::string& folder, const Item& item, const Answers& answers) {
+absl::Status WriteAnswers(const std::string& folder, const Item& item, const std::vector<nlohmann::ordered_json>& records) {
   std::error_code error;
   std::string relative = std::filesystem::is_directory(item.root, error) ? std::filesystem::relative(item.path, item.root, error).string()
                                                                          : std::filesystem::path(item.path).filename().string();
@@ -66,7 +69,7 @@ absl::Status WriteAnswers(const std::string& folder, const Item& item, const Ans
   const std::filesystem::path target = std::filesystem::path(folder) / relative;
   std::filesystem::create_directories(target.parent_path(), error);
   std::ofstream out(target, std::ios::binary);
-  for (const auto& record : answers.records) out << record.dump() << '\n';
+  for (const auto& record : records) out << record.dump() << '\n';
   if (!out.flush()) return absl::DataLossError(absl::StrCat(target.string(), ": can't be written"));
   return absl::OkStatus();
 }
@@ -78,16 +81,32 @@ Judged Ended(absl::Status status, int exit_code) {
   return judged;
 }
 
-Judged ReplayOne(Connection& connection, const ReplayFlags& flags, const Item& item, const ReplayOptions& options) {
+Judged ReplayInsideKernel(const ReplayFlags& flags, const Item& item, const Recording& recording) {
+  const absl::StatusOr<KernelAnswers> answers = ReplayKernel(recording);
+  if (!answers.ok()) return Ended(answers.status(), kExitStatusBase + static_cast<int>(answers.status().code()));
+  if (!flags.answers.empty()) {
+    if (absl::Status status = WriteAnswers(flags.answers, item, answers->records); !status.ok()) return Ended(status, kExitLocalFile);
+  }
+  absl::StatusOr<Comparison> comparison = CompareKernelAnswers(recording.records, answers->records);
+  if (!comparison.ok()) return Ended(comparison.status(), kExitLocalFile);
+  Judged judged;
+  judged.comparison = *std::move(comparison);
+  return judged;
+}
+
+// `connection` may be null for a recording made inside a kernel.
+Judged ReplayOne(Connection* connection, const ReplayFlags& flags, const Item& item, const ReplayOptions& options) {
   const absl::StatusOr<Recording> recording = ReadRecording(item.path);
   if (!recording.ok()) return Ended(recording.status(), kExitLocalFile);
-  absl::StatusOr<Answers> answers = Replay(connection, *recording, options);
+  if (item.kernel) return ReplayInsideKernel(flags, item, *recording);
+  absl::StatusOr<Answers> answers = Replay(*connection, *recording, options);
   if (!answers.ok()) {
     // The replayer and the server speak of the same thing in the same words: what the recording asked for, or why it was not done.
     return Ended(answers.status(), kExitStatusBase + static_cast<int>(answers.status().code()));
   }
   if (!flags.answers.empty()) {
-    if (absl::Status status = WriteAnswers(flags.answers, item, *answers); !status.ok()) return Ended(std::move(status), kExitLocalFile);
+    if (absl::Status status = WriteAnswers(flags.answers, item, answers->records); !status.ok())
+      return Ended(std::move(status), kExitLocalFile);
   }
   absl::StatusOr<Comparison> comparison = CompareAnswers(recording->records, answers->records);
   if (!comparison.ok()) return Ended(comparison.status(), kExitLocalFile);
@@ -124,7 +143,7 @@ void Report(const Item& item, const Judged& judged, Totals& totals) {
 }
 
 // One recording: its steps are the progress.
-void ReplaySingle(Connection& connection, const ReplayFlags& flags, const Item& item, Totals& totals) {
+void ReplaySingle(Connection* connection, const ReplayFlags& flags, const Item& item, Totals& totals) {
   ProgressBar bar(std::filesystem::path(item.path).filename().string());
   ReplayOptions options;
   options.keep_machine = flags.keep;
@@ -135,7 +154,7 @@ void ReplaySingle(Connection& connection, const ReplayFlags& flags, const Item& 
 }
 
 // Several, `jobs` at a time; reported in their order.
-void ReplayAll(Connection& connection, const ReplayFlags& flags, const std::vector<Item>& items, Totals& totals) {
+void ReplayAll(Connection* connection, const ReplayFlags& flags, const std::vector<Item>& items, Totals& totals) {
   ReplayOptions options;
   options.keep_machine = flags.keep;
   std::mutex mutex;
@@ -176,15 +195,17 @@ void RunReplay(Session& session, const ReplayFlags& flags) {
     }
     const absl::StatusOr<std::vector<std::string>> found = FindRecordings(root);
     if (!found.ok()) Fail(kExitLocalFile, std::string(found.status().message()));
-    for (const std::string& path : *found) items.push_back({root, path});
+    for (const std::string& path : *found) items.push_back({root, path, IsKernelRecording(path)});
   }
   if (!scenarios.empty()) ReplayScenarios(session, scenarios, flags.answers, flags.keep);
   if (items.empty()) return;
+  const bool needs_server = std::any_of(items.begin(), items.end(), [](const Item& item) { return !item.kernel; });
+  Connection* const connection = needs_server ? &session.connection() : nullptr;
   Totals totals;
   if (items.size() == 1) {
-    ReplaySingle(session.connection(), flags, items[0], totals);
+    ReplaySingle(connection, flags, items[0], totals);
   } else {
-    ReplayAll(session.connection(), flags, items, totals);
+    ReplayAll(connection, flags, items, totals);
   }
   if (totals.files_failed == totals.files) throw CommandFailure{totals.exit_code};  // No total of nothing.
   if (!totals.first_difference.empty()) fmt::print("\n{}", totals.first_difference);
@@ -210,6 +231,7 @@ void AddReplayCommand(CLI::App& app, Session& session) {
   replay->footer(
       "A fresh machine of the recording's flavour performs each operation; nothing of the recorded answers goes to it. A folder with a\n"
       "script.jsonl is a scenario of a whole machine: its snapshots and results are written to --answers, for a judge to compare.\n"
+      "Recordings made inside a kernel (calls of its allocators) start from their first dump, in this process: they need no server.\n"
       "Examples:\n  mmlab replay tests/conformance/data/traces/686/s13-zero-page.jsonl.gz\n"
       "  mmlab replay tests/conformance/data/traces/arm64 --in-process --answers /tmp/answers");
   replay->callback([flags, &session] { RunReplay(session, *flags); });

@@ -1,5 +1,5 @@
 // Single rules of the page allocator that other rooms rely on. That it is Linux's allocator is shown by
-// tests/conformance/buddy_replay_test.
+// tests/conformance/kernel_replay_test.
 
 #include "server/physical/page_allocator.h"
 
