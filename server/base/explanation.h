@@ -11,6 +11,8 @@
 
 namespace mmlab {
 
+class EventSink;
+
 // What was decided at one step. The order follows the rooms, top to bottom. Each value's facts are listed with it in
 // proto/mmlab/v1/explanation.proto, which has the same values with the same numbers.
 enum class StepKind : uint8_t {
@@ -104,15 +106,29 @@ std::string FactText(const Fact& fact);
 // The whole chain as lines of text, one a step, for a terminal.
 std::string ExplanationText(const Explanation& explanation);
 
-// Held by every part of a machine; tells it whether somebody wants to know why. Not asking costs one test of a pointer:
+// Held by every part of a machine; tells it whether somebody wants to know why, or watches what happens. Not asking costs one test of a
+// pointer:
 //   if (Explanation* why = tracer_.explanation()) why->Add(StepKind::kVmaLookup, "no VMA ends above it").Address("address", a);
 class Tracer {
  public:
   Explanation* explanation() const { return explanation_; }
-  void Explain(Explanation* explanation) { explanation_ = explanation; }
+  EventSink* events() const { return events_; }  // event.h
+  // Whether either is there: one test for code that has a quick way for nobody.
+  bool observed() const { return observed_; }
+
+  void Explain(Explanation* explanation) {
+    explanation_ = explanation;
+    observed_ = explanation_ != nullptr || events_ != nullptr;
+  }
+  void Watch(EventSink* events) {
+    events_ = events;
+    observed_ = explanation_ != nullptr || events_ != nullptr;
+  }
 
  private:
   Explanation* explanation_ = nullptr;
+  EventSink* events_ = nullptr;
+  bool observed_ = false;
 };
 
 }  // namespace mmlab

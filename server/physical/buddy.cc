@@ -3,6 +3,7 @@
 #include <cstdlib>
 
 #include "absl/strings/str_cat.h"
+#include "server/base/event.h"
 #include "server/physical/page_allocator.h"
 
 namespace mmlab {
@@ -88,6 +89,10 @@ uint32_t BuddyMemory::RemoveSmallest(Zone& zone, int order, int type) {
           .Number("order", order)
           .Number("from_order", from)
           .Frame("pfn", Pfn(pfn));
+    }
+    if (EventSink* events = tracer_.events()) {
+      const bool percpu_refill = PcpAllowed(order, lists_.pageblock_order()) && type < kMigratePcpTypes;
+      events->Emit(EventKind::kMmPageAllocZoneLocked, {pfn, order, type, percpu_refill});
     }
     return pfn;
   }

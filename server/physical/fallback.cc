@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "server/base/event.h"
 #include "server/physical/page_allocator.h"
 
 namespace mmlab {
@@ -125,6 +126,11 @@ bool BuddyMemory::StealFallback(Zone& zone, int order, int type, uint32_t flags)
         .Truth("whole_block", can_steal);
   }
   StealSuitable(zone, pfn, from, flags, type, can_steal);
+  if (EventSink* events = tracer_.events()) {
+    const int pageblock_order = lists_.pageblock_order();
+    events->Emit(EventKind::kMmPageAllocExtfrag, {pfn, order, from, pageblock_order, type, fallback, from < pageblock_order,
+                                                  lists_.PageblockType(pfn) == type});
+  }
   return true;
 }
 

@@ -2,6 +2,7 @@
 #define MMLAB_SERVER_PHYSICAL_GFP_H_
 
 #include <cstdint>
+#include <string>
 
 namespace mmlab {
 
@@ -39,6 +40,9 @@ inline constexpr Gfp kGfpNowait = kGfpKswapdReclaim;                            
 inline constexpr Gfp kGfpUser = kGfpKernel | kGfpHardwall;                        // GFP_USER
 inline constexpr Gfp kGfpHighuser = kGfpUser | kGfpZoneHighmem;                   // GFP_HIGHUSER
 inline constexpr Gfp kGfpHighuserMovable = kGfpHighuser | kGfpMovable;            // GFP_HIGHUSER_MOVABLE
+
+// As the kernel's events print it: "GFP_KERNEL|__GFP_ZERO", "none".
+std::string GfpText(Gfp gfp);
 
 }  // namespace mmlab
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "server/base/event.h"
 
 namespace mmlab {
 namespace {
@@ -194,7 +195,7 @@ inline uint32_t BuddyMemory::AllocQuick(Gfp gfp) {
 
 std::optional<Pfn> BuddyMemory::AllocPages(Gfp gfp, PageOrder page_order) {
   const int order = page_order.raw();
-  if (order == 0 && tracer_.explanation() == nullptr) [[likely]] {
+  if (order == 0 && !tracer_.observed()) [[likely]] {
     if (const uint32_t quick = AllocQuick(gfp); quick != kNoFrame) [[likely]] {
       PrepareNewPage(quick, 0, gfp);
       return Given(quick);
@@ -206,6 +207,7 @@ std::optional<Pfn> BuddyMemory::AllocPages(Gfp gfp, PageOrder page_order) {
   if (pfn == kNoFrame) [[unlikely]] {
     pfn = AllocSlowpath(gfp, order, context);
     if (pfn == kNoFrame) {
+      EmitAlloc(kNoFrame, order, gfp, context.migrate_type);
       if (Explanation* why = tracer_.explanation()) {
         why->Add(StepKind::kAllocationFailure, "no zone could give the pages").Number("order", order).Pages("free", free_pages());
       }
@@ -213,12 +215,21 @@ std::optional<Pfn> BuddyMemory::AllocPages(Gfp gfp, PageOrder page_order) {
     }
   }
   PrepareNewPage(pfn, order, gfp);
+  EmitAlloc(pfn, order, gfp, context.migrate_type);
   return Pfn(pfn);
+}
+
+// The event mm_page_alloc; without a page it says frame 0, as the kernel does.
+void BuddyMemory::EmitAlloc(uint32_t pfn, int order, Gfp gfp, int type) const {
+  EventSink* events = tracer_.events();
+  if (events == nullptr || !events->wants(EventKind::kMmPageAlloc)) return;
+  events->Emit(EventKind::kMmPageAlloc, {pfn == kNoFrame ? 0 : pfn, order, type, GfpText(gfp)});
 }
 
 // --- Release. ---
 
 inline void BuddyMemory::ClearForFree(Frame& frame, uint32_t pfn, int order) {
+  if (EventSink* events = tracer_.events()) events->Emit(EventKind::kMmPageFree, {pfn, order});
   frame.flags = 0;
   frame.refcount = 0;
   frame.mapcount = 0;
@@ -297,7 +308,7 @@ void BuddyMemory::FreePages(Pfn head, PageOrder page_order) {
   const uint32_t pfn = Raw(head);
   const int order = page_order.raw();
   MMLAB_CHECK(pfn < lists_.table().end_pfn());
-  if (order == 0 && tracer_.explanation() == nullptr) [[likely]] {
+  if (order == 0 && !tracer_.observed()) [[likely]] {
     if (FreeQuick(pfn)) [[likely]]
       return;
   }
@@ -316,7 +327,10 @@ void BuddyMemory::FreePages(Pfn head, PageOrder page_order) {
 
 void BuddyMemory::FreePageList(absl::Span<const Pfn> pages) {
   // All types are looked up before the first page is freed; freeing order-0 pages changes none, so one pass does.
-  for (const Pfn pfn : pages) FreePages(pfn, PageOrder(0));
+  for (const Pfn pfn : pages) {
+    if (EventSink* events = tracer_.events()) events->Emit(EventKind::kMmPageFreeBatched, {pfn.raw()});
+    FreePages(pfn, PageOrder(0));
+  }
 }
 
 // --- Variants. ---

@@ -172,6 +172,7 @@ class BuddyMemory final : public PhysicalMemory {
   uint32_t AllocSlowpath(Gfp gfp, int order, AllocContext context);
   bool LastResort(const AllocContext& context);
   void PrepareNewPage(uint32_t pfn, int order, Gfp gfp);
+  void EmitAlloc(uint32_t pfn, int order, Gfp gfp, int type) const;
   void ClearForFree(Frame& frame, uint32_t pfn, int order);
 
   // zone_watermarks.cc

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "server/base/event.h"
 #include "server/physical/page_allocator.h"
 
 namespace mmlab {
@@ -90,7 +91,9 @@ void BuddyMemory::FreePcpBulk(Zone& zone, PerCpuPages& pcp, int64_t count, int i
       const uint32_t pfn = PcpPopTail(list);
       count -= int64_t{1} << order;
       pcp.count -= 1u << order;
-      FreeBlock(zone, pfn, order, lists_.table().At(pfn).migrate_type, false);
+      const int type = lists_.table().At(pfn).migrate_type;
+      FreeBlock(zone, pfn, order, type, false);
+      if (EventSink* events = tracer_.events()) events->Emit(EventKind::kMmPagePcpuDrain, {pfn, order, type});
     } while (count > 0 && !list.empty());
     index = index + 1 == kPcpLists ? 0 : index + 1;
   }

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "server/arch/layout.h"
 #include "server/base/check.h"
+#include "server/base/event.h"
 #include "server/base/explanation.h"
 #include "server/files/files.h"
 #include "server/physical/contents.h"
@@ -419,6 +420,7 @@ SysResult<uint64_t> Processes::Exec(Pid pid, const ElfImage& image, const ElfIma
         .Address("start_brk", mm->start_brk)
         .Address("vdso", mm->vdso);
   }
+  if (EventSink* events = tracer_.events()) events->Emit(EventKind::kSchedProcessExec, {image.path, pid.raw(), pid.raw()});
   return interpreter != nullptr ? interpreter->entry + interpreter_base : image.entry + load_bias;
 }
 

@@ -1,6 +1,7 @@
 #include <utility>
 
 #include "server/arch/layout.h"
+#include "server/base/event.h"
 #include "server/base/explanation.h"
 #include "server/files/open_file.h"
 #include "server/process/address_space.h"
@@ -50,6 +51,10 @@ SysResult<Pid> Processes::Fork(Pid pid, uint64_t clone_flags) {
   child->pid = Pid(++last_pid_);
   ++forks_;
   const Pid child_pid = child->pid;
+  if (EventSink* events = tracer_.events()) {
+    events->Emit(EventKind::kTaskNewtask, {child_pid.raw(), child->comm, clone_flags, child->oom_score_adj});
+    events->Emit(EventKind::kSchedProcessFork, {parent->comm, pid.raw(), child->comm, child_pid.raw()});
+  }
   processes_[child_pid] = std::move(child);
   return child_pid;
 }

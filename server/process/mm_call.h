@@ -107,6 +107,7 @@ class MmCall {
 
   // Address selection.
   SysResult<uint64_t> SearchArea(uint64_t address, uint64_t length, uint32_t flags) const;
+  SysResult<uint64_t> VmUnmappedArea(bool top_down, uint64_t length, uint64_t low, uint64_t high) const;
   SysResult<uint64_t> UnmappedAreaTopDown(uint64_t length, uint64_t low, uint64_t high) const;
   SysResult<uint64_t> UnmappedAreaBottomUp(uint64_t length, uint64_t low, uint64_t high) const;
 

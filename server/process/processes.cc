@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "server/arch/layout.h"
 #include "server/base/check.h"
+#include "server/base/event.h"
 #include "server/base/explanation.h"
 #include "server/base/hash.h"
 #include "server/files/files.h"
@@ -16,6 +17,11 @@
 #include "server/process/shm_table.h"
 
 namespace mmlab {
+namespace {
+
+constexpr int kNormalPriority = 120;  // Of a task whose niceness nobody changed.
+
+}  // namespace
 
 Processes::Processes(const Layout& layout, PhysicalMemory& memory, Files& files, VmStat& vm_stat, Tracer& tracer, bool hardware_access_flag,
                      uint64_t seed)
@@ -75,6 +81,9 @@ SysResult<Pid> Processes::Create(const std::string& comm, uint32_t uid, bool ker
   constexpr uint64_t kDefaultMemlock = 8 << 20;  // MLOCK_LIMIT
   process.rlimits[static_cast<int>(RlimitKind::kStack)].current = kDefaultStack;
   process.rlimits[static_cast<int>(RlimitKind::kMemlock)] = {kDefaultMemlock, kDefaultMemlock};
+  if (EventSink* events = tracer_.events()) {
+    events->Emit(EventKind::kTaskNewtask, {process.pid.raw(), comm, 0, process.oom_score_adj});
+  }
   return process.pid;
 }
 
@@ -94,6 +103,7 @@ Errno Processes::Exit(Pid pid, int32_t code) {
   if (process == nullptr) return Errno::kESRCH;
   if (Explanation* why = tracer_.explanation()) why->Add(StepKind::kSystemCallCheck, "the process ends").Number("code", code);
   DropMm(*process);
+  if (EventSink* events = tracer_.events()) events->Emit(EventKind::kSchedProcessExit, {process->comm, pid.raw(), kNormalPriority});
   commit_->SetCurrent(nullptr);
   paging_->SetCurrent(nullptr);
   processes_.erase(pid);

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "server/arch/layout.h"
+#include "server/base/event.h"
 #include "server/files/open_file.h"
 #include "server/process/mm_call.h"
 #include "server/process/process_limits.h"
@@ -61,6 +62,16 @@ SysResult<uint64_t> MmCall::UnmappedAreaBottomUp(uint64_t length, uint64_t low, 
   return Errno::kENOMEM;
 }
 
+// vm_unmapped_area().
+SysResult<uint64_t> MmCall::VmUnmappedArea(bool top_down, uint64_t length, uint64_t low, uint64_t high) const {
+  const SysResult<uint64_t> found = top_down ? UnmappedAreaTopDown(length, low, high) : UnmappedAreaBottomUp(length, low, high);
+  if (EventSink* events = core_.tracer.events()) {
+    events->Emit(EventKind::kVmUnmappedArea, {found.ok() ? found.value() : 0, -static_cast<int>(found.error()), mm_.total_vm.raw(), top_down,
+                                              length, low, high, 0, 0});
+  }
+  return found;
+}
+
 // generic_get_unmapped_area_topdown() and generic_get_unmapped_area().
 SysResult<uint64_t> MmCall::SearchArea(uint64_t address, uint64_t length, uint32_t flags) const {
   const uint64_t end = task_size_;
@@ -76,11 +87,11 @@ SysResult<uint64_t> MmCall::SearchArea(uint64_t address, uint64_t length, uint32
     }
     if (why() != nullptr) why()->Add(StepKind::kVmaGapSearch, "the hint is not free").Address("hint", VirtAddr(address));
   }
-  if (!mm_.top_down) return UnmappedAreaBottomUp(length, mm_.mmap_base.raw(), end);
-  const SysResult<uint64_t> found = UnmappedAreaTopDown(length, std::max(page_mask_ + 1, min_address), mm_.mmap_base.raw());
+  if (!mm_.top_down) return VmUnmappedArea(false, length, mm_.mmap_base.raw(), end);
+  const SysResult<uint64_t> found = VmUnmappedArea(true, length, std::max(page_mask_ + 1, min_address), mm_.mmap_base.raw());
   if (found.ok()) return found;
   if (why() != nullptr) why()->Add(StepKind::kVmaGapSearch, "no hole below mmap_base; searching bottom-up from TASK_UNMAPPED_BASE");
-  return UnmappedAreaBottomUp(length, PageAlign(end / (core_.layout.is_x86() ? 3 : 4)), end);
+  return VmUnmappedArea(false, length, PageAlign(end / (core_.layout.is_x86() ? 3 : 4)), end);
 }
 
 SysResult<uint64_t> MmCall::GetUnmappedArea(const OpenFile* file, uint64_t address, uint64_t length, uint64_t pgoff, uint32_t flags) {

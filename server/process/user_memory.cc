@@ -4,6 +4,7 @@
 
 #include "server/arch/layout.h"
 #include "server/base/check.h"
+#include "server/base/event.h"
 #include "server/base/explanation.h"
 #include "server/hardware/page_walk.h"
 #include "server/physical/contents.h"
@@ -19,6 +20,15 @@ constexpr int32_t kErrorProtection = 1;
 constexpr int32_t kErrorWrite = 2;
 constexpr int32_t kErrorUser = 4;
 constexpr int32_t kErrorFetch = 16;
+
+// Exception syndrome of ARM64 (arch/arm64/include/asm/esr.h): class, fault status, whether it was a write.
+constexpr uint64_t kClassInstructionAbort = 0x20;
+constexpr uint64_t kClassDataAbort = 0x24;
+constexpr uint64_t kLongInstruction = uint64_t{1} << 25;
+constexpr uint64_t kWriteNotRead = uint64_t{1} << 6;
+constexpr uint64_t kStatusTranslation = 0x04;
+constexpr uint64_t kStatusAccessFlag = 0x08;
+constexpr uint64_t kStatusPermission = 0x0c;
 
 constexpr int32_t kBusAdraln = 1;
 
@@ -39,7 +49,10 @@ UserMemory::UserMemory(const ProcessCore& core, PhysicalMemory& memory, Process&
 UserMemory::Reach UserMemory::Touch(uint64_t address, FaultAccess access) {
   // A fault brings the page in and the access is tried again; each round either gets further or ends.
   while (true) {
-    if (address >= mm_.task_size.raw()) return Fail(SignalNumber::kSigSegv, kSegvMaperr, address, access, PteVerdict::kPermission);
+    if (address >= mm_.task_size.raw()) {
+      if (core_.tracer.events() != nullptr) EmitFault(address, access, PteVerdict::kPermission);
+      return Fail(SignalNumber::kSigSegv, kSegvMaperr, address, access, PteVerdict::kPermission);
+    }
     Paging::HardwareAccess found;
     if (table_ != nullptr && address - table_start_ < table_bytes_) {
       found = core_.paging.TryAccessIn(table_, VirtAddr(address), access.write, access.execute);
@@ -56,7 +69,34 @@ UserMemory::Reach UserMemory::Touch(uint64_t address, FaultAccess access) {
   }
 }
 
+int32_t UserMemory::X86ErrorCode(FaultAccess access, PteVerdict verdict) const {
+  const bool no_execute = layout_.kind == LayoutKind::kX86_32Pae;  // Only then does the processor tell fetches apart.
+  return kErrorUser | (verdict == PteVerdict::kPermission ? kErrorProtection : 0) | (access.write ? kErrorWrite : 0) |
+         (access.execute && no_execute ? kErrorFetch : 0);
+}
+
+// ESR_EL1 of an abort taken from user mode.
+uint64_t UserMemory::Arm64Syndrome(uint64_t address, FaultAccess access, PteVerdict verdict) const {
+  uint64_t status = kStatusPermission | 3;
+  if (verdict == PteVerdict::kAccessFlag) status = kStatusAccessFlag | 3;
+  if (verdict == PteVerdict::kNotPresent) {
+    // ARM64 counts levels from the top: 0 is the pgd, 3 the pte.
+    status = kStatusTranslation;
+    if (address < mm_.task_size.raw()) status |= static_cast<uint64_t>(core_.paging.Walk(mm_, VirtAddr(address)).count - 1);
+  }
+  return ((access.execute ? kClassInstructionAbort : kClassDataAbort) << 26) | kLongInstruction | (access.write ? kWriteNotRead : 0) | status;
+}
+
+void UserMemory::EmitFault(uint64_t address, FaultAccess access, PteVerdict verdict) const {
+  EventSink* events = core_.tracer.events();
+  if (events == nullptr || !access.user || !events->wants(EventKind::kPageFaultUser)) return;
+  const uint64_t code =
+      layout_.is_x86() ? static_cast<uint64_t>(X86ErrorCode(access, verdict)) : Arm64Syndrome(address, access, verdict);
+  events->Emit(EventKind::kPageFaultUser, {address, access.execute ? address : 0, code});
+}
+
 UserMemory::Reach UserMemory::ServeFault(uint64_t address, FaultAccess access, PteVerdict verdict) {
+  if (core_.tracer.events() != nullptr) EmitFault(address, access, verdict);
   if (Explanation* why = core_.tracer.explanation()) {
     ExplainWalk(core_.paging.format(), core_.paging.Walk(mm_, VirtAddr(address)), *why);
   }
@@ -111,10 +151,8 @@ bool UserMemory::MayAccess(const VmArea& vma, FaultAccess access, PteVerdict ver
 UserMemory::Reach UserMemory::Fail(SignalNumber number, int32_t code, uint64_t address, FaultAccess access, PteVerdict verdict) {
   signal_ = Signal{.number = number, .code = code, .address = address};
   if (layout_.is_x86()) {
-    const bool no_execute = layout_.kind == LayoutKind::kX86_32Pae;  // Only then does the processor tell fetches apart.
     signal_.x86_trap = kPageFaultTrap;
-    signal_.x86_error_code = kErrorUser | (verdict == PteVerdict::kPermission ? kErrorProtection : 0) | (access.write ? kErrorWrite : 0) |
-                             (access.execute && no_execute ? kErrorFetch : 0);
+    signal_.x86_error_code = X86ErrorCode(access, verdict);
   }
   if (Explanation* why = core_.tracer.explanation()) {
     const char* reason = number == SignalNumber::kSigBus ? "no page can stand behind the address"

@@ -43,6 +43,9 @@ class UserMemory {
   // Makes the page of the address usable, by as many faults as it takes. The frame is in frame_.
   Reach Touch(uint64_t address, FaultAccess access);
   Reach ServeFault(uint64_t address, FaultAccess access, PteVerdict verdict);
+  int32_t X86ErrorCode(FaultAccess access, PteVerdict verdict) const;
+  uint64_t Arm64Syndrome(uint64_t address, FaultAccess access, PteVerdict verdict) const;
+  void EmitFault(uint64_t address, FaultAccess access, PteVerdict verdict) const;  // page_fault_user.
   bool MayAccess(const VmArea& vma, FaultAccess access, PteVerdict verdict) const;
   Reach Fail(SignalNumber number, int32_t code, uint64_t address, FaultAccess access, PteVerdict verdict);
   Errno Answer(Reach reach, uint64_t address, AccessResult& result, std::optional<Signal>& signal) const;
