@@ -31,10 +31,10 @@ using EventKinds = std::bitset<kEventKinds>;
 class EventValue {
  public:
   template <std::integral Number>
-  constexpr EventValue(Number number) : number_(static_cast<uint64_t>(number)) {}          // NOLINT(google-explicit-constructor)
-  constexpr EventValue(absl::string_view text) : text_(text) {}                            // NOLINT(google-explicit-constructor)
-  constexpr EventValue(const char* text) : EventValue(absl::string_view(text)) {}          // NOLINT(google-explicit-constructor)
-  EventValue(const std::string& text) : EventValue(absl::string_view(text)) {}             // NOLINT(google-explicit-constructor)
+  constexpr EventValue(Number number) : number_(static_cast<uint64_t>(number)) {}  // NOLINT(google-explicit-constructor)
+  constexpr EventValue(absl::string_view text) : text_(text) {}                    // NOLINT(google-explicit-constructor)
+  constexpr EventValue(const char* text) : EventValue(absl::string_view(text)) {}  // NOLINT(google-explicit-constructor)
+  EventValue(const std::string& text) : EventValue(absl::string_view(text)) {}     // NOLINT(google-explicit-constructor)
 
   uint64_t number() const { return number_; }  // A signed number's bits.
   absl::string_view text() const { return text_; }

@@ -14,12 +14,12 @@ MMLAB_EVENT(kMmPageFree, "kmem", "mm_page_free", "page=(____ptrval____) pfn=0x{p
 MMLAB_EVENT(kMmPageFreeBatched, "kmem", "mm_page_free_batched", "page=(____ptrval____) pfn=0x{pfn:x} order=0")
 MMLAB_EVENT(kMmPageAllocZoneLocked, "kmem", "mm_page_alloc_zone_locked",
             "page=(____ptrval____) pfn=0x{pfn:x} order={order} migratetype={migratetype} percpu_refill={percpu_refill}")
-MMLAB_EVENT(kMmPagePcpuDrain, "kmem", "mm_page_pcpu_drain",
-            "page=(____ptrval____) pfn=0x{pfn:x} order={order} migratetype={migratetype}")
-MMLAB_EVENT(kMmPageAllocExtfrag, "kmem", "mm_page_alloc_extfrag",
-            "page=(____ptrval____) pfn=0x{pfn:x} alloc_order={alloc_order} fallback_order={fallback_order} pageblock_order={pageblock_order} "
-            "alloc_migratetype={alloc_migratetype} fallback_migratetype={fallback_migratetype} fragmenting={fragmenting} "
-            "change_ownership={change_ownership}")
+MMLAB_EVENT(kMmPagePcpuDrain, "kmem", "mm_page_pcpu_drain", "page=(____ptrval____) pfn=0x{pfn:x} order={order} migratetype={migratetype}")
+MMLAB_EVENT(
+    kMmPageAllocExtfrag, "kmem", "mm_page_alloc_extfrag",
+    "page=(____ptrval____) pfn=0x{pfn:x} alloc_order={alloc_order} fallback_order={fallback_order} pageblock_order={pageblock_order} "
+    "alloc_migratetype={alloc_migratetype} fallback_migratetype={fallback_migratetype} fragmenting={fragmenting} "
+    "change_ownership={change_ownership}")
 MMLAB_EVENT(kKmalloc, "kmem", "kmalloc",
             "call_site={call_site:s} ptr={ptr:p} bytes_req={bytes_req} bytes_alloc={bytes_alloc} gfp_flags={gfp_flags:s} node={node} "
             "accounted={accounted:s}")

@@ -16,6 +16,7 @@
 namespace mmlab {
 
 class BuddyMemory;
+class EventSink;
 class Explanation;
 class Files;
 class Processes;
@@ -37,9 +38,9 @@ class Machine {
   Machine(const Machine&) = delete;
   Machine& operator=(const Machine&) = delete;
 
-  // Applies one operation. With an explanation, the decisions are added to it. Throws CheckFailure when an invariant turns out broken;
+  // Applies one operation. With an explanation, the decisions are added to it; with `events`, what happens is told to it. Throws CheckFailure when an invariant turns out broken;
   // the machine must not be used for operations afterwards.
-  Outcome Apply(const Operation& operation, Explanation* explanation = nullptr);
+  Outcome Apply(const Operation& operation, Explanation* explanation = nullptr, EventSink* events = nullptr);
 
   // Reading. None of it changes anything.
   const MachineSpec& spec() const { return spec_; }

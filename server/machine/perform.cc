@@ -3,11 +3,13 @@
 #include <limits>
 #include <utility>
 
+#include "server/base/event.h"
 #include "server/base/explanation.h"
 #include "server/files/files.h"
 #include "server/machine/machine.h"
 #include "server/machine/sysctls.h"
 #include "server/physical/page_allocator.h"
+#include "server/process/process.h"
 #include "server/process/processes.h"
 
 namespace mmlab {
@@ -271,11 +273,18 @@ class Machine::Performer {
       if (const auto it = machine_.cpu_of_.find(pid); it != machine_.cpu_of_.end()) cpu = it->second;
     }
     machine_.memory_->SetCurrentCpu(cpu);
+    if (EventSink* events = machine_.tracer_->events()) {
+      const Process* task = processes_.Find(pid);
+      EventActor actor{task == nullptr ? 0 : pid.raw(), cpu, machine_.now_nanoseconds_};
+      if (task != nullptr) actor.comm = task->comm;
+      events->SetActor(std::move(actor));
+    }
   }
   // False: no such CPU.
   bool OnCpu(int cpu) {
     if (cpu < 0 || cpu >= machine_.spec_.cpus) return false;
     machine_.memory_->SetCurrentCpu(cpu);
+    if (EventSink* events = machine_.tracer_->events()) events->SetActor(EventActor{0, cpu, machine_.now_nanoseconds_});
     return true;
   }
 
@@ -283,13 +292,19 @@ class Machine::Performer {
   Processes& processes_;
 };
 
-Outcome Machine::Apply(const Operation& operation, Explanation* explanation) {
+Outcome Machine::Apply(const Operation& operation, Explanation* explanation, EventSink* events) {
   // Whoever asked is forgotten on the way out, by an exception too.
   struct Asking {
     Tracer& tracer;
-    Asking(Tracer& t, Explanation* explanation) : tracer(t) { tracer.Explain(explanation); }
-    ~Asking() { tracer.Explain(nullptr); }
-  } const asking(*tracer_, explanation);
+    Asking(Tracer& t, Explanation* explanation, EventSink* events) : tracer(t) {
+      tracer.Explain(explanation);
+      tracer.Watch(events);
+    }
+    ~Asking() {
+      tracer.Explain(nullptr);
+      tracer.Watch(nullptr);
+    }
+  } const asking(*tracer_, explanation, events);
   ++operations_applied_;
   return std::visit(Performer(*this), operation);
 }

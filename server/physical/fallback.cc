@@ -128,8 +128,8 @@ bool BuddyMemory::StealFallback(Zone& zone, int order, int type, uint32_t flags)
   StealSuitable(zone, pfn, from, flags, type, can_steal);
   if (EventSink* events = tracer_.events()) {
     const int pageblock_order = lists_.pageblock_order();
-    events->Emit(EventKind::kMmPageAllocExtfrag, {pfn, order, from, pageblock_order, type, fallback, from < pageblock_order,
-                                                  lists_.PageblockType(pfn) == type});
+    events->Emit(EventKind::kMmPageAllocExtfrag,
+                 {pfn, order, from, pageblock_order, type, fallback, from < pageblock_order, lists_.PageblockType(pfn) == type});
   }
   return true;
 }

@@ -66,8 +66,8 @@ SysResult<uint64_t> MmCall::UnmappedAreaBottomUp(uint64_t length, uint64_t low, 
 SysResult<uint64_t> MmCall::VmUnmappedArea(bool top_down, uint64_t length, uint64_t low, uint64_t high) const {
   const SysResult<uint64_t> found = top_down ? UnmappedAreaTopDown(length, low, high) : UnmappedAreaBottomUp(length, low, high);
   if (EventSink* events = core_.tracer.events()) {
-    events->Emit(EventKind::kVmUnmappedArea, {found.ok() ? found.value() : 0, -static_cast<int>(found.error()), mm_.total_vm.raw(), top_down,
-                                              length, low, high, 0, 0});
+    events->Emit(EventKind::kVmUnmappedArea,
+                 {found.ok() ? found.value() : 0, -static_cast<int>(found.error()), mm_.total_vm.raw(), top_down, length, low, high, 0, 0});
   }
   return found;
 }

@@ -84,14 +84,14 @@ uint64_t UserMemory::Arm64Syndrome(uint64_t address, FaultAccess access, PteVerd
     status = kStatusTranslation;
     if (address < mm_.task_size.raw()) status |= static_cast<uint64_t>(core_.paging.Walk(mm_, VirtAddr(address)).count - 1);
   }
-  return ((access.execute ? kClassInstructionAbort : kClassDataAbort) << 26) | kLongInstruction | (access.write ? kWriteNotRead : 0) | status;
+  return ((access.execute ? kClassInstructionAbort : kClassDataAbort) << 26) | kLongInstruction | (access.write ? kWriteNotRead : 0) |
+         status;
 }
 
 void UserMemory::EmitFault(uint64_t address, FaultAccess access, PteVerdict verdict) const {
   EventSink* events = core_.tracer.events();
   if (events == nullptr || !access.user || !events->wants(EventKind::kPageFaultUser)) return;
-  const uint64_t code =
-      layout_.is_x86() ? static_cast<uint64_t>(X86ErrorCode(access, verdict)) : Arm64Syndrome(address, access, verdict);
+  const uint64_t code = layout_.is_x86() ? static_cast<uint64_t>(X86ErrorCode(access, verdict)) : Arm64Syndrome(address, access, verdict);
   events->Emit(EventKind::kPageFaultUser, {address, access.execute ? address : 0, code});
 }
 
