@@ -83,12 +83,15 @@ install_buf() {
     "@bufbuild/buf@$BUF_VERSION" || die "buf could not be installed"
 }
 
-# build PRESET TARGET...: configures and builds with the preset.
+# build PRESET TARGET...: configures and builds with the preset. The tests are left out of the configuration as long as what they need is
+# not installed (deploy/run installs less than deploy/test).
 build() {
   local preset=$1
   shift
   mkdir -p "$LOGS"
   say "Building ($preset) ..."
-  logged "configure-$preset" cmake --preset "$preset" || return
+  local tests=ON
+  [ -z "$(missing_packages libgmock-dev libgtest-dev)" ] || tests=OFF
+  logged "configure-$preset" cmake --preset "$preset" -DMMLAB_BUILD_TESTS=$tests || return
   logged "build-$preset" cmake --build --preset "$preset" --target "$@"
 }
