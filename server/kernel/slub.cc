@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "server/base/check.h"
+#include "server/kernel/boot_caches.h"
 
 namespace mmlab {
 namespace {
@@ -44,6 +45,14 @@ void Slub::MakeBootCaches() {
       if (index == 6 && platform_.kmalloc_align <= 32) add(1);
       if (index == 7 && platform_.kmalloc_align <= 64) add(2);
     }
+  }
+}
+
+void Slub::AddBootCaches(LayoutKind layout) {
+  for (const BootCache& cache : BootCachesOf(layout)) {
+    SlabGeometry geometry = SlubGeometry(platform_, cache.object_size, cache.align, cache.flags, cache.constructor);
+    GrowMerged(cache.largest_size, geometry);
+    AddCache({cache.name, cache.object_size, cache.align, cache.flags, cache.constructor, cache.usersize}, geometry, cache.refcount);
   }
 }
 
@@ -97,6 +106,12 @@ Slub::Cache* Slub::FindMergeable(const SlabCacheRequest& request, SlabCacheId* i
   return nullptr;
 }
 
+// __kmem_cache_alias(): the objects of one more cache.
+void Slub::GrowMerged(uint32_t object_size, SlabGeometry& geometry) const {
+  geometry.object_size = std::max(geometry.object_size, object_size);
+  geometry.inuse = std::max(geometry.inuse, (object_size + platform_.word - 1) / platform_.word * platform_.word);
+}
+
 SysResult<SlabCacheId> Slub::CreateCache(const SlabCacheRequest& asked) {
   SlabCacheRequest request = asked;
   if ((request.flags & ~kSlabPermitted) != 0) return Errno::kEINVAL;
@@ -108,13 +123,11 @@ SysResult<SlabCacheId> Slub::CreateCache(const SlabCacheRequest& asked) {
   if (Cache* cache = FindMergeable(request, &id)) {
     ++cache->refcount;
     cache->aliases.push_back(request.name);
-    SlabGeometry& g = cache->geometry;
-    g.object_size = std::max(g.object_size, request.object_size);
-    g.inuse = std::max(g.inuse, (request.object_size + platform_.word - 1) / platform_.word * platform_.word);
+    GrowMerged(request.object_size, cache->geometry);
     if (Explanation* why = tracer_.explanation()) {
       why->Add(StepKind::kSlabCacheChoice, "an older cache serves such objects as well: merged")
           .Text("cache", cache->name)
-          .Size("size", Bytes(g.size));
+          .Size("size", Bytes(cache->geometry.size));
     }
     return id;
   }

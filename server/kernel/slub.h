@@ -153,6 +153,8 @@ class Slub {
 
   // Takes over a cache as a recording of a kernel shows it. The next recorded one must be younger.
   SlabCacheId AdoptCache(const SlabCacheRequest& request, const SlabGeometry& geometry, int refcount);
+  // The caches that a kernel of this layout has when its first process starts, without objects.
+  void AddBootCaches(LayoutKind layout);
   // Forgets the caches that the constructor made. REQUIRES: no objects.
   void ForgetCaches();
 
@@ -216,6 +218,7 @@ class Slub {
   // slub.cc: caches.
   SlabCacheId AddCache(const SlabCacheRequest& request, const SlabGeometry& geometry, int refcount);
   Cache* FindMergeable(const SlabCacheRequest& request, SlabCacheId* id);
+  void GrowMerged(uint32_t object_size, SlabGeometry& geometry) const;
   void MakeBootCaches();
 
   // slub_objects.cc: the way of an object.

@@ -96,6 +96,7 @@ class SlabReplay {
     cpus_ = header["cpus"];
     memory_ = MakeTestMemory(1 << 15, tracer_);
     slub_ = std::make_unique<Slub>(SlabPlatformOf(GetLayout(kind), cpus_), 0xc0000000, *memory_, tracer_, 1);
+    slub_->AddBootCaches(kind);
   }
 
   void AdoptCaches(const json& list) {
