@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "mmlab/v1/file.grpc.pb.h"
+#include "mmlab/v1/kernel_memory.grpc.pb.h"
 #include "mmlab/v1/machine.grpc.pb.h"
 #include "mmlab/v1/operation.grpc.pb.h"
 #include "mmlab/v1/page.grpc.pb.h"
@@ -36,6 +37,7 @@ class Connection {
         processes(v1::ProcessService::NewStub(channel)),
         files(v1::FileService::NewStub(channel)),
         pages(v1::PageService::NewStub(channel)),
+        slab(v1::SlabService::NewStub(channel)),
         proc(v1::ProcService::NewStub(channel)),
         operations(v1::OperationService::NewStub(channel)) {}
 
@@ -88,6 +90,7 @@ class Connection {
   const std::unique_ptr<v1::ProcessService::Stub> processes;
   const std::unique_ptr<v1::FileService::Stub> files;
   const std::unique_ptr<v1::PageService::Stub> pages;
+  const std::unique_ptr<v1::SlabService::Stub> slab;
   const std::unique_ptr<v1::ProcService::Stub> proc;
   const std::unique_ptr<v1::OperationService::Stub> operations;
 };

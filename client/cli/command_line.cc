@@ -55,6 +55,7 @@ int RunCommandLine(int argc, char** argv) {
   AddProcCommand(app, session);
   AddOperationCommands(app, session);
   AddExplainCommand(app, session, options);
+  AddSlabCommands(app, session);
   AddReplayCommand(app, session);
   try {
     app.parse(argc, argv);

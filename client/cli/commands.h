@@ -16,6 +16,7 @@ void AddProcCommand(CLI::App& app, Session& session);        // proc
 void AddOperationCommands(CLI::App& app, Session& session);  // mmap, fork, alloc-pages, ...; op
 // `explain VERB ...`: the same operations with the decisions behind their outcome.
 void AddExplainCommand(CLI::App& app, Session& session, GlobalOptions& options);
+void AddSlabCommands(CLI::App& app, Session& session);   // slabtop, slab-cache, slab-object
 void AddReplayCommand(CLI::App& app, Session& session);  // replay
 
 // The whole command: parses, runs, returns the exit code.

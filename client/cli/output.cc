@@ -80,7 +80,8 @@ std::string ValueText(const std::string& verb, const v1::Outcome& outcome) {
   if (verb == "create_process" || verb == "fork") return fmt::format("pid {}", outcome.value());
   if (verb == "open" || verb == "pipe" || verb == "memfd_create") return fmt::format("fd {}", outcome.value());
   if (verb == "alloc_pages") return fmt::format("pfn {}", HexText(outcome.value()));
-  if (verb == "mmap" || verb == "mremap" || verb == "brk" || verb == "shmat" || verb == "exec" || verb == "switch_to") {
+  if (verb == "kmalloc" || verb == "krealloc" || verb == "kmem_cache_alloc" || verb == "mmap" || verb == "mremap" || verb == "brk" ||
+      verb == "shmat" || verb == "exec" || verb == "switch_to") {
     return HexText(outcome.value());
   }
   return absl::StrCat(outcome.value());

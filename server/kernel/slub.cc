@@ -26,7 +26,7 @@ void Slub::MakeBootCaches() {
     uint32_t align = platform_.kmalloc_align;
     if (std::has_single_bit(size)) align = std::max(align, size);
     align = SlabAlignment(platform_, flags, align, size);
-    return AddCache({name, size, align, flags, false, usersize}, SlubGeometry(platform_, size, align, flags, false), refcount);
+    return AddCache({name, size, align, flags, false, usersize}, SlubGeometry(platform_, size, align, flags, false), refcount, true);
   };
   const bool small = platform_.word == 4;
   make("kmem_cache", small ? 140 : 224, kSlabHwcacheAlign, 0, -1);
@@ -52,7 +52,7 @@ void Slub::AddBootCaches(LayoutKind layout) {
   for (const BootCache& cache : BootCachesOf(layout)) {
     SlabGeometry geometry = SlubGeometry(platform_, cache.object_size, cache.align, cache.flags, cache.constructor);
     GrowMerged(cache.largest_size, geometry);
-    AddCache({cache.name, cache.object_size, cache.align, cache.flags, cache.constructor, cache.usersize}, geometry, cache.refcount);
+    AddCache({cache.name, cache.object_size, cache.align, cache.flags, cache.constructor, cache.usersize}, geometry, cache.refcount, true);
   }
 }
 
@@ -63,7 +63,7 @@ void Slub::ForgetCaches() {
 }
 
 SlabCacheId Slub::AdoptCache(const SlabCacheRequest& request, const SlabGeometry& geometry, int refcount) {
-  const SlabCacheId id = AddCache(request, geometry, refcount);
+  const SlabCacheId id = AddCache(request, geometry, refcount, true);
   for (int type = 0; type < kKmallocTypes; ++type) {
     for (int index = 1; index < 16; ++index) {
       if (request.name == KmallocName(static_cast<KmallocType>(type), index)) {
@@ -74,12 +74,13 @@ SlabCacheId Slub::AdoptCache(const SlabCacheRequest& request, const SlabGeometry
   return id;
 }
 
-SlabCacheId Slub::AddCache(const SlabCacheRequest& request, const SlabGeometry& geometry, int refcount) {
+SlabCacheId Slub::AddCache(const SlabCacheRequest& request, const SlabGeometry& geometry, int refcount, bool permanent) {
   auto cache = std::make_unique<Cache>();
   cache->id = static_cast<uint32_t>(caches_.size());
   cache->name = request.name;
   cache->geometry = geometry;
   cache->refcount = refcount;
+  cache->permanent = permanent;
   cache->usersize = request.usersize;
   cache->constructor = request.constructor;
   cache->cpus.resize(static_cast<size_t>(memory_.cpus()));
@@ -119,6 +120,7 @@ SysResult<SlabCacheId> Slub::CreateCache(const SlabCacheRequest& asked) {
   if (request.object_size == 0 || request.object_size > kMaxObjectSize) return Errno::kEINVAL;
   if (request.align > kMaxObjectSize || (request.align != 0 && !std::has_single_bit(request.align))) return Errno::kEINVAL;
   if (request.usersize > request.object_size) request.usersize = 0;
+  if (caches_.size() >= kMaxCaches) return Errno::kENOMEM;
   SlabCacheId id{};
   if (Cache* cache = FindMergeable(request, &id)) {
     ++cache->refcount;
@@ -140,12 +142,18 @@ SysResult<SlabCacheId> Slub::CreateCache(const SlabCacheRequest& asked) {
         .Number("order", geometry.order)
         .Number("objects_per_slab", geometry.objects);
   }
-  return AddCache(request, geometry, 1);
+  return AddCache(request, geometry, 1, false);
 }
 
-Errno Slub::DestroyCache(SlabCacheId id) {
+Errno Slub::DestroyCache(SlabCacheId id, absl::string_view name) {
   Cache& cache = CacheOf(id);
-  if (--cache.refcount != 0) return Errno::kOk;
+  if (cache.permanent && cache.refcount <= 1) return Errno::kEBUSY;
+  if (cache.refcount > 1) {
+    --cache.refcount;
+    const auto alias = std::find(cache.aliases.begin(), cache.aliases.end(), name);
+    if (alias != cache.aliases.end()) cache.aliases.erase(alias);
+    return Errno::kOk;
+  }
   FlushCpus(cache);
   for (uint32_t slab = cache.partial_head; slab != kNoSlab;) {
     const uint32_t next = slabs_[slab].next;

@@ -91,11 +91,12 @@ class Slub {
   Slub(const SlabPlatform& platform, uint64_t linear_base, BuddyMemory& memory, Tracer& tracer, uint64_t seed);
 
   // kmem_cache_create(): a new cache, or an older one that serves such objects as well. EINVAL: flags that callers must not give, an
-  // alignment that is no power of two, an object that fits no slab.
+  // alignment that is no power of two, an object that fits no slab. ENOMEM: kMaxCaches were made.
   SysResult<SlabCacheId> CreateCache(const SlabCacheRequest& request);
   // kmem_cache_destroy(): gives up one user of the cache; with the last, the cache. EBUSY: somebody still holds objects, nothing but empty
-  // slabs is gone; the kernel then warns and leaks the cache.
-  Errno DestroyCache(SlabCacheId id);
+  // slabs is gone (the kernel warns and leaks the cache; here it stays as it was); or the kernel itself is the last user. `name` is what
+  // the user calls it, an alias perhaps.
+  Errno DestroyCache(SlabCacheId id, absl::string_view name);
   // kmem_cache_shrink(): true when slabs remain.
   bool Shrink(SlabCacheId id);
 
@@ -126,9 +127,12 @@ class Slub {
   // The cache that serves kmalloc(bytes, gfp); nothing for 0 bytes and for what goes to the page allocator.
   std::optional<SlabCacheId> KmallocCache(uint64_t bytes, Gfp gfp) const;
   static constexpr uint64_t kZeroSizePtr = 16;
+  static constexpr size_t kMaxCaches = 65536;
 
   // Where an address lies; never fails. `cache`, when given, is the one that the caller takes it to belong to.
   SlabObjectView Locate(VirtAddr address, std::optional<SlabCacheId> cache = std::nullopt) const;
+  // False: whole pages that kmalloc handed out. REQUIRES: view.fault is not kNotSlab.
+  static bool IsObject(const SlabObjectView& view) { return view.object.slab != kNoSlab; }
   VirtAddr AddressOf(SlabObject object) const;
   // What SLUB's checks write to the kernel log when somebody frees `address` to `cache` and Locate found `fault`: the whole report.
   std::string FaultReport(VirtAddr address, const SlabObjectView& view) const;
@@ -195,6 +199,7 @@ class Slub {
     int refcount = 0;
     uint32_t usersize = 0;
     bool constructor = false;
+    bool permanent = false;  // The kernel's own.
     std::vector<CpuSlab> cpus;
     uint32_t partial_head = kNoSlab;
     uint32_t partial_tail = kNoSlab;
@@ -216,7 +221,7 @@ class Slub {
   }
 
   // slub.cc: caches.
-  SlabCacheId AddCache(const SlabCacheRequest& request, const SlabGeometry& geometry, int refcount);
+  SlabCacheId AddCache(const SlabCacheRequest& request, const SlabGeometry& geometry, int refcount, bool permanent);
   Cache* FindMergeable(const SlabCacheRequest& request, SlabCacheId* id);
   void GrowMerged(uint32_t object_size, SlabGeometry& geometry) const;
   void MakeBootCaches();

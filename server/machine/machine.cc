@@ -10,6 +10,7 @@
 #include "server/base/hash.h"
 #include "server/base/status_macros.h"
 #include "server/files/files.h"
+#include "server/kernel/slub.h"
 #include "server/machine/boot.h"
 #include "server/machine/memory_map.h"
 #include "server/machine/sysctls.h"
@@ -55,6 +56,24 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Boot(MachineSpec spec) {
 }
 
 const VmStat& Machine::vm_stat() const { return memory_->vm_stat(); }
+
+// The caches of a booted kernel, without objects: what its start-up took is not told apart from other reserved and used memory.
+std::unique_ptr<Slub> Machine::FreshSlub() const {
+  const uint64_t linear_base = kernel_layout_.page_offset.raw() - kernel_layout_.memstart_addr.raw();
+  auto slub = std::make_unique<Slub>(SlabPlatformOf(*layout_, spec_.cpus), linear_base, *memory_, *tracer_, spec_.seed);
+  slub->AddBootCaches(layout_->kind);
+  return slub;
+}
+
+Slub& Machine::MakeSlub() {
+  if (slub_ == nullptr) slub_ = FreshSlub();
+  return *slub_;
+}
+
+void Machine::ReadSlub(absl::FunctionRef<void(const Slub&)> read) const {
+  if (slub_ != nullptr) return read(*slub_);
+  read(*FreshSlub());
+}
 
 // What the kernel computes from the memory that it finds. What depends on how much its own start-up took is recorded in presets.
 void Machine::SetComputedSysctls() {
@@ -152,6 +171,7 @@ std::vector<std::string> Machine::CheckInvariants() const {
   memory_->CheckInvariants(&violations);
   files_->CheckInvariants(&violations);
   processes_->CheckInvariants(&violations);
+  if (slub_ != nullptr) slub_->CheckInvariants(&violations);
   return violations;
 }
 
@@ -161,6 +181,7 @@ uint64_t Machine::StateHash() const {
   files_->AddToHash(hasher);
   processes_->AddToHash(hasher);
   sysctls_->AddToHash(hasher);
+  if (slub_ != nullptr) slub_->AddToHash(hasher);
   for (const auto& [pid, cpu] : cpu_of_) {
     hasher.Add(static_cast<uint64_t>(pid.raw()));
     hasher.Add(static_cast<uint64_t>(cpu));
@@ -175,8 +196,9 @@ Bytes Machine::HostMemory() const {
                         spec_.firmware_ranges.capacity() * sizeof(FirmwareRange) +
                         spec_.reserved_ranges.capacity() * sizeof(BootReservation) + spec_.kernel_sections.capacity() * sizeof(NamedRange) +
                         spec_.iomem_resources.capacity() * sizeof(IomemResource);
-  return Bytes(sizeof(Machine) + sizeof(Sysctls) + sizeof(Tracer) + spec_bytes + memory_->HostMemory()) + files_->HostMemory() +
-         processes_->HostMemory();
+  return Bytes(sizeof(Machine) + sizeof(Sysctls) + sizeof(Tracer) + spec_bytes + memory_->HostMemory() +
+               (slub_ != nullptr ? slub_->HostMemory() : 0)) +
+         files_->HostMemory() + processes_->HostMemory();
 }
 
 }  // namespace mmlab

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/container/btree_map.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "server/base/address.h"
 #include "server/machine/machine_spec.h"
@@ -20,6 +21,7 @@ class EventSink;
 class Explanation;
 class Files;
 class Processes;
+class Slub;
 class Sysctls;
 class Tracer;
 enum class Sysctl : uint8_t;
@@ -47,6 +49,8 @@ class Machine {
   const Layout& layout() const { return *layout_; }
   const BuddyMemory& memory() const { return *memory_; }
   const VmStat& vm_stat() const;
+  // Calls `read` with the slab allocator. It exists on the host once it was used; before, `read` sees what it will start as.
+  void ReadSlub(absl::FunctionRef<void(const Slub&)> read) const;
   const Files& files() const { return *files_; }
   const Processes& processes() const { return *processes_; }
   const Sysctls& sysctls() const { return *sysctls_; }
@@ -71,6 +75,8 @@ class Machine {
   void Follow(Sysctl id);
   void UpdateProcessLimits();
   void AdvanceClock(int64_t nanoseconds);
+  std::unique_ptr<Slub> FreshSlub() const;
+  Slub& MakeSlub();
 
   MachineSpec spec_;
   const Layout* layout_;
@@ -78,6 +84,7 @@ class Machine {
   std::unique_ptr<Tracer> tracer_;
   std::unique_ptr<Sysctls> sysctls_;
   std::unique_ptr<BuddyMemory> memory_;
+  std::unique_ptr<Slub> slub_;  // Null until it is used.
   std::unique_ptr<Files> files_;
   std::unique_ptr<Processes> processes_;
   absl::btree_map<Pid, int> cpu_of_;  // Where a process was switched to; CPU 0 when it is not here.

@@ -222,6 +222,49 @@ struct FreePages {
   int32_t cpu = 0;
 };
 
+struct KmemCacheCreate {
+  std::string cache;
+  uint32_t object_size = 0;
+  uint32_t align = 0;
+  uint32_t flags = 0;
+  bool constructor = false;
+  uint32_t usersize = 0;
+};
+struct KmemCacheDestroy {
+  std::string cache;
+};
+struct KmemCacheShrink {
+  std::string cache;
+};
+struct KmemCacheAlloc {
+  std::string cache;
+  GfpClass gfp = GfpClass::kKernel;
+  int32_t cpu = 0;
+};
+struct KmemCacheFree {
+  std::string cache;
+  uint64_t address = 0;
+  int32_t cpu = 0;
+};
+struct Kmalloc {
+  uint64_t size = 0;
+  GfpClass gfp = GfpClass::kKernel;
+  int32_t cpu = 0;
+};
+struct Krealloc {
+  uint64_t address = 0;
+  uint64_t size = 0;
+  GfpClass gfp = GfpClass::kKernel;
+  int32_t cpu = 0;
+};
+struct Kfree {
+  uint64_t address = 0;
+  int32_t cpu = 0;
+};
+struct Ksize {
+  uint64_t address = 0;
+};
+
 struct WriteSysctl {
   std::string name;  // With dots: "vm.overcommit_memory".
   std::string value;
@@ -232,11 +275,13 @@ struct AdvanceTime {
 
 }  // namespace op
 
-using Operation = std::variant<op::CreateProcess, op::Exec, op::Fork, op::Exit, op::Mmap, op::Munmap, op::Mprotect, op::Mremap, op::Madvise,
-                               op::Mlock, op::Munlock, op::Mlockall, op::Munlockall, op::Brk, op::Msync, op::Mincore, op::Setrlimit,
-                               op::SetVmaName, op::AccessMemory, op::SwitchTo, op::CreateFile, op::Open, op::Pipe, op::Close,
-                               op::MemfdCreate, op::Ftruncate, op::Pread, op::Pwrite, op::Shmget, op::Shmat, op::Shmdt, op::ShmRemove,
-                               op::AllocPages, op::FreePages, op::WriteSysctl, op::AdvanceTime>;
+using Operation =
+    std::variant<op::CreateProcess, op::Exec, op::Fork, op::Exit, op::Mmap, op::Munmap, op::Mprotect, op::Mremap, op::Madvise, op::Mlock,
+                 op::Munlock, op::Mlockall, op::Munlockall, op::Brk, op::Msync, op::Mincore, op::Setrlimit, op::SetVmaName,
+                 op::AccessMemory, op::SwitchTo, op::CreateFile, op::Open, op::Pipe, op::Close, op::MemfdCreate, op::Ftruncate, op::Pread,
+                 op::Pwrite, op::Shmget, op::Shmat, op::Shmdt, op::ShmRemove, op::AllocPages, op::FreePages, op::KmemCacheCreate,
+                 op::KmemCacheDestroy, op::KmemCacheShrink, op::KmemCacheAlloc, op::KmemCacheFree, op::Kmalloc, op::Krealloc, op::Kfree,
+                 op::Ksize, op::WriteSysctl, op::AdvanceTime>;
 
 // "mmap", "alloc_pages": the operation's name as metrics and logs show it.
 const char* OperationName(const Operation& operation);
@@ -249,7 +294,7 @@ struct Outcome {
   std::string unimplemented;
   std::optional<Signal> signal;
   std::optional<AccessResult> access;
-  std::string data;  // mincore's vector, bytes read.
+  std::string data;  // mincore's vector, bytes read, the kernel's log about a wrong free.
 };
 
 }  // namespace mmlab

@@ -7,6 +7,7 @@
 #include "server/base/explanation.h"
 #include "server/files/files.h"
 #include "server/machine/machine.h"
+#include "server/machine/perform_slab.h"
 #include "server/machine/sysctls.h"
 #include "server/physical/page_allocator.h"
 #include "server/process/process.h"
@@ -250,6 +251,22 @@ class Machine::Performer {
     memory.FreePages(Pfn(o.pfn), PageOrder(o.order));
     return Answer(Errno::kOk);
   }
+
+  Outcome operator()(const op::KmemCacheCreate& o) { return PerformSlab(o, machine_.MakeSlub()); }
+  Outcome operator()(const op::KmemCacheDestroy& o) { return PerformSlab(o, machine_.MakeSlub()); }
+  Outcome operator()(const op::KmemCacheShrink& o) { return PerformSlab(o, machine_.MakeSlub()); }
+  Outcome operator()(const op::KmemCacheAlloc& o) {
+    return OnCpu(o.cpu) ? PerformSlab(o, GfpOf(o.gfp), machine_.MakeSlub()) : Answer(Errno::kEINVAL);
+  }
+  Outcome operator()(const op::KmemCacheFree& o) { return OnCpu(o.cpu) ? PerformSlab(o, machine_.MakeSlub()) : Answer(Errno::kEINVAL); }
+  Outcome operator()(const op::Kmalloc& o) {
+    return OnCpu(o.cpu) ? PerformSlab(o, GfpOf(o.gfp), machine_.MakeSlub()) : Answer(Errno::kEINVAL);
+  }
+  Outcome operator()(const op::Krealloc& o) {
+    return OnCpu(o.cpu) ? PerformSlab(o, GfpOf(o.gfp), machine_.MakeSlub()) : Answer(Errno::kEINVAL);
+  }
+  Outcome operator()(const op::Kfree& o) { return OnCpu(o.cpu) ? PerformSlab(o, machine_.MakeSlub()) : Answer(Errno::kEINVAL); }
+  Outcome operator()(const op::Ksize& o) { return PerformSlab(o, machine_.MakeSlub()); }
 
   Outcome operator()(const op::WriteSysctl& o) {
     On(Pid());

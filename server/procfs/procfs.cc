@@ -15,6 +15,7 @@
 #include "server/procfs/iomem.h"
 #include "server/procfs/meminfo.h"
 #include "server/procfs/process_files.h"
+#include "server/procfs/slabinfo.h"
 #include "server/procfs/zones.h"
 
 namespace mmlab {
@@ -46,6 +47,7 @@ constexpr MachineFile kMachineFiles[] = {
     {"iomem", IomemText},
     {"meminfo", MeminfoText},
     {"pagetypeinfo", PagetypeinfoText},
+    {"slabinfo", SlabinfoText},
     {"swaps", SwapsText},
     {"sys/kernel/hostname", HostnameText},
     {"sys/kernel/osrelease", OsreleaseText},
@@ -77,7 +79,7 @@ constexpr ProcessFile kProcessFiles[] = {
 constexpr absl::string_view kMissing[] = {
     "cgroups",    "cpuinfo",    "crypto",   "devices", "diskstats",   "filesystems", "interrupts",   "kmsg",        "kpagecgroup",
     "kpagecount", "kpageflags", "loadavg",  "locks",   "modules",     "mounts",      "pressure/cpu", "pressure/io", "pressure/memory",
-    "schedstat",  "slabinfo",   "softirqs", "stat",    "sysvipc/shm", "timer_list",  "uptime",       "vmallocinfo",
+    "schedstat",  "softirqs", "stat",    "sysvipc/shm", "timer_list",  "uptime",       "vmallocinfo",
 };
 constexpr absl::string_view kMissingOfProcess[] = {
     "auxv", "cgroup", "clear_refs", "cmdline", "environ", "exe",       "fd",    "io",   "map_files",

@@ -25,6 +25,13 @@ absl::Status CheckFields(const v1::OpenRequest& request);
 absl::Status CheckFields(const v1::MemfdCreateRequest& request);
 absl::Status CheckFields(const v1::AllocPagesRequest& request);
 absl::Status CheckFields(const v1::FreePagesRequest& request);
+absl::Status CheckFields(const v1::KmemCacheCreateRequest& request);
+absl::Status CheckFields(const v1::KmemCacheDestroyRequest& request);
+absl::Status CheckFields(const v1::KmemCacheShrinkRequest& request);
+absl::Status CheckFields(const v1::KmemCacheAllocRequest& request);
+absl::Status CheckFields(const v1::KmemCacheFreeRequest& request);
+absl::Status CheckFields(const v1::KmallocRequest& request);
+absl::Status CheckFields(const v1::KreallocRequest& request);
 absl::Status CheckFields(const v1::WriteSysctlRequest& request);
 absl::Status CheckFields(const v1::AdvanceTimeRequest& request);
 template <typename Request>

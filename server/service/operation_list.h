@@ -44,6 +44,17 @@
   X(AllocPages, alloc_pages)     \
   X(FreePages, free_pages)
 
+#define MMLAB_SLAB_OPERATIONS(X)            \
+  X(KmemCacheCreate, kmem_cache_create)   \
+  X(KmemCacheDestroy, kmem_cache_destroy) \
+  X(KmemCacheShrink, kmem_cache_shrink)   \
+  X(KmemCacheAlloc, kmem_cache_alloc)     \
+  X(KmemCacheFree, kmem_cache_free)       \
+  X(Kmalloc, kmalloc)                     \
+  X(Krealloc, krealloc)                   \
+  X(Kfree, kfree)                         \
+  X(Ksize, ksize)
+
 #define MMLAB_MACHINE_OPERATIONS(X) \
   X(WriteSysctl, write_sysctl)      \
   X(AdvanceTime, advance_time)
@@ -52,6 +63,7 @@
   MMLAB_PROCESS_OPERATIONS(X) \
   MMLAB_FILE_OPERATIONS(X)    \
   MMLAB_PAGE_OPERATIONS(X)    \
+  MMLAB_SLAB_OPERATIONS(X)    \
   MMLAB_MACHINE_OPERATIONS(X)
 
 #endif  // MMLAB_SERVER_SERVICE_OPERATION_LIST_H_

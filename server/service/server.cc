@@ -29,6 +29,7 @@
 #include "server/service/proc_service.h"
 #include "server/service/process_service.h"
 #include "server/service/rpc_methods.h"
+#include "server/service/slab_service.h"
 
 namespace mmlab {
 namespace {
@@ -94,6 +95,7 @@ struct Server::Parts {
         process_service(context),
         file_service(context),
         page_service(context),
+        slab_service(context),
         proc_service(context),
         operation_service(context) {}
 
@@ -107,6 +109,7 @@ struct Server::Parts {
   ProcessService process_service;
   FileService file_service;
   PageService page_service;
+  SlabService slab_service;
   ProcService proc_service;
   OperationService operation_service;
   std::unique_ptr<grpc::Server> grpc_server;
@@ -130,6 +133,7 @@ absl::Status Server::Parts::StartGrpc(const ServerOptions& options) {
   builder.RegisterService(&process_service);
   builder.RegisterService(&file_service);
   builder.RegisterService(&page_service);
+  builder.RegisterService(&slab_service);
   builder.RegisterService(&proc_service);
   builder.RegisterService(&operation_service);
   grpc_server = builder.BuildAndStart();

@@ -81,7 +81,8 @@ class SlabReplay {
     ++operations_;
     const std::string op = line["op"];
     if (op == "cache_create") return Create(line);
-    if (op == "cache_destroy") return Expect("destroy", 0, static_cast<int>(slub_->DestroyCache(CacheOf(line))));
+    if (op == "cache_destroy")
+      return Expect("destroy", 0, static_cast<int>(slub_->DestroyCache(CacheOf(line), slub_->View(CacheOf(line)).name)));
     if (op == "cache_shrink") return Shrink(line);
     if (op == "kmalloc") return Kmalloc(line);
     if (op == "obj_alloc" || op == "obj_free") return OneObject(line, op == "obj_alloc");

@@ -122,7 +122,7 @@ TEST_F(SlubTest, ACacheWithObjectsIsNotDestroyed) {
   Make(256);
   const SlabCacheId id = slub_->CreateCache({"mine", 64, 0, 0, true, 0}).value();
   const SlabObject object = *slub_->AllocObject(id, kGfpKernel);
-  EXPECT_EQ(slub_->DestroyCache(id), Errno::kEBUSY);
+  EXPECT_EQ(slub_->DestroyCache(id, "mine"), Errno::kEBUSY);
   EXPECT_EQ(slub_->View(id).allocated, 1u);
   slub_->FreeObject(id, object);
   EXPECT_THAT(Problems(), testing::IsEmpty());
@@ -200,7 +200,7 @@ TEST_P(SlubRandomTest, ObjectsAreConserved) {
   }
   for (const Held& object : held) slub_->FreeObject(object.cache, object.object);
   for (const VirtAddr address : kmalloced) EXPECT_EQ(slub_->Kfree(address), SlabFault::kNone);
-  for (const SlabCacheId cache : caches) EXPECT_EQ(slub_->DestroyCache(cache), Errno::kOk);
+  for (const SlabCacheId cache : caches) EXPECT_EQ(slub_->DestroyCache(cache, ""), Errno::kOk);
   EXPECT_THAT(Problems(), testing::IsEmpty());
 }
 INSTANTIATE_TEST_SUITE_P(Seeds, SlubRandomTest, testing::Values(1, 2, 3, 4));

@@ -190,7 +190,7 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(PathCase{"Plain", "meminfo", kOk}, PathCase{"Absolute", "/proc/meminfo", kOk},
                     PathCase{"Sysctl", "sys/vm/swappiness", kOk}, PathCase{"SysctlOfAnotherLayout", "sys/vm/numa_stat", kNotFound},
                     PathCase{"SysctlOnlyWritten", "sys/vm/drop_caches", kNotYet}, PathCase{"NoSuchSysctl", "sys/vm/x", kNotFound},
-                    PathCase{"NotYet", "slabinfo", kNotYet}, PathCase{"NoSuchFile", "nonsense", kNotFound},
+                    PathCase{"NotYet", "interrupts", kNotYet}, PathCase{"NoSuchFile", "nonsense", kNotFound},
                     PathCase{"Empty", "", kNotFound}, PathCase{"Slash", "/", kNotFound}, PathCase{"Up", "../etc/passwd", kNotFound},
                     PathCase{"NoSuchProcess", "4711/maps", kNotFound}, PathCase{"ProcessZero", "0/maps", kNotFound},
                     PathCase{"ProcessNegative", "-1/maps", kNotFound}, PathCase{"ProcessHuge", "99999999999999999999/maps", kNotFound},

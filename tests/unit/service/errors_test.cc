@@ -349,7 +349,7 @@ INSTANTIATE_TEST_SUITE_P(
         ErrorCase{"FileNoPath", [](Server& s) { return ReadFile(s, "machines/m", ""); }, kInvalid, "FIELD_INVALID", "path"},
         ErrorCase{"FileMissing", [](Server& s) { return ReadFile(s, "machines/m", "nonsense"); }, kNotFound, "PROC_FILE_NOT_FOUND", "",
                   "nonsense"},
-        ErrorCase{"FileNotYet", [](Server& s) { return ReadFile(s, "machines/m", "slabinfo"); }, grpc::StatusCode::UNIMPLEMENTED,
+        ErrorCase{"FileNotYet", [](Server& s) { return ReadFile(s, "machines/m", "interrupts"); }, grpc::StatusCode::UNIMPLEMENTED,
                   "NOT_SIMULATED"},
         ErrorCase{"FileOfMissingProcess", [](Server& s) { return ReadFile(s, "machines/m", "4711/maps"); }, kNotFound,
                   "PROC_FILE_NOT_FOUND", "", "4711/maps"},

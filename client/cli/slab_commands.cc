@@ -1,0 +1,169 @@
+#include <fmt/core.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/str_join.h"
+#include "client/cli/commands.h"
+#include "client/cli/exit_code.h"
+#include "client/cli/output.h"
+
+namespace mmlab {
+namespace {
+
+constexpr int kPageKib = 4;  // Of every layout.
+
+std::vector<v1::SlabCache> AllCaches(Session& session, const std::string& machine) {
+  std::vector<v1::SlabCache> caches;
+  v1::ListSlabCachesRequest request;
+  request.set_parent("machines/" + machine);
+  request.set_page_size(1000);
+  do {
+    v1::ListSlabCachesResponse page;
+    session.Call(*session.connection().slab, &v1::SlabService::Stub::ListSlabCaches, request, &page);
+    caches.insert(caches.end(), page.caches().begin(), page.caches().end());
+    request.set_page_token(page.next_page_token());
+  } while (!request.page_token().empty());
+  return caches;
+}
+
+double Percent(int64_t part, int64_t whole) { return whole == 0 ? 0 : 100.0 * static_cast<double>(part) / static_cast<double>(whole); }
+
+// As slabtop(1) of procps shows it; `rows` at most, 0 = all.
+std::string SlabtopText(std::vector<v1::SlabCache> caches, size_t rows) {
+  int64_t objects = 0, active = 0, slabs = 0, used_caches = 0, bytes = 0, active_bytes = 0;
+  for (const v1::SlabCache& cache : caches) {
+    objects += cache.total_objects();
+    active += cache.active_objects();
+    slabs += cache.slabs();
+    used_caches += cache.slabs() > 0;
+    bytes += cache.total_objects() * cache.slab_size_bytes();
+    active_bytes += cache.active_objects() * cache.slab_size_bytes();
+  }
+  std::string text = fmt::format(
+      " Active / Total Objects (% used)    : {} / {} ({:.1f}%)\n"
+      " Active / Total Slabs (% used)      : {} / {} ({:.1f}%)\n"
+      " Active / Total Caches (% used)     : {} / {} ({:.1f}%)\n"
+      " Active / Total Size (% used)       : {:.2f}K / {:.2f}K ({:.1f}%)\n\n"
+      "{:>6} {:>6} {:>4} {:>8} {:>6} {:>8} {:>10} NAME\n",
+      active, objects, Percent(active, objects), slabs, slabs, Percent(slabs, slabs), used_caches, caches.size(),
+      Percent(used_caches, static_cast<int64_t>(caches.size())), static_cast<double>(active_bytes) / 1024,
+      static_cast<double>(bytes) / 1024, Percent(active_bytes, bytes), "OBJS", "ACTIVE", "USE", "OBJ SIZE", "SLABS", "OBJ/SLAB",
+      "CACHE SIZE");
+  std::stable_sort(caches.begin(), caches.end(),
+                   [](const v1::SlabCache& a, const v1::SlabCache& b) { return a.total_objects() > b.total_objects(); });
+  if (rows != 0 && caches.size() > rows) caches.resize(rows);
+  for (const v1::SlabCache& cache : caches) {
+    text += fmt::format("{:>6} {:>6} {:>3.0f}% {:>7.2f}K {:>6} {:>8} {:>9}K {}\n", cache.total_objects(), cache.active_objects(),
+                        Percent(cache.active_objects(), cache.total_objects()), static_cast<double>(cache.slab_size_bytes()) / 1024,
+                        cache.slabs(), cache.objs_per_slab(), (cache.slabs() << cache.order()) * kPageKib, cache.name());
+  }
+  return text;
+}
+
+void AddSlabtop(CLI::App& app, Session& session) {
+  struct Options {
+    std::string machine;
+    double delay = 3;
+    bool once = false;
+  };
+  const auto options = std::make_shared<Options>();
+  CLI::App* slabtop = app.add_subcommand("slabtop", "Show a machine's slab caches by size, again and again on a terminal");
+  slabtop->add_option("machine", options->machine, "Machine")->required();
+  slabtop->add_option("-d,--delay", options->delay, "Seconds between two looks")->check(CLI::Range(0.1, 3600.0));
+  slabtop->add_flag("--once", options->once, "Print once; so it does where the output is no terminal");
+  slabtop->footer("Example:\n  mmlab slabtop lab1 --once");
+  slabtop->callback([options, &session] {
+    constexpr size_t kRows = 20;
+    if (options->once || isatty(STDOUT_FILENO) == 0) {
+      fmt::print("{}", SlabtopText(AllCaches(session, options->machine), 0));
+      return;
+    }
+    while (true) {
+      fmt::print("\x1b[H\x1b[J{}", SlabtopText(AllCaches(session, options->machine), kRows));
+      std::fflush(stdout);
+      std::this_thread::sleep_for(std::chrono::duration<double>(options->delay));
+    }
+  });
+}
+
+std::string SlabText(const v1::SlabPage& slab) {
+  return fmt::format("pfn {:#x} order {} {}{} objects {} inuse {} allocated {}", slab.pfn(), slab.order(), slab.place(),
+                     slab.cpu() >= 0 ? fmt::format(" of CPU {}", slab.cpu()) : "", slab.objects(), slab.inuse(), slab.allocated());
+}
+
+void AddSlabCache(CLI::App& app, Session& session) {
+  struct Options {
+    std::string machine;
+    std::string cache;
+  };
+  const auto options = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand("slab-cache", "Show a slab cache with the attributes of /sys/kernel/slab, and its slabs");
+  command->add_option("machine", options->machine, "Machine")->required();
+  command->add_option("cache", options->cache, "Name, as /proc/slabinfo shows it")->required();
+  command->callback([options, &session] {
+    v1::GetSlabCacheRequest request;
+    request.set_machine("machines/" + options->machine);
+    request.set_cache(options->cache);
+    v1::GetSlabCacheResponse response;
+    session.Call(*session.connection().slab, &v1::SlabService::Stub::GetSlabCache, request, &response);
+    if (PrintStructured(session.options(), response)) return;
+    const v1::SlabCache& cache = response.cache();
+    fmt::print("name              {}\n", cache.name());
+    if (cache.aliases_size() > 0) fmt::print("aliases           {}\n", absl::StrJoin(cache.aliases(), " "));
+    fmt::print("object_size       {}\nslab_size         {}\nalign             {}\norder             {}\nobjs_per_slab     {}\n",
+               cache.object_size_bytes(), cache.slab_size_bytes(), cache.align_bytes(), cache.order(), cache.objs_per_slab());
+    fmt::print("min_partial       {}\ncpu_partial       {} (at most {} slabs)\nflags             {:#x}\nctor              {}\n",
+               cache.min_partial(), cache.cpu_partial(), cache.cpu_partial_slabs_limit(), cache.flags(),
+               cache.constructor() ? "yes" : "no");
+    fmt::print("slabs             {}\ntotal_objects     {}\nallocated         {}\npartial           {}\nslabs_cpu_partial {}\n",
+               cache.slabs(), cache.total_objects(), cache.allocated_objects(), cache.partial(), cache.cpu_partial_slabs());
+    for (const v1::SlabPage& slab : response.slabs()) fmt::print("{}\n", SlabText(slab));
+  });
+}
+
+void AddSlabObject(CLI::App& app, Session& session) {
+  struct Options {
+    std::string machine;
+    std::string address;
+  };
+  const auto options = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand("slab-object", "Show which slab object lies at a kernel address, and its neighbours");
+  command->add_option("machine", options->machine, "Machine")->required();
+  command->add_option("address", options->address, "Kernel address, 0x...")->required();
+  command->callback([options, &session] {
+    const std::optional<uint64_t> address = ParseSize(options->address);
+    if (!address.has_value()) Fail(kExitUsage, "slab-object: not an address: " + options->address);
+    v1::GetSlabObjectRequest request;
+    request.set_machine("machines/" + options->machine);
+    request.set_address(*address);
+    v1::GetSlabObjectResponse response;
+    session.Call(*session.connection().slab, &v1::SlabService::Stub::GetSlabObject, request, &response);
+    if (PrintStructured(session.options(), response)) return;
+    if (response.cache().empty()) {
+      fmt::print("whole pages of kmalloc at {:#x}, order {}\n", response.object_address(), response.slab().order());
+      return;
+    }
+    fmt::print("cache  {}\nslab   {}\nobject {:#x} index {} {}\n", response.cache(), SlabText(response.slab()), response.object_address(),
+               response.index(), response.allocated() ? "allocated" : "free");
+    constexpr size_t kPerLine = 64;
+    for (size_t at = 0; at < response.neighbours().size(); at += kPerLine) {
+      fmt::print("{:>6} {}\n", at, response.neighbours().substr(at, kPerLine));
+    }
+  });
+}
+
+}  // namespace
+
+void AddSlabCommands(CLI::App& app, Session& session) {
+  AddSlabtop(app, session);
+  AddSlabCache(app, session);
+  AddSlabObject(app, session);
+}
+
+}  // namespace mmlab

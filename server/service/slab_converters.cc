@@ -1,0 +1,55 @@
+// Between the request messages of SlabService and the engine's operations.
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "server/base/status_macros.h"
+#include "server/host/errors.h"
+#include "server/service/operation_converters.h"
+
+namespace mmlab {
+namespace {
+
+constexpr size_t kMaxCacheName = 64;
+
+absl::Status CheckCacheName(absl::string_view name) {
+  if (name.empty() || name.size() > kMaxCacheName) return InvalidField("cache", absl::StrCat("must have 1 to ", kMaxCacheName, " bytes"));
+  for (const char c : name) {
+    if (c <= ' ' || c > '~') return InvalidField("cache", "must be printable ASCII without spaces");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckGfp(v1::GfpClass gfp) {
+  return v1::GfpClass_IsValid(gfp) ? absl::OkStatus() : InvalidField("gfp", "must be a value of GfpClass");
+}
+
+op::GfpClass GfpToNative(v1::GfpClass gfp) {
+  return gfp == v1::GFP_CLASS_UNSPECIFIED ? op::GfpClass::kKernel : static_cast<op::GfpClass>(gfp);
+}
+
+}  // namespace
+
+absl::Status CheckFields(const v1::KmemCacheCreateRequest& request) { return CheckCacheName(request.cache()); }
+absl::Status CheckFields(const v1::KmemCacheDestroyRequest& request) { return CheckCacheName(request.cache()); }
+absl::Status CheckFields(const v1::KmemCacheShrinkRequest& request) { return CheckCacheName(request.cache()); }
+absl::Status CheckFields(const v1::KmemCacheAllocRequest& request) {
+  MMLAB_RETURN_IF_ERROR(CheckCacheName(request.cache()));
+  return CheckGfp(request.gfp());
+}
+absl::Status CheckFields(const v1::KmemCacheFreeRequest& request) { return CheckCacheName(request.cache()); }
+absl::Status CheckFields(const v1::KmallocRequest& request) { return CheckGfp(request.gfp()); }
+absl::Status CheckFields(const v1::KreallocRequest& request) { return CheckGfp(request.gfp()); }
+
+op::KmemCacheCreate ToNative(const v1::KmemCacheCreateRequest& r) {
+  return {r.cache(), r.object_size_bytes(), r.align_bytes(), r.flags(), r.constructor(), r.usersize_bytes()};
+}
+op::KmemCacheDestroy ToNative(const v1::KmemCacheDestroyRequest& r) { return {r.cache()}; }
+op::KmemCacheShrink ToNative(const v1::KmemCacheShrinkRequest& r) { return {r.cache()}; }
+op::KmemCacheAlloc ToNative(const v1::KmemCacheAllocRequest& r) { return {r.cache(), GfpToNative(r.gfp()), r.cpu()}; }
+op::KmemCacheFree ToNative(const v1::KmemCacheFreeRequest& r) { return {r.cache(), r.address(), r.cpu()}; }
+op::Kmalloc ToNative(const v1::KmallocRequest& r) { return {r.size_bytes(), GfpToNative(r.gfp()), r.cpu()}; }
+op::Krealloc ToNative(const v1::KreallocRequest& r) { return {r.address(), r.size_bytes(), GfpToNative(r.gfp()), r.cpu()}; }
+op::Kfree ToNative(const v1::KfreeRequest& r) { return {r.address(), r.cpu()}; }
+op::Ksize ToNative(const v1::KsizeRequest& r) { return {r.address()}; }
+
+}  // namespace mmlab
