@@ -73,6 +73,14 @@ absl::string_view StepKindName(StepKind kind) {
       return "slab_cache_choice";
     case StepKind::kSlabObject:
       return "slab_object";
+    case StepKind::kVmapAreaSearch:
+      return "vmap_area_search";
+    case StepKind::kVmapPurge:
+      return "vmap_purge";
+    case StepKind::kVmapBlock:
+      return "vmap_block";
+    case StepKind::kKmapSlot:
+      return "kmap_slot";
   }
   return "unspecified";
 }

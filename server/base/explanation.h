@@ -38,6 +38,10 @@ enum class StepKind : uint8_t {
   kAddressLayout = 19,    // Where exec or mmap_base put something, and from what.
   kSlabCacheChoice = 30,  // Which cache serves, and whether a new one was made.
   kSlabObject = 31,       // Which slab an object came from or went back to, and where the slab went.
+  kVmapAreaSearch = 40,   // Which free range of the kernel's address space serves an area.
+  kVmapPurge = 41,        // Lazily freed ranges become free, and why now.
+  kVmapBlock = 42,        // A block of vm_map_ram().
+  kKmapSlot = 43,         // Which slot maps a frame of high memory.
 };
 
 // In what a fact's number is counted.

@@ -1,0 +1,159 @@
+#include "server/kernel/kernel_page_tables.h"
+
+#include <algorithm>
+
+#include "server/physical/contents.h"
+
+namespace mmlab {
+namespace {
+
+constexpr Gfp kTableGfp = kGfpKernel | kGfpZero;  // GFP_PGTABLE_KERNEL
+constexpr uint64_t kX86Kernel = 0x163;            // Present, writable, accessed, dirty, global.
+constexpr uint64_t kX86CacheDisable = 0x10;
+constexpr uint64_t kX86LargePage = 0x80;
+constexpr uint64_t kX86NoExecute = uint64_t{1} << 63;
+constexpr uint64_t kArm64Kernel = 0x0068000000000703;  // Page, inner shareable, accessed, writable, executable nowhere; MT_NORMAL.
+constexpr uint64_t kArm64Device = 0x10;                // MT_DEVICE_nGnRE
+constexpr uint64_t kArm64TableBit = 2;                 // In upper levels: points at a table, not at a block.
+constexpr uint64_t kArm64KernelTable = (uint64_t{1} << 60) | 3;
+constexpr uint64_t kArm64AddressMask = 0x0000fffffffff000;
+
+}  // namespace
+
+KernelPageTables::KernelPageTables(const Layout& layout, PhysicalMemory& memory, std::optional<Pfn> root)
+    : format_(layout),
+      memory_(memory),
+      arm64_(layout.kind == LayoutKind::kArm64),
+      no_execute_(layout.kind == LayoutKind::kX86_32Pae),
+      root_(root) {}
+
+bool KernelPageTables::IsLeaf(uint64_t entry, int level) const {
+  if (level == 1) return true;
+  if (level == format_.levels() && arm64_) return false;
+  return arm64_ ? (entry & kArm64TableBit) == 0 : level == 2 && (entry & kX86LargePage) != 0;
+}
+
+uint64_t KernelPageTables::LeafEntry(Pfn pfn, int level, Kind kind) const {
+  const bool device = kind == Kind::kDevice;
+  if (arm64_) {
+    const uint64_t entry = (pfn.raw() << 12) | kArm64Kernel | (device ? kArm64Device : 0);
+    return level == 1 ? entry : entry & ~kArm64TableBit;
+  }
+  return (pfn.raw() << 12) | kX86Kernel | (device ? kX86CacheDisable : 0) | (level == 1 ? 0 : kX86LargePage) |
+         (no_execute_ ? kX86NoExecute : 0);
+}
+
+uint64_t KernelPageTables::Load(Pfn table, uint32_t index) const {
+  const auto width = static_cast<size_t>(format_.entry_bytes());
+  uint8_t bytes[8] = {};
+  memory_.contents().Read(table, index * width, bytes, width);
+  return format_.Load(bytes, 0);
+}
+
+void KernelPageTables::Store(Pfn table, uint32_t index, uint64_t entry) {
+  const auto width = static_cast<size_t>(format_.entry_bytes());
+  uint8_t bytes[8] = {};
+  format_.Store(bytes, 0, entry);
+  memory_.contents().Write(table, index * width, bytes, width);
+}
+
+std::optional<Pfn> KernelPageTables::NewTable() {
+  const std::optional<Pfn> frame = memory_.AllocPages(kTableGfp, PageOrder(0));
+  if (frame) table_frames_.push_back(*frame);
+  return frame;
+}
+
+bool KernelPageTables::MapAt(VirtAddr address, Pfn pfn, int level, Kind kind) {
+  if (!root_ && !(root_ = NewTable())) return false;
+  Pfn table = *root_;
+  for (int at = format_.levels(); at > level; --at) {
+    const uint32_t index = format_.IndexOf(address, at);
+    const uint64_t entry = Load(table, index);
+    if (format_.TablePresent(entry)) {
+      table = format_.TableOf(entry);
+      continue;
+    }
+    const std::optional<Pfn> next = NewTable();
+    if (!next) return false;
+    Store(table, index, arm64_ ? (next->raw() << 12) | kArm64KernelTable : format_.TableEntry(*next, at));
+    table = *next;
+  }
+  Store(table, format_.IndexOf(address, level), LeafEntry(pfn, level, kind));
+  return true;
+}
+
+bool KernelPageTables::HasTable(VirtAddr address, int level) const {
+  if (!root_) return false;
+  Pfn table = *root_;
+  for (int at = format_.levels(); at >= level; --at) {
+    const uint64_t entry = Load(table, format_.IndexOf(address, at));
+    if (!format_.TablePresent(entry) || IsLeaf(entry, at)) return false;
+    table = format_.TableOf(entry);
+  }
+  return true;
+}
+
+bool KernelPageTables::MapPage(VirtAddr address, Pfn pfn, Kind kind) { return MapAt(address, pfn, 1, kind); }
+
+bool KernelPageTables::MapRange(VirtAddr address, PhysAddr physical, Bytes size, Kind kind) {
+  const int largest = arm64_ ? 3 : 2;
+  for (uint64_t done = 0; done < size.raw();) {
+    const uint64_t at = address.raw() + done;
+    const uint64_t from = physical.raw() + done;
+    int level = largest;
+    while (level > 1 && (((at | from) & (format_.coverage(level) - 1)) != 0 || size.raw() - done < format_.coverage(level))) --level;
+    while (level > 1 && HasTable(VirtAddr(at), level)) --level;  // A table that exists stays.
+    if (!MapAt(VirtAddr(at), Pfn(from >> 12), level, kind)) return false;
+    done += format_.coverage(level);
+  }
+  return true;
+}
+
+void KernelPageTables::Unmap(VirtRange range) {
+  if (root_ && !range.empty()) UnmapIn(*root_, format_.levels(), range.start.raw(), range.end.raw() - 1);
+}
+
+// From `start` to the byte `last`, inside what one table covers.
+void KernelPageTables::UnmapIn(Pfn table, int level, uint64_t start, uint64_t last) {
+  const uint64_t step = format_.coverage(level);
+  for (uint64_t at = start;;) {
+    const uint64_t end = std::min(last, at | (step - 1));
+    const uint32_t index = format_.IndexOf(VirtAddr(at), level);
+    if (const uint64_t entry = Load(table, index); format_.TablePresent(entry)) {
+      if (IsLeaf(entry, level)) {
+        Store(table, index, 0);
+      } else {
+        UnmapIn(format_.TableOf(entry), level - 1, at, end);
+      }
+    }
+    if (end == last) return;
+    at = end + 1;
+  }
+}
+
+std::optional<PhysAddr> KernelPageTables::Translate(VirtAddr address, Explanation* why) const {
+  if (!root_) return std::nullopt;
+  Pfn table = *root_;
+  for (int level = format_.levels(); level >= 1; --level) {
+    const uint32_t index = format_.IndexOf(address, level);
+    const uint64_t entry = Load(table, index);
+    if (why != nullptr) {
+      why->Add(StepKind::kPageTableWalk,
+               format_.TablePresent(entry) ? "the kernel's table has an entry" : "the kernel's table has no entry")
+          .Number("level", level)
+          .Frame("table", table)
+          .Number("index", index)
+          .Bits("entry", entry);
+    }
+    if (!format_.TablePresent(entry)) return std::nullopt;
+    if (IsLeaf(entry, level)) {
+      const uint64_t mask = format_.coverage(level) - 1;
+      const uint64_t base = arm64_ ? entry & kArm64AddressMask : format_.PfnOf(entry).raw() << 12;
+      return PhysAddr((base & ~mask) | (address.raw() & mask));
+    }
+    table = format_.TableOf(entry);
+  }
+  return std::nullopt;
+}
+
+}  // namespace mmlab
