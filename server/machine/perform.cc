@@ -87,7 +87,9 @@ class Machine::Performer {
   }
   Outcome operator()(const op::Exec& o) {
     On(o.pid);
-    return Answer(processes_.Exec(o.pid, o.image, o.interpreter ? &*o.interpreter : nullptr, o.arguments, o.environment));
+    const auto entry = processes_.Exec(o.pid, o.image, o.interpreter ? &*o.interpreter : nullptr, o.arguments, o.environment);
+    ForgetCpusOfTheDead();  // Other threads, or the whole process when it failed too late.
+    return Answer(entry);
   }
   Outcome operator()(const op::Fork& o) {
     On(o.pid);
@@ -101,7 +103,7 @@ class Machine::Performer {
   Outcome operator()(const op::Exit& o) {
     On(o.pid);
     const Errno error = processes_.Exit(o.pid, o.code);
-    if (error == Errno::kOk) machine_.cpu_of_.erase(o.pid);
+    ForgetCpusOfTheDead();
     return Answer(error);
   }
   Outcome operator()(const op::Mmap& o) {
@@ -283,6 +285,9 @@ class Machine::Performer {
   }
 
  private:
+  void ForgetCpusOfTheDead() {
+    absl::erase_if(machine_.cpu_of_, [&](const auto& entry) { return processes_.Find(entry.first) == nullptr; });
+  }
   // The operation runs on the CPU where its process is.
   void On(Pid pid) {
     int cpu = 0;

@@ -3,6 +3,8 @@
 
 #include <array>
 #include <cstdint>
+#include <utility>
+#include <vector>
 
 #include "server/base/address.h"
 #include "server/process/anon_vma.h"
@@ -35,7 +37,10 @@ class AddressSpace {
   VirtAddr start_code, end_code, start_data, end_data, start_brk, brk, start_stack;
   VirtAddr arg_start, arg_end, env_start, env_end;
   VirtAddr vdso;
-  int mm_users = 1;  // Tasks that use it.
+  std::vector<std::pair<uint64_t, uint64_t>> saved_auxv;  // AT_* numbers and values as exec put them on the stack.
+  int mm_users = 1;                                       // Tasks that use it.
+  // mm->context.id of ARM64: generation and number of the ASID that its TLB entries bear; 0 = never switched to. Always 0 on x86-32.
+  uint64_t context_id = 0;
 
   PageCount map_count() const { return PageCount(vmas.size()); }
   // get_mm_rss(): file, anonymous and shmem pages as the totals show them now; they may lag behind (TaskRss) and never read below zero.

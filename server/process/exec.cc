@@ -314,6 +314,7 @@ Errno Processes::FinishStack(Process& process, const ElfImage& image, const Exec
                                                      {31, path_at},
                                                      {15, platform_at},
                                                      {0, 0}};
+  mm.saved_auxv = auxv;
   std::vector<uint64_t> words;
   words.push_back(stack.arguments.size());
   uint64_t string_at = stack.bottom_of_strings;
@@ -368,7 +369,9 @@ SysResult<uint64_t> Processes::Exec(Pid pid, const ElfImage& image, const ElfIma
   }
   if (limit <= pointers || stack.strings_length > limit - pointers) return Errno::kE2BIG;
 
-  // Point of no return: what fails from here on ends the process.
+  // Point of no return: what fails from here on ends the process. Other threads end, and a shared descriptor table is copied.
+  process = &KillOtherThreads(*process);
+  process->files = std::make_shared<DescriptorTable>(*process->files);
   const bool randomize = limits_.randomize_va_space != 0;
   bool stack_header = false;
   for (const ProgramHeader& header : image.program_headers) {
@@ -379,7 +382,10 @@ SysResult<uint64_t> Processes::Exec(Pid pid, const ElfImage& image, const ElfIma
   std::shared_ptr<AddressSpace> mm = NewMm();
   if (mm == nullptr) return Errno::kENOMEM;
   DropMm(*process);
-  process->mm = mm;
+  process->mm = process->active_mm = mm;
+  for (auto& [number, cpu] : cpus_) {
+    if (cpu.current == process->pid) LoadMm(cpu, mm);
+  }
   process->read_implies_exec = !stack_header && layout_.is_x86();
   PickMmapLayout(*process, *mm, randomize);
 
@@ -397,7 +403,7 @@ SysResult<uint64_t> Processes::Exec(Pid pid, const ElfImage& image, const ElfIma
   if (error == Errno::kOk) error = InstallVdso(*process);
   if (error == Errno::kOk) error = FinishStack(*process, image, stack, load_bias, interpreter_base);
   if (error != Errno::kOk) {
-    Exit(pid, 0);
+    Exit(process->pid, 0);
     return error;
   }
   // The heap: a loader run by itself keeps clear of the mmap area.
@@ -420,7 +426,7 @@ SysResult<uint64_t> Processes::Exec(Pid pid, const ElfImage& image, const ElfIma
         .Address("start_brk", mm->start_brk)
         .Address("vdso", mm->vdso);
   }
-  if (EventSink* events = tracer_.events()) events->Emit(EventKind::kSchedProcessExec, {image.path, pid.raw(), pid.raw()});
+  if (EventSink* events = tracer_.events()) events->Emit(EventKind::kSchedProcessExec, {image.path, process->pid.raw(), pid.raw()});
   return interpreter != nullptr ? interpreter->entry + interpreter_base : image.entry + load_bias;
 }
 

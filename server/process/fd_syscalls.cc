@@ -32,16 +32,16 @@ bool IsRegular(const Inode& inode) { return inode.kind != FileKind::kPipe && ino
 }  // namespace
 
 SysResult<uint64_t> Processes::InstallFile(Process& process, std::shared_ptr<OpenFile> file, int32_t wished_fd) {
-  const uint64_t limit = process.rlimits[kRlimitNofile].current;
+  const uint64_t limit = (*process.rlimits)[kRlimitNofile].current;
   int32_t fd = wished_fd;
   if (fd <= 0) {
     fd = 3;
-    while (process.files.contains(fd)) ++fd;
+    while (process.files->contains(fd)) ++fd;
     if (static_cast<uint64_t>(fd) >= limit) return Errno::kEMFILE;
   } else if (static_cast<uint64_t>(fd) >= limit) {
     return Errno::kEBADF;
   }
-  process.files[fd] = std::move(file);
+  (*process.files)[fd] = std::move(file);
   return static_cast<uint64_t>(fd);
 }
 
@@ -64,7 +64,7 @@ SysResult<uint64_t> Processes::Pipe(Pid pid, int32_t wished_fd) {
 Errno Processes::Close(Pid pid, int32_t fd) {
   Process* process = Enter(pid);
   if (process == nullptr) return Errno::kESRCH;
-  return process->files.erase(fd) == 0 ? Errno::kEBADF : Errno::kOk;
+  return process->files->erase(fd) == 0 ? Errno::kEBADF : Errno::kOk;
 }
 
 SysResult<uint64_t> Processes::MemfdCreate(Pid pid, const std::string& name, uint32_t flags) {
@@ -81,52 +81,55 @@ Errno Processes::Ftruncate(Pid pid, int32_t fd, uint64_t length) {
   Process* process = Enter(pid);
   if (process == nullptr) return Errno::kESRCH;
   if (length >= kMaxSigned) return Errno::kEINVAL;
-  const auto it = process->files.find(fd);
-  if (it == process->files.end()) return Errno::kEBADF;
+  const auto it = process->files->find(fd);
+  if (it == process->files->end()) return Errno::kEBADF;
   const std::shared_ptr<OpenFile> file = it->second;
   if (!IsRegular(*file->inode) || !file->writable) return Errno::kEINVAL;
   if (length > MaxSize(*file->inode, layout_)) return Errno::kEFBIG;
   return files_.Truncate(*file->inode, length);
 }
 
-SysResult<uint64_t> Processes::Pread(Pid pid, int32_t fd, uint64_t address, uint64_t length, uint64_t offset) {
+struct Processes::Transfer {
+  Process* process = nullptr;
+  std::shared_ptr<OpenFile> file;
+  uint64_t address = 0;  // As wide as the machine's words.
+  uint64_t length = 0;
+};
+
+// What pread() and pwrite() check alike, in this order (ksys_pread64(), vfs_read(), rw_verify_area()).
+SysResult<Processes::Transfer> Processes::CheckTransfer(Pid pid, int32_t fd, uint64_t address, uint64_t length, uint64_t offset,
+                                                        bool write) {
   Process* process = Enter(pid);
   if (process == nullptr || process->mm == nullptr) return Errno::kESRCH;
   const MmCall call(Core(), *process);
   address = call.Wrap(address);
   length = call.Wrap(length);
   if (offset >= kMaxSigned) return Errno::kEINVAL;
-  const auto it = process->files.find(fd);
-  if (it == process->files.end()) return Errno::kEBADF;
+  const auto it = process->files->find(fd);
+  if (it == process->files->end()) return Errno::kEBADF;
   const std::shared_ptr<OpenFile> file = it->second;
   if (file->inode->kind == FileKind::kPipe) return Errno::kESPIPE;
-  if (!file->readable) return Errno::kEBADF;
+  if (write ? !file->writable : !file->readable) return Errno::kEBADF;
   if (!call.AccessOk(address, length)) return Errno::kEFAULT;
   if (length > call.word_mask() >> 1 || offset + length >= kMaxSigned) return Errno::kEINVAL;
-  return ReadFile(*process, *file, address, std::min(length, kMaxReadWrite), offset);
+  return Transfer{process, file, address, length};
+}
+
+SysResult<uint64_t> Processes::Pread(Pid pid, int32_t fd, uint64_t address, uint64_t length, uint64_t offset) {
+  MMLAB_TRY_ASSIGN(const Transfer transfer, CheckTransfer(pid, fd, address, length, offset, /*write=*/false));
+  return ReadFile(*transfer.process, *transfer.file, transfer.address, std::min(transfer.length, kMaxReadWrite), offset);
 }
 
 SysResult<uint64_t> Processes::Pwrite(Pid pid, int32_t fd, uint64_t address, uint64_t length, uint64_t offset) {
-  Process* process = Enter(pid);
-  if (process == nullptr || process->mm == nullptr) return Errno::kESRCH;
-  const MmCall call(Core(), *process);
-  address = call.Wrap(address);
-  length = call.Wrap(length);
-  if (offset >= kMaxSigned) return Errno::kEINVAL;
-  const auto it = process->files.find(fd);
-  if (it == process->files.end()) return Errno::kEBADF;
-  const std::shared_ptr<OpenFile> file = it->second;
-  if (file->inode->kind == FileKind::kPipe) return Errno::kESPIPE;
-  if (!file->writable) return Errno::kEBADF;
-  if (!call.AccessOk(address, length)) return Errno::kEFAULT;
-  if (length > call.word_mask() >> 1 || offset + length >= kMaxSigned) return Errno::kEINVAL;
-  if (length == 0) return uint64_t{0};
-  const uint64_t max_size = MaxSize(*file->inode, layout_);
-  if (IsRegular(*file->inode)) {
+  MMLAB_TRY_ASSIGN(const Transfer transfer, CheckTransfer(pid, fd, address, length, offset, /*write=*/true));
+  if (transfer.length == 0) return uint64_t{0};
+  uint64_t room = kMaxReadWrite;
+  if (const Inode& inode = *transfer.file->inode; IsRegular(inode)) {
+    const uint64_t max_size = MaxSize(inode, layout_);
     if (offset >= max_size) return Errno::kEFBIG;
-    length = std::min(length, max_size - offset);
+    room = std::min(room, max_size - offset);
   }
-  return WriteFile(*process, *file, address, std::min(length, kMaxReadWrite), offset);
+  return WriteFile(*transfer.process, *transfer.file, transfer.address, std::min(transfer.length, room), offset);
 }
 
 }  // namespace mmlab

@@ -16,6 +16,22 @@ namespace mmlab {
 namespace {
 
 constexpr uint64_t kCloneVm = 0x100;
+constexpr uint64_t kCloneFs = 0x200;
+constexpr uint64_t kCloneFiles = 0x400;
+constexpr uint64_t kCloneSighand = 0x800;
+constexpr uint64_t kCloneParent = 0x8000;
+constexpr uint64_t kCloneThread = 0x10000;
+constexpr uint64_t kCloneNewns = 0x20000;
+constexpr uint64_t kCloneNewuser = 0x10000000;
+
+// The combinations that copy_process() refuses before it looks at anything else.
+bool SaneCloneFlags(uint64_t flags) {
+  if ((flags & (kCloneNewns | kCloneFs)) == (kCloneNewns | kCloneFs)) return false;
+  if ((flags & (kCloneNewuser | kCloneFs)) == (kCloneNewuser | kCloneFs)) return false;
+  if ((flags & kCloneThread) != 0 && (flags & kCloneSighand) == 0) return false;
+  if ((flags & kCloneSighand) != 0 && (flags & kCloneVm) == 0) return false;
+  return (flags & kCloneThread) == 0 || (flags & kCloneNewuser) == 0;
+}
 
 }  // namespace
 
@@ -31,24 +47,30 @@ std::shared_ptr<AddressSpace> Processes::NewMm() {
 SysResult<Pid> Processes::Fork(Pid pid, uint64_t clone_flags) {
   Process* parent = Enter(pid);
   if (parent == nullptr) return Errno::kESRCH;
+  if (!SaneCloneFlags(clone_flags)) return Errno::kEINVAL;
   auto child = std::make_unique<Process>();
-  child->parent = parent->pid;
+  const bool thread = (clone_flags & kCloneThread) != 0;
+  child->parent = (clone_flags & (kCloneParent | kCloneThread)) != 0 ? parent->parent : parent->thread_group;
   child->comm = parent->comm;
   child->uid = parent->uid;
   child->kernel_thread = parent->kernel_thread;
-  child->files = parent->files;
-  child->rlimits = parent->rlimits;
+  child->files = (clone_flags & kCloneFiles) != 0 ? parent->files : std::make_shared<DescriptorTable>(*parent->files);
+  child->rlimits = thread ? parent->rlimits : std::make_shared<Rlimits>(*parent->rlimits);
   child->oom_score_adj = parent->oom_score_adj;
   child->read_implies_exec = parent->read_implies_exec;
   if (parent->mm != nullptr) {
     if ((clone_flags & kCloneVm) != 0) {
       child->mm = parent->mm;
       ++child->mm->mm_users;
+      if (Explanation* why = tracer_.explanation()) {
+        why->Add(StepKind::kSystemCallCheck, "CLONE_VM: the address space is shared, not copied").Number("mm_users", child->mm->mm_users);
+      }
     } else {
       MMLAB_TRY_ASSIGN(child->mm, DupMm(*parent, *child));
     }
   }
   child->pid = Pid(++last_pid_);
+  child->thread_group = thread ? parent->thread_group : child->pid;
   ++forks_;
   const Pid child_pid = child->pid;
   if (EventSink* events = tracer_.events()) {
@@ -84,6 +106,7 @@ SysResult<std::shared_ptr<AddressSpace>> Processes::DupMm(Process& parent, Proce
   mm->env_start = old_mm.env_start;
   mm->env_end = old_mm.env_end;
   mm->vdso = old_mm.vdso;
+  mm->saved_auxv = old_mm.saved_auxv;
   child.mm = mm;
   MmCall call(Core(), child);
   Explanation* why = tracer_.explanation();

@@ -45,8 +45,8 @@ SysResult<uint64_t> MmCall::Mmap(uint64_t address, uint64_t length, uint32_t pro
   const uint64_t pgoff = Wrap(offset >> shift_);
   std::shared_ptr<OpenFile> file;
   if ((flags & kMapAnonymous) == 0) {
-    const auto it = task_.files.find(fd);
-    if (it == task_.files.end()) return Refuse(Errno::kEBADF, "not an open descriptor");
+    const auto it = task_.files->find(fd);
+    if (it == task_.files->end()) return Refuse(Errno::kEBADF, "not an open descriptor");
     if ((flags & kMapHugetlb) != 0) return Refuse(Errno::kEINVAL, "MAP_HUGETLB on a file that is not hugetlbfs");
     file = it->second;
   } else if ((flags & kMapHugetlb) != 0) {

@@ -112,6 +112,7 @@ class Paging final : public FileMapper {
   // Resident pages by kind, counted over the tables of all VMAs.
   std::array<int64_t, kRssKinds> CountRss(const AddressSpace& mm) const;
   uint64_t mlocked_pages() const { return mlocked_pages_; }
+  uint64_t PageProtection(const VmArea& vma) const;  // vm_page_prot
 
   // What the processor does with a user access: whether the entry allows it; sets the bits that the hardware sets. The frame where allowed.
   struct HardwareAccess {
@@ -159,7 +160,6 @@ class Paging final : public FileMapper {
   // Frames behind entries (paging_rmap.cc).
   Frame* NormalPage(Pte pte, Pfn* pfn) const;  // vm_normal_page(); null for none and for what has no rss.
   RssKind KindOf(const Frame& frame) const;
-  uint64_t PageProtection(const VmArea& vma) const;  // vm_page_prot
   bool WantsWriteNotify(const VmArea& vma) const;
   Pte MaybeWritable(Pte pte, const VmArea& vma) const;
   void AddNewAnonRmap(Pfn pfn, Frame& frame, VmArea& vma, VirtAddr address);

@@ -22,6 +22,9 @@ struct Rlimit {
   uint64_t maximum = kRlimInfinity;
 };
 
+using Rlimits = std::array<Rlimit, 16>;
+using DescriptorTable = absl::btree_map<int32_t, std::shared_ptr<OpenFile>>;
+
 // The kinds of resident pages that an address space counts (enum in include/linux/mm_types_task.h).
 enum class RssKind : uint8_t { kFile = 0, kAnon = 1, kSwap = 2, kShmem = 3 };
 inline constexpr int kRssKinds = 4;
@@ -32,26 +35,30 @@ struct TaskRss {
   std::array<int64_t, kRssKinds> count{};
 };
 
-// A process: one task, its address space and descriptors. Linux: struct task_struct.
+// One task: a process or one of its further threads, with its address space and descriptors. Linux: struct task_struct.
 class Process {
  public:
   Pid pid;
+  Pid thread_group;  // tgid: the pid of the first thread; its own where it is that.
   Pid parent;
   std::string comm;
   uint32_t uid = 0;
   bool kernel_thread = false;
   std::shared_ptr<AddressSpace> mm;         // Null: kernel thread, or not exec'ed yet. Shared by CLONE_VM.
-  std::shared_ptr<AddressSpace> active_mm;  // What a kernel thread borrows.
-  absl::btree_map<int32_t, std::shared_ptr<OpenFile>> files;
-  std::array<Rlimit, 16> rlimits;  // By Linux's RLIMIT_* number.
+  std::shared_ptr<AddressSpace> active_mm;  // What it runs on: its own, or what a kernel thread borrows while a CPU runs it.
+  // Open descriptors; shared by CLONE_FILES. Never null.
+  std::shared_ptr<DescriptorTable> files = std::make_shared<DescriptorTable>();
+  // By Linux's RLIMIT_* number; shared by the threads of a process (signal_struct). Never null.
+  std::shared_ptr<Rlimits> rlimits = std::make_shared<Rlimits>();
   TaskRss rss;
   uint64_t minor_faults = 0;
   uint64_t major_faults = 0;
   int32_t oom_score_adj = 0;       // -1000 .. 1000
   bool read_implies_exec = false;  // personality(READ_IMPLIES_EXEC): PROT_READ brings PROT_EXEC with it.
 
-  const Rlimit& rlimit(RlimitKind kind) const { return rlimits[static_cast<int>(kind)]; }
-  bool capable() const { return uid == 0; }  // CAP_SYS_ADMIN, CAP_IPC_LOCK, ...: root has all, nobody else any.
+  const Rlimit& rlimit(RlimitKind kind) const { return (*rlimits)[static_cast<size_t>(kind)]; }
+  bool leads() const { return pid == thread_group; }  // thread_group_leader()
+  bool capable() const { return uid == 0; }           // CAP_SYS_ADMIN, CAP_IPC_LOCK, ...: root has all, nobody else any.
 };
 
 }  // namespace mmlab

@@ -68,6 +68,11 @@ void HashAddressSpace(const AddressSpace& mm, StateHasher& hasher) {
   for (const uint64_t pages : mm.table_pages) hasher.Add(pages);
   hasher.Add(mm.def_flags);
   hasher.Add(static_cast<uint64_t>(mm.mm_users));
+  hasher.Add(mm.context_id);
+  for (const auto& [kind, value] : mm.saved_auxv) {
+    hasher.Add(kind);
+    hasher.Add(value);
+  }
   hasher.Add(mm.top_down ? 1 : 0);
   for (const VmArea* vma = mm.vmas.First(); vma != nullptr; vma = mm.vmas.Next(*vma)) HashVma(*vma, hasher);
 }
@@ -76,9 +81,22 @@ void HashAddressSpace(const AddressSpace& mm, StateHasher& hasher) {
 
 void Processes::CheckInvariants(std::vector<std::string>* violations) const {
   std::vector<const Process*> tasks;
+  std::map<const AddressSpace*, int> users;  // Only looked up.
   for (const auto& [pid, process] : processes_) {
     tasks.push_back(process.get());
-    if (process->mm != nullptr) CheckVmas(pid, *process->mm, layout_.page_size, violations);
+    if (process->mm == nullptr) continue;
+    if (++users[process->mm.get()] == 1) CheckVmas(pid, *process->mm, layout_.page_size, violations);
+  }
+  for (const Process* task : tasks) {
+    if (task->mm != nullptr && task->mm->mm_users != users[task->mm.get()]) {
+      violations->push_back(
+          absl::StrFormat("process %d: mm_users is %d, %d tasks use it", task->pid.raw(), task->mm->mm_users, users[task->mm.get()]));
+    }
+    const Process* leader = Find(task->thread_group);
+    if (leader == nullptr || !leader->leads() || leader->mm != task->mm) {
+      violations->push_back(absl::StrFormat("thread %d: its process %d has no first thread with the same address space", task->pid.raw(),
+                                            task->thread_group.raw()));
+    }
   }
   paging_->CheckInvariants(tasks, violations);
 }
@@ -102,11 +120,12 @@ void Processes::AddToHash(StateHasher& hasher) const {
       hasher.Add(value);
     }
     for (const int64_t pages : process->rss.count) hasher.Add(static_cast<uint64_t>(pages));
-    for (const Rlimit& limit : process->rlimits) {
+    hasher.Add(static_cast<uint64_t>(process->thread_group.raw()));
+    for (const Rlimit& limit : *process->rlimits) {
       hasher.Add(limit.current);
       hasher.Add(limit.maximum);
     }
-    for (const auto& [fd, file] : process->files) {
+    for (const auto& [fd, file] : *process->files) {
       hasher.Add(static_cast<uint64_t>(fd));
       hasher.Add(file->inode->id);
       hasher.Add((file->readable ? 1 : 0) | (file->writable ? 2 : 0));
@@ -118,13 +137,21 @@ void Processes::AddToHash(StateHasher& hasher) const {
     HashAddressSpace(*process->mm, hasher);
     paging_->AddToHash(*process->mm, hasher);
   }
+  for (const auto& [number, cpu] : cpus_) {
+    hasher.Add(static_cast<uint64_t>(number));
+    hasher.Add(static_cast<uint64_t>(cpu.current.raw()));
+    hasher.Add(cpu.mm == nullptr ? 0 : cpu.mm->pgd.raw());
+  }
+  hasher.Add(asids_.generation);
+  hasher.Add(asids_.next);
+  for (const uint32_t asid : asids_.kept) hasher.Add(asid);
   paging_->AddToHash(hasher);
 }
 
 Bytes Processes::HostMemory() const {
   uint64_t bytes = sizeof(Processes) + sizeof(Paging) + anon_vmas_->size() * sizeof(AnonVma);
   for (const auto& [pid, process] : processes_) {
-    bytes += sizeof(Process) + process->comm.capacity() + process->files.size() * (sizeof(OpenFile) + 32);
+    bytes += sizeof(Process) + process->comm.capacity() + process->files->size() * (sizeof(OpenFile) + 32);
     if (process->mm == nullptr) continue;
     bytes += (sizeof(AddressSpace) + process->mm->vmas.size() * sizeof(VmArea)) / static_cast<uint64_t>(process->mm->mm_users);
   }

@@ -9,6 +9,7 @@
 #include "server/base/explanation.h"
 #include "server/base/hash.h"
 #include "server/files/files.h"
+#include "server/hardware/page_walk.h"
 #include "server/physical/physical_memory.h"
 #include "server/process/address_space.h"
 #include "server/process/commit_account.h"
@@ -17,12 +18,6 @@
 #include "server/process/shm_table.h"
 
 namespace mmlab {
-namespace {
-
-constexpr int kNormalPriority = 120;  // Of a task whose niceness nobody changed.
-
-}  // namespace
-
 Processes::Processes(const Layout& layout, PhysicalMemory& memory, Files& files, VmStat& vm_stat, Tracer& tracer, bool hardware_access_flag,
                      uint64_t seed)
     : layout_(layout),
@@ -67,6 +62,7 @@ Process* Processes::Enter(Pid pid) {
 Process& Processes::NewProcess() {
   auto process = std::make_unique<Process>();
   process->pid = Pid(++last_pid_);
+  process->thread_group = process->pid;
   Process& made = *process;
   processes_[made.pid] = std::move(process);
   return made;
@@ -79,45 +75,12 @@ SysResult<Pid> Processes::Create(const std::string& comm, uint32_t uid, bool ker
   process.kernel_thread = kernel_thread;
   constexpr uint64_t kDefaultStack = 8 << 20;    // _STK_LIM
   constexpr uint64_t kDefaultMemlock = 8 << 20;  // MLOCK_LIMIT
-  process.rlimits[static_cast<int>(RlimitKind::kStack)].current = kDefaultStack;
-  process.rlimits[static_cast<int>(RlimitKind::kMemlock)] = {kDefaultMemlock, kDefaultMemlock};
+  (*process.rlimits)[static_cast<size_t>(RlimitKind::kStack)].current = kDefaultStack;
+  (*process.rlimits)[static_cast<size_t>(RlimitKind::kMemlock)] = {kDefaultMemlock, kDefaultMemlock};
   if (EventSink* events = tracer_.events()) {
     events->Emit(EventKind::kTaskNewtask, {process.pid.raw(), comm, 0, process.oom_score_adj});
   }
   return process.pid;
-}
-
-// exit_mm(): the last user of an address space takes it down.
-void Processes::DropMm(Process& process) {
-  paging_->SyncRss(process);
-  if (process.mm == nullptr) return;
-  if (--process.mm->mm_users == 0) {
-    MmCall(Core(), process).ExitMmap();
-    paging_->DestroyTables(*process.mm);
-  }
-  process.mm = nullptr;
-}
-
-Errno Processes::Exit(Pid pid, int32_t code) {
-  Process* process = Enter(pid);
-  if (process == nullptr) return Errno::kESRCH;
-  if (Explanation* why = tracer_.explanation()) why->Add(StepKind::kSystemCallCheck, "the process ends").Number("code", code);
-  DropMm(*process);
-  if (EventSink* events = tracer_.events()) events->Emit(EventKind::kSchedProcessExit, {process->comm, pid.raw(), kNormalPriority});
-  commit_->SetCurrent(nullptr);
-  paging_->SetCurrent(nullptr);
-  processes_.erase(pid);
-  return Errno::kOk;
-}
-
-SysResult<uint64_t> Processes::SwitchTo(Pid pid, int cpu) {
-  Process* process = Enter(pid);
-  if (process == nullptr) return Errno::kESRCH;
-  if (process->mm != nullptr) last_mm_[cpu] = process->mm;
-  // A kernel thread has no address space: it runs on whatever was loaded before (active_mm).
-  process->active_mm = process->mm != nullptr ? process->mm : last_mm_[cpu];
-  if (process->active_mm == nullptr) return Errno::kEINVAL;
-  return layout_.page_size.StartOf(process->active_mm->pgd).raw();
 }
 
 #define MMLAB_ENTER(call)                                                 \
@@ -200,18 +163,28 @@ VmArea* Processes::ExpandStack(Process& task, VirtAddr address) { return MmCall(
 Errno Processes::Setrlimit(Pid pid, uint32_t resource, uint64_t current, uint64_t maximum) {
   Process* process = Enter(pid);
   if (process == nullptr) return Errno::kESRCH;
-  if (resource >= process->rlimits.size()) return Errno::kEINVAL;
+  if (resource >= process->rlimits->size()) return Errno::kEINVAL;
   // rlim64_to_rlim(): what a 32-bit word can't hold is no limit.
   if (layout_.word_bytes == 4) {
     if (current >= 0xffffffff) current = kRlimInfinity;
     if (maximum >= 0xffffffff) maximum = kRlimInfinity;
   }
   if (current > maximum) return Errno::kEINVAL;
-  Rlimit& limit = process->rlimits[resource];
+  Rlimit& limit = (*process->rlimits)[resource];
   if (maximum > limit.maximum && !process->capable()) return Errno::kEPERM;
   limit = {current, maximum};
   return Errno::kOk;
 }
+
+int Processes::ThreadCount(const Process& process) const {
+  int count = 0;
+  for (const auto& [pid, other] : processes_) count += other->thread_group == process.thread_group ? 1 : 0;
+  return count;
+}
+
+uint64_t Processes::PageProtection(const VmArea& vma) const { return paging_->PageProtection(vma); }
+
+PageWalk Processes::Walk(const Process& process, VirtAddr address) const { return paging_->Walk(*process.mm, address); }
 
 PageCount Processes::committed() const { return PageCount(static_cast<uint64_t>(std::max<int64_t>(0, commit_->committed()))); }
 
@@ -221,8 +194,9 @@ PageCount Processes::mlocked_pages() const { return PageCount(paging_->mlocked_p
 
 uint64_t Processes::vma_count() const {
   uint64_t count = 0;
+  absl::btree_set<const AddressSpace*> seen;  // Only looked up.
   for (const auto& [pid, process] : processes_) {
-    if (process->mm != nullptr) count += process->mm->vmas.size();
+    if (process->mm != nullptr && seen.insert(process->mm.get()).second) count += process->mm->vmas.size();
   }
   return count;
 }

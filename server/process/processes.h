@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/container/btree_map.h"
+#include "absl/container/btree_set.h"
 #include "server/base/address.h"
 #include "server/base/random.h"
 #include "server/base/result.h"
@@ -31,7 +32,9 @@ class ShmTable;
 class StateHasher;
 class Tracer;
 class VmStat;
+struct Frame;
 struct Layout;
+struct PageWalk;
 struct ProcessCore;
 struct VmArea;
 
@@ -52,6 +55,7 @@ class Processes {
   SysResult<uint64_t> Exec(Pid pid, const ElfImage& image, const ElfImage* interpreter, const std::vector<std::string>& arguments,
                            const std::vector<std::string>& environment);
   SysResult<Pid> Fork(Pid pid, uint64_t clone_flags);
+  // The first thread of a process takes the others with it (exit_group()); another thread ends alone.
   Errno Exit(Pid pid, int32_t code);
 
   SysResult<uint64_t> Mmap(Pid pid, uint64_t address, uint64_t length, uint32_t prot, uint32_t flags, int32_t fd, uint64_t offset);
@@ -73,7 +77,8 @@ class Processes {
   Errno Access(Pid pid, const AccessRequest& request, AccessResult& result, std::optional<Signal>& signal, std::string& data);
   // expand_stack(): the VMA that holds the address, after growing a VM_GROWSDOWN one down to it where that is allowed; null: SEGV_MAPERR.
   VmArea* ExpandStack(Process& task, VirtAddr address);
-  // Loads the process's page-table base on a CPU: its physical address.
+  // Lets a CPU run the task: loads its page-table base, or, for a kernel thread, goes on with the one loaded before (active_mm). The base's
+  // physical address; kEINVAL: a kernel thread on a CPU where nothing was loaded yet.
   SysResult<uint64_t> SwitchTo(Pid pid, int cpu);
 
   SysResult<uint64_t> Open(Pid pid, const std::string& path, uint32_t flags, int32_t wished_fd);
@@ -96,7 +101,12 @@ class Processes {
   int64_t OomScore(const Process& process) const;        // /proc/PID/oom_score
   std::vector<VmAreaView> VmAreas(const Process& process) const;
   std::vector<Smaps> AllSmaps(const Process& process) const;  // One for each of VmAreas(), same order.
-  PageCount committed() const;                                // vm_committed_as, exact sum.
+  int MmCount(const AddressSpace& mm) const;                  // mm->mm_count: 1 for all users, and one for each CPU that borrows it.
+  int ThreadCount(const Process& process) const;
+  uint64_t PageProtection(const VmArea& vma) const;  // vma->vm_page_prot: bits of its page-table entries.
+  // The page-table walk that the processor makes for an address of the process, level by level. REQUIRES: it has an address space.
+  PageWalk Walk(const Process& process, VirtAddr address) const;
+  PageCount committed() const;  // vm_committed_as, exact sum.
   PageCount commit_limit() const;
   uint64_t forks() const { return forks_; }
   uint64_t vma_count() const;       // Of all processes.
@@ -112,7 +122,17 @@ class Processes {
   Process* Enter(Pid pid);
   ProcessCore Core();
   Process& NewProcess();
-  void DropMm(Process& process);  // exit_mm()
+  void DropMm(Process& process);                // exit_mm()
+  void Reap(Process& process);                  // Ends one task.
+  Process& KillOtherThreads(Process& process);  // de_thread(): the one left, which is the process's first thread then.
+  // What a CPU runs (context_switch()).
+  struct CpuContext {
+    Pid current;                       // 0: the idle task.
+    std::shared_ptr<AddressSpace> mm;  // Loaded; borrowed unless it is current's own.
+  };
+  bool Loaded(const AddressSpace& mm) const;
+  void LoadMm(CpuContext& cpu, std::shared_ptr<AddressSpace> mm);
+  void GiveAsid(AddressSpace& mm);  // check_and_switch_context() of ARM64
   // exec (exec.cc).
   struct ExecStack;
   void PickMmapLayout(const Process& process, AddressSpace& mm, bool randomize);
@@ -126,6 +146,8 @@ class Processes {
   Errno InstallVdso(Process& process);
   Errno WriteUser(Process& process, AddressSpace& mm, uint64_t address, const void* data, size_t size);
   SysResult<uint64_t> InstallFile(Process& process, std::shared_ptr<OpenFile> file, int32_t wished_fd);
+  struct Transfer;
+  SysResult<Transfer> CheckTransfer(Pid pid, int32_t fd, uint64_t address, uint64_t length, uint64_t offset, bool write);
   // Data movement of pread() and pwrite() after their checks (file_io.cc).
   SysResult<uint64_t> ReadFile(Process& process, OpenFile& file, uint64_t address, uint64_t length, uint64_t offset);
   SysResult<uint64_t> WriteFile(Process& process, OpenFile& file, uint64_t address, uint64_t length, uint64_t offset);
@@ -141,7 +163,12 @@ class Processes {
   std::unique_ptr<CommitAccount> commit_;
   std::unique_ptr<ShmTable> shm_;
   Random random_;
-  absl::btree_map<int, std::shared_ptr<AddressSpace>> last_mm_;  // By CPU: the address space loaded there last.
+  absl::btree_map<int, CpuContext> cpus_;  // Those that were switched at all.
+  struct {
+    uint64_t generation = uint64_t{1} << 16;
+    uint32_t next = 1;
+    absl::btree_set<uint32_t> kept;  // Numbers of older generations that go on: of what was loaded at the change or came back since.
+  } asids_;
   absl::btree_map<Pid, std::unique_ptr<Process>> processes_;
   int32_t last_pid_ = 0;
   uint64_t forks_ = 0;

@@ -157,7 +157,7 @@ std::string SmapsRollupText(const Machine& machine, const Process& process) {
 }
 
 std::string StatusText(const Machine& machine, const Process& process) {
-  std::string out = absl::StrCat("Name:\t", process.comm, "\nTgid:\t", process.pid.raw(), "\nNgid:\t0\nPid:\t", process.pid.raw(),
+  std::string out = absl::StrCat("Name:\t", process.comm, "\nTgid:\t", process.thread_group.raw(), "\nNgid:\t0\nPid:\t", process.pid.raw(),
                                  "\nPPid:\t", process.parent.raw(), "\nTracerPid:\t0\nUid:\t", process.uid, "\t", process.uid, "\t",
                                  process.uid, "\t", process.uid, "\n");
   if (process.mm != nullptr) {
@@ -180,7 +180,7 @@ std::string StatusText(const Machine& machine, const Process& process) {
     AppendStatusSize(out, "HugetlbPages", Bytes(0));
     out += "CoreDumping:\t0\nTHP_enabled:\t1\n";
   }
-  out += "Threads:\t1\n";
+  absl::StrAppend(&out, "Threads:\t", machine.processes().ThreadCount(process), "\n");
   return out;
 }
 

@@ -143,7 +143,18 @@ Operation RandomProgram::ProcessOperation() {
       return op::Exec{pid, SmallProgram(machine_.layout().kind), std::nullopt, {"program", "argument"}, {"HOME=/"}};
     case 2:
       if (living > 10) return op::Exit{pid, 1};
-      return op::Fork{pid, OneIn(10) ? Edge() : 0};
+      // fork, vfork, a thread, and whatever else a caller could pass.
+      switch (random_.Below(5)) {
+        case 0:
+          return op::Fork{pid, 0x4100};
+        case 1:
+        case 2:
+          return op::Fork{pid, 0x10d00};
+        case 3:
+          return op::Fork{pid, Edge()};
+        default:
+          return op::Fork{pid, 0};
+      }
     case 3:
       if (living > 3) return op::Exit{pid, 0};
       return op::Fork{pid, 0};
