@@ -26,9 +26,30 @@ void ListFiles(Session& session, const std::string& machine) {
   } while (!request.page_token().empty());
 }
 
+void AddDmesgCommand(CLI::App& app, Session& session) {
+  CLI::App* dmesg = app.add_subcommand("dmesg", "Print the log of a machine's kernel");
+  struct DmesgOptions {
+    std::string machine;
+    bool raw = false;
+  };
+  const auto options = std::make_shared<DmesgOptions>();
+  dmesg->add_option("machine", options->machine, "Machine")->required();
+  dmesg->add_flag("-r,--raw", options->raw, "With the level of each line in front");
+  dmesg->footer("Example:\n  mmlab dmesg lab1");
+  dmesg->callback([options, &session] {
+    v1::ReadKernelLogRequest request;
+    request.set_machine("machines/" + options->machine);
+    request.set_raw(options->raw);
+    v1::ReadKernelLogResponse response;
+    session.Call(*session.connection().proc, &v1::ProcService::Stub::ReadKernelLog, request, &response);
+    std::fwrite(response.content().data(), 1, response.content().size(), stdout);
+  });
+}
+
 }  // namespace
 
 void AddProcCommand(CLI::App& app, Session& session) {
+  AddDmesgCommand(app, session);
   CLI::App* proc = app.add_subcommand("proc", "Print a /proc file of a machine, byte for byte");
   const auto options = std::make_shared<ProcOptions>();
   proc->add_option("machine", options->machine, "Machine")->required();

@@ -73,6 +73,8 @@ absl::string_view StepKindName(StepKind kind) {
       return "slab_cache_choice";
     case StepKind::kSlabObject:
       return "slab_object";
+    case StepKind::kOomScore:
+      return "oom_score";
   }
   return "unspecified";
 }

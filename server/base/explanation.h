@@ -38,6 +38,7 @@ enum class StepKind : uint8_t {
   kAddressLayout = 19,    // Where exec or mmap_base put something, and from what.
   kSlabCacheChoice = 30,  // Which cache serves, and whether a new one was made.
   kSlabObject = 31,       // Which slab an object came from or went back to, and where the slab went.
+  kOomScore = 70,         // One process's badness when memory is gone, and whether it was chosen.
 };
 
 // In what a fact's number is counted.

@@ -12,6 +12,7 @@
 #include "server/physical/page_allocator.h"
 #include "server/process/process.h"
 #include "server/process/processes.h"
+#include "server/reclaim/oom_killer.h"
 
 namespace mmlab {
 namespace {
@@ -100,9 +101,7 @@ class Machine::Performer {
   }
   Outcome operator()(const op::Exit& o) {
     On(o.pid);
-    const Errno error = processes_.Exit(o.pid, o.code);
-    if (error == Errno::kOk) machine_.cpu_of_.erase(o.pid);
-    return Answer(error);
+    return Answer(processes_.Exit(o.pid, o.code));
   }
   Outcome operator()(const op::Mmap& o) {
     On(o.pid);
@@ -162,6 +161,10 @@ class Machine::Performer {
   Outcome operator()(const op::SetVmaName& o) {
     On(o.pid);
     return Answer(processes_.SetVmaName(o.pid, o.address, o.length, o.name));
+  }
+  Outcome operator()(const op::WriteOomScoreAdj& o) {
+    On(o.pid);
+    return Answer(processes_.WriteOomScoreAdj(o.pid, o.value));
   }
   Outcome operator()(const op::AccessMemory& o) {
     On(o.pid);
@@ -323,7 +326,15 @@ Outcome Machine::Apply(const Operation& operation, Explanation* explanation, Eve
     }
   } const asking(*tracer_, explanation, events);
   ++operations_applied_;
-  return std::visit(Performer(*this), operation);
+  if (oom_->panicked()) return Unimplemented("the kernel has panicked (vm.panic_on_oom) and runs no further");
+  const size_t processes = processes_->all().size();
+  Outcome outcome = std::visit(Performer(*this), operation);
+  if (processes_->ReapKilled()) {
+    outcome.error = Errno::kOk;
+    outcome.signal = Signal{.number = SignalNumber::kSigKill};
+  }
+  if (processes_->all().size() < processes) ForgetEndedProcesses();
+  return outcome;
 }
 
 }  // namespace mmlab

@@ -59,6 +59,7 @@ Process* Processes::FindMutable(Pid pid) {
 
 Process* Processes::Enter(Pid pid) {
   Process* process = FindMutable(pid);
+  current_ = process;
   commit_->SetCurrent(process);
   paging_->SetCurrent(process);
   return process;
@@ -104,9 +105,56 @@ Errno Processes::Exit(Pid pid, int32_t code) {
   if (Explanation* why = tracer_.explanation()) why->Add(StepKind::kSystemCallCheck, "the process ends").Number("code", code);
   DropMm(*process);
   if (EventSink* events = tracer_.events()) events->Emit(EventKind::kSchedProcessExit, {process->comm, pid.raw(), kNormalPriority});
+  current_ = nullptr;
   commit_->SetCurrent(nullptr);
   paging_->SetCurrent(nullptr);
   processes_.erase(pid);
+  return Errno::kOk;
+}
+
+bool Processes::Kill(Pid pid) {
+  Process* victim = FindMutable(pid);
+  if (victim == nullptr) return false;
+  Process* const acting = current_;
+  const std::shared_ptr<AddressSpace> mm = victim->mm;
+  if (victim == acting || (acting != nullptr && mm != nullptr && mm == acting->mm)) {
+    for (auto& [other_pid, other] : processes_) {
+      if (other.get() == victim || (mm != nullptr && other->mm == mm)) other->killed = true;
+    }
+    any_killed_ = true;
+    return false;
+  }
+  // Whoever shares its memory dies with it: the memory would not come back otherwise.
+  std::vector<Pid> dying;
+  for (const auto& [other_pid, other] : processes_) {
+    if (other.get() == victim || (mm != nullptr && other->mm == mm && !other->kernel_thread)) dying.push_back(other_pid);
+  }
+  for (const Pid one : dying) Exit(one, 0);
+  current_ = acting;
+  commit_->SetCurrent(acting);
+  paging_->SetCurrent(acting);
+  return true;
+}
+
+bool Processes::ReapKilled() {
+  if (!any_killed_) return false;
+  any_killed_ = false;
+  std::vector<Pid> dying;
+  for (const auto& [pid, process] : processes_) {
+    if (process->killed) dying.push_back(pid);
+  }
+  for (const Pid pid : dying) Exit(pid, 0);
+  return !dying.empty();
+}
+
+Errno Processes::WriteOomScoreAdj(Pid pid, int64_t value) {
+  constexpr int64_t kMost = 1000;
+  Process* process = Enter(pid);
+  if (process == nullptr) return Errno::kESRCH;
+  if (value < -kMost || value > kMost) return Errno::kEINVAL;
+  if (value < process->oom_score_adj_min && !process->capable()) return Errno::kEACCES;
+  process->oom_score_adj = static_cast<int32_t>(value);
+  if (process->capable()) process->oom_score_adj_min = process->oom_score_adj;
   return Errno::kOk;
 }
 
