@@ -26,17 +26,17 @@ void ListFiles(Session& session, const std::string& machine) {
   } while (!request.page_token().empty());
 }
 
-void AddDmesgCommand(CLI::App& app, Session& session) {
-  CLI::App* dmesg = app.add_subcommand("dmesg", "Print the log of a machine's kernel");
-  struct DmesgOptions {
+void AddKernelLogCommand(CLI::App& app, Session& session) {
+  CLI::App* command = app.add_subcommand("kernel-log", "Print what a machine's kernel logged since boot: OOM reports");
+  struct LogOptions {
     std::string machine;
     bool raw = false;
   };
-  const auto options = std::make_shared<DmesgOptions>();
-  dmesg->add_option("machine", options->machine, "Machine")->required();
-  dmesg->add_flag("-r,--raw", options->raw, "With the level of each line in front");
-  dmesg->footer("Example:\n  mmlab dmesg lab1");
-  dmesg->callback([options, &session] {
+  const auto options = std::make_shared<LogOptions>();
+  command->add_option("machine", options->machine, "Machine")->required();
+  command->add_flag("-r,--raw", options->raw, "With the level of each line in front");
+  command->footer("Example:\n  mmlab kernel-log lab1");
+  command->callback([options, &session] {
     v1::ReadKernelLogRequest request;
     request.set_machine("machines/" + options->machine);
     request.set_raw(options->raw);
@@ -49,7 +49,7 @@ void AddDmesgCommand(CLI::App& app, Session& session) {
 }  // namespace
 
 void AddProcCommand(CLI::App& app, Session& session) {
-  AddDmesgCommand(app, session);
+  AddKernelLogCommand(app, session);
   CLI::App* proc = app.add_subcommand("proc", "Print a /proc file of a machine, byte for byte");
   const auto options = std::make_shared<ProcOptions>();
   proc->add_option("machine", options->machine, "Machine")->required();

@@ -327,6 +327,7 @@ Outcome Machine::Apply(const Operation& operation, Explanation* explanation, Eve
   } const asking(*tracer_, explanation, events);
   ++operations_applied_;
   if (oom_->panicked()) return Unimplemented("the kernel has panicked (vm.panic_on_oom) and runs no further");
+  processes_->BeginOperation();
   const size_t processes = processes_->all().size();
   Outcome outcome = std::visit(Performer(*this), operation);
   if (processes_->ReapKilled()) {

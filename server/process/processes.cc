@@ -154,6 +154,7 @@ Errno Processes::WriteOomScoreAdj(Pid pid, int64_t value) {
   if (value < -kMost || value > kMost) return Errno::kEINVAL;
   if (value < process->oom_score_adj_min && !process->capable()) return Errno::kEACCES;
   process->oom_score_adj = static_cast<int32_t>(value);
+  if (EventSink* events = tracer_.events()) events->Emit(EventKind::kOomScoreAdjUpdate, {pid.raw(), process->comm, process->oom_score_adj});
   if (process->capable()) process->oom_score_adj_min = process->oom_score_adj;
   return Errno::kOk;
 }

@@ -60,6 +60,8 @@ class Processes {
   bool ReapKilled();
   // The process on whose behalf the operation runs; null: nobody's.
   const Process* current() const { return current_; }
+  // An operation begins: until a call names a process, it is nobody's.
+  void BeginOperation() { current_ = nullptr; }
   // /proc/PID/oom_score_adj: kEINVAL out of -1000 .. 1000; kEACCES when an unprivileged process lowers it below what it was given.
   Errno WriteOomScoreAdj(Pid pid, int64_t value);
 

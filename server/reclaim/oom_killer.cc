@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "server/base/event.h"
 #include "server/base/explanation.h"
 #include "server/base/kernel_logger.h"
 #include "server/physical/page_allocator.h"
@@ -109,6 +110,11 @@ bool OomKiller::Kill(const Process& victim, const std::string& message) {
                            status.rss_file.raw() >> 10, status.rss_shmem.raw() >> 10, victim.uid, status.vm_pte.raw() >> 10,
                            victim.oom_score_adj));
   vm_stat_.Count(VmEvent::kOomKill);
+  if (EventSink* events = tracer_.events()) {
+    const auto kb = [](Bytes bytes) { return static_cast<int64_t>(bytes.raw() >> 10); };
+    events->Emit(EventKind::kMarkVictim, {victim.pid.raw(), victim.comm, kb(status.vm_size), kb(status.rss_anon), kb(status.rss_file),
+                                          kb(status.rss_shmem), victim.uid, kb(status.vm_pte), victim.oom_score_adj});
+  }
   return processes_.Kill(victim.pid);
 }
 
