@@ -26,9 +26,30 @@ void ListFiles(Session& session, const std::string& machine) {
   } while (!request.page_token().empty());
 }
 
+void AddKernelLogCommand(CLI::App& app, Session& session) {
+  CLI::App* command = app.add_subcommand("kernel-log", "Print what a machine's kernel logged since boot: OOM reports");
+  struct LogOptions {
+    std::string machine;
+    bool raw = false;
+  };
+  const auto options = std::make_shared<LogOptions>();
+  command->add_option("machine", options->machine, "Machine")->required();
+  command->add_flag("-r,--raw", options->raw, "With the level of each line in front");
+  command->footer("Example:\n  mmlab kernel-log lab1");
+  command->callback([options, &session] {
+    v1::ReadKernelLogRequest request;
+    request.set_machine("machines/" + options->machine);
+    request.set_raw(options->raw);
+    v1::ReadKernelLogResponse response;
+    session.Call(*session.connection().proc, &v1::ProcService::Stub::ReadKernelLog, request, &response);
+    std::fwrite(response.content().data(), 1, response.content().size(), stdout);
+  });
+}
+
 }  // namespace
 
 void AddProcCommand(CLI::App& app, Session& session) {
+  AddKernelLogCommand(app, session);
   CLI::App* proc = app.add_subcommand("proc", "Print a /proc file of a machine, byte for byte");
   const auto options = std::make_shared<ProcOptions>();
   proc->add_option("machine", options->machine, "Machine")->required();

@@ -81,6 +81,8 @@ absl::string_view StepKindName(StepKind kind) {
       return "vmap_block";
     case StepKind::kKmapSlot:
       return "kmap_slot";
+    case StepKind::kOomScore:
+      return "oom_score";
   }
   return "unspecified";
 }

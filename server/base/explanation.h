@@ -42,6 +42,7 @@ enum class StepKind : uint8_t {
   kVmapPurge = 41,        // Lazily freed ranges become free, and why now.
   kVmapBlock = 42,        // A block of vm_map_ram().
   kKmapSlot = 43,         // Which slot maps a frame of high memory.
+  kOomScore = 70,         // One process's badness when memory is gone, and whether it was chosen.
 };
 
 // In what a fact's number is counted.

@@ -6,16 +6,20 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "server/base/explanation.h"
 #include "server/base/hash.h"
 #include "server/base/status_macros.h"
 #include "server/files/files.h"
 #include "server/kernel/slub.h"
 #include "server/machine/boot.h"
+#include "server/machine/kernel_log.h"
 #include "server/machine/memory_map.h"
 #include "server/machine/sysctls.h"
+#include "server/physical/memory_pressure.h"
 #include "server/physical/page_allocator.h"
 #include "server/process/processes.h"
+#include "server/reclaim/oom_killer.h"
 
 namespace mmlab {
 namespace {
@@ -23,6 +27,18 @@ namespace {
 constexpr int64_t kSecond = 1'000'000'000;
 
 }  // namespace
+
+// Nothing is reclaimed yet: the last resort comes at once.
+class Machine::Pressure final : public MemoryPressure {
+ public:
+  explicit Pressure(OomKiller& oom) : oom_(oom) {}
+  void WakeKswapd(Gfp, int, int) override {}
+  uint64_t DirectReclaim(Gfp, int, int) override { return 0; }
+  bool OutOfMemory(Gfp gfp, int order, int) override { return oom_.OutOfMemory(gfp, order); }
+
+ private:
+  OomKiller& oom_;
+};
 
 Machine::Machine(MachineSpec spec)
     : spec_(std::move(spec)),
@@ -49,8 +65,13 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Boot(MachineSpec spec) {
   m.files_ = std::make_unique<Files>(*m.memory_, m.memory_->vm_stat(), *m.tracer_);
   m.processes_ = std::make_unique<Processes>(*m.layout_, *m.memory_, *m.files_, m.memory_->vm_stat(), *m.tracer_,
                                              !m.spec_.no_hardware_access_flag, m.spec_.seed);
+  m.log_ = std::make_unique<KernelLog>(m.now_nanoseconds_, m.now_nanoseconds_);
+  m.oom_ = std::make_unique<OomKiller>(*m.memory_, *m.processes_, m.memory_->vm_stat(), *m.log_, *m.tracer_, m.now_nanoseconds_);
+  m.pressure_ = std::make_unique<Pressure>(*m.oom_);
+  m.memory_->SetMemoryPressure(m.pressure_.get());
   m.SetComputedSysctls();
   m.UpdateProcessLimits();
+  m.UpdateOomSettings();
   MMLAB_RETURN_IF_ERROR(m.ApplySpecSysctls());
   return machine;
 }
@@ -132,6 +153,7 @@ void Machine::Follow(Sysctl id) {
       break;
     default:
       UpdateProcessLimits();
+      UpdateOomSettings();
       break;
   }
 }
@@ -152,6 +174,22 @@ void Machine::UpdateProcessLimits() {
   limits.shmmax = sysctls_->value(Sysctl::kKernelShmmax);
   limits.shmall = sysctls_->value(Sysctl::kKernelShmall);
   limits.shmmni = static_cast<int>(number(Sysctl::kKernelShmmni));
+}
+
+void Machine::UpdateOomSettings() {
+  OomSettings& settings = oom_->settings();
+  settings.kill_allocating_task = sysctls_->value(Sysctl::kVmOomKillAllocatingTask) != 0;
+  settings.dump_tasks = sysctls_->value(Sysctl::kVmOomDumpTasks) != 0;
+  settings.panic_on_oom = static_cast<int>(sysctls_->value(Sysctl::kVmPanicOnOom));
+  settings.kernel_release = spec_.kernel_release;
+  // "#1 SMP PREEMPT_DYNAMIC Debian 6.1.176-1 (2026-07-02)": its number and the distributor's version.
+  const std::vector<std::string> words = absl::StrSplit(spec_.kernel_version, ' ', absl::SkipEmpty());
+  settings.kernel_version =
+      words.size() < 4 ? spec_.kernel_version : absl::StrCat(words[0], "  ", words[words.size() - 3], " ", words[words.size() - 2]);
+}
+
+void Machine::ForgetEndedProcesses() {
+  absl::erase_if(cpu_of_, [&](const auto& entry) { return processes_->Find(entry.first) == nullptr; });
 }
 
 void Machine::AdvanceClock(int64_t nanoseconds) {
@@ -182,6 +220,8 @@ uint64_t Machine::StateHash() const {
   processes_->AddToHash(hasher);
   sysctls_->AddToHash(hasher);
   if (slub_ != nullptr) slub_->AddToHash(hasher);
+  log_->AddToHash(hasher);
+  oom_->AddToHash(hasher);
   for (const auto& [pid, cpu] : cpu_of_) {
     hasher.Add(static_cast<uint64_t>(pid.raw()));
     hasher.Add(static_cast<uint64_t>(cpu));
@@ -198,7 +238,7 @@ Bytes Machine::HostMemory() const {
                         spec_.iomem_resources.capacity() * sizeof(IomemResource);
   return Bytes(sizeof(Machine) + sizeof(Sysctls) + sizeof(Tracer) + spec_bytes + memory_->HostMemory() +
                (slub_ != nullptr ? slub_->HostMemory() : 0)) +
-         files_->HostMemory() + processes_->HostMemory();
+         files_->HostMemory() + processes_->HostMemory() + log_->HostMemory() + Bytes(sizeof(OomKiller));
 }
 
 }  // namespace mmlab

@@ -20,6 +20,8 @@ class BuddyMemory;
 class EventSink;
 class Explanation;
 class Files;
+class KernelLog;
+class OomKiller;
 class Processes;
 class Slub;
 class Sysctls;
@@ -40,8 +42,8 @@ class Machine {
   Machine(const Machine&) = delete;
   Machine& operator=(const Machine&) = delete;
 
-  // Applies one operation. With an explanation, the decisions are added to it; with `events`, what happens is told to it. Throws CheckFailure when an invariant turns out broken;
-  // the machine must not be used for operations afterwards.
+  // Applies one operation. With an explanation, the decisions are added to it; with `events`, what happens is told to it. Throws
+  // CheckFailure when an invariant turns out broken; the machine must not be used for operations afterwards.
   Outcome Apply(const Operation& operation, Explanation* explanation = nullptr, EventSink* events = nullptr);
 
   // Reading. None of it changes anything.
@@ -54,6 +56,7 @@ class Machine {
   const Files& files() const { return *files_; }
   const Processes& processes() const { return *processes_; }
   const Sysctls& sysctls() const { return *sysctls_; }
+  const KernelLog& kernel_log() const { return *log_; }
   int64_t now_nanoseconds() const { return now_nanoseconds_; }  // Unix time of the machine's clock.
   const KernelLayout& kernel_layout() const { return kernel_layout_; }
   uint64_t operations_applied() const { return operations_applied_; }
@@ -66,6 +69,7 @@ class Machine {
   Bytes HostMemory() const;
 
  private:
+  class Pressure;   // What the page allocator asks for when memory is short.
   class Performer;  // One function for each operation; perform.cc.
 
   explicit Machine(MachineSpec spec);
@@ -77,6 +81,8 @@ class Machine {
   void AdvanceClock(int64_t nanoseconds);
   std::unique_ptr<Slub> FreshSlub() const;
   Slub& MakeSlub();
+  void UpdateOomSettings();
+  void ForgetEndedProcesses();
 
   MachineSpec spec_;
   const Layout* layout_;
@@ -87,6 +93,9 @@ class Machine {
   std::unique_ptr<Slub> slub_;  // Null until it is used.
   std::unique_ptr<Files> files_;
   std::unique_ptr<Processes> processes_;
+  std::unique_ptr<KernelLog> log_;
+  std::unique_ptr<OomKiller> oom_;
+  std::unique_ptr<Pressure> pressure_;
   absl::btree_map<Pid, int> cpu_of_;  // Where a process was switched to; CPU 0 when it is not here.
   int64_t now_nanoseconds_;
   int64_t next_stat_update_;  // When the counters of the CPUs are next added up (vm.stat_interval).

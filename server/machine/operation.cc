@@ -25,6 +25,7 @@ constexpr const char* kNames[] = {
     "mincore",
     "setrlimit",
     "set_vma_name",
+    "write_oom_score_adj",
     "access_memory",
     "switch_to",
     "create_file",

@@ -118,6 +118,10 @@ struct SetVmaName {
   uint64_t length = 0;
   std::string name;
 };
+struct WriteOomScoreAdj {
+  Pid pid;
+  int64_t value = 0;
+};
 struct AccessMemory {
   Pid pid;
   AccessRequest access;
@@ -278,10 +282,10 @@ struct AdvanceTime {
 using Operation =
     std::variant<op::CreateProcess, op::Exec, op::Fork, op::Exit, op::Mmap, op::Munmap, op::Mprotect, op::Mremap, op::Madvise, op::Mlock,
                  op::Munlock, op::Mlockall, op::Munlockall, op::Brk, op::Msync, op::Mincore, op::Setrlimit, op::SetVmaName,
-                 op::AccessMemory, op::SwitchTo, op::CreateFile, op::Open, op::Pipe, op::Close, op::MemfdCreate, op::Ftruncate, op::Pread,
-                 op::Pwrite, op::Shmget, op::Shmat, op::Shmdt, op::ShmRemove, op::AllocPages, op::FreePages, op::KmemCacheCreate,
-                 op::KmemCacheDestroy, op::KmemCacheShrink, op::KmemCacheAlloc, op::KmemCacheFree, op::Kmalloc, op::Krealloc, op::Kfree,
-                 op::Ksize, op::WriteSysctl, op::AdvanceTime>;
+                 op::WriteOomScoreAdj, op::AccessMemory, op::SwitchTo, op::CreateFile, op::Open, op::Pipe, op::Close, op::MemfdCreate,
+                 op::Ftruncate, op::Pread, op::Pwrite, op::Shmget, op::Shmat, op::Shmdt, op::ShmRemove, op::AllocPages, op::FreePages,
+                 op::KmemCacheCreate, op::KmemCacheDestroy, op::KmemCacheShrink, op::KmemCacheAlloc, op::KmemCacheFree, op::Kmalloc,
+                 op::Krealloc, op::Kfree, op::Ksize, op::WriteSysctl, op::AdvanceTime>;
 
 // "mmap", "alloc_pages": the operation's name as metrics and logs show it.
 const char* OperationName(const Operation& operation);

@@ -12,6 +12,7 @@
 #include "server/physical/page_allocator.h"
 #include "server/process/process.h"
 #include "server/process/processes.h"
+#include "server/reclaim/oom_killer.h"
 
 namespace mmlab {
 namespace {
@@ -88,7 +89,7 @@ class Machine::Performer {
   Outcome operator()(const op::Exec& o) {
     On(o.pid);
     const auto entry = processes_.Exec(o.pid, o.image, o.interpreter ? &*o.interpreter : nullptr, o.arguments, o.environment);
-    ForgetCpusOfTheDead();  // Other threads, or the whole process when it failed too late.
+    machine_.ForgetEndedProcesses();  // Other threads, or the whole process when it failed too late.
     return Answer(entry);
   }
   Outcome operator()(const op::Fork& o) {
@@ -103,7 +104,7 @@ class Machine::Performer {
   Outcome operator()(const op::Exit& o) {
     On(o.pid);
     const Errno error = processes_.Exit(o.pid, o.code);
-    ForgetCpusOfTheDead();
+    machine_.ForgetEndedProcesses();
     return Answer(error);
   }
   Outcome operator()(const op::Mmap& o) {
@@ -164,6 +165,10 @@ class Machine::Performer {
   Outcome operator()(const op::SetVmaName& o) {
     On(o.pid);
     return Answer(processes_.SetVmaName(o.pid, o.address, o.length, o.name));
+  }
+  Outcome operator()(const op::WriteOomScoreAdj& o) {
+    On(o.pid);
+    return Answer(processes_.WriteOomScoreAdj(o.pid, o.value));
   }
   Outcome operator()(const op::AccessMemory& o) {
     On(o.pid);
@@ -285,9 +290,6 @@ class Machine::Performer {
   }
 
  private:
-  void ForgetCpusOfTheDead() {
-    absl::erase_if(machine_.cpu_of_, [&](const auto& entry) { return processes_.Find(entry.first) == nullptr; });
-  }
   // The operation runs on the CPU where its process is.
   void On(Pid pid) {
     int cpu = 0;
@@ -328,7 +330,16 @@ Outcome Machine::Apply(const Operation& operation, Explanation* explanation, Eve
     }
   } const asking(*tracer_, explanation, events);
   ++operations_applied_;
-  return std::visit(Performer(*this), operation);
+  if (oom_->panicked()) return Unimplemented("the kernel has panicked (vm.panic_on_oom) and runs no further");
+  processes_->BeginOperation();
+  const size_t processes = processes_->all().size();
+  Outcome outcome = std::visit(Performer(*this), operation);
+  if (processes_->ReapKilled()) {
+    outcome.error = Errno::kOk;
+    outcome.signal = Signal{.number = SignalNumber::kSigKill};
+  }
+  if (processes_->all().size() < processes) ForgetEndedProcesses();
+  return outcome;
 }
 
 }  // namespace mmlab

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/base/event.h"
+#include "server/physical/memory_pressure.h"
 
 namespace mmlab {
 namespace {
@@ -156,7 +157,25 @@ uint32_t BuddyMemory::AllocSlowpath(Gfp gfp, int order, AllocContext context) {
   pfn = GetPageFromFreelist(gfp, order, flags, context);
   if (pfn != kNoFrame) return pfn;
   if (UnreserveHighatomic(context, true)) pfn = GetPageFromFreelist(gfp, order, flags, context);
+  if (pfn == kNoFrame) pfn = AllocAfterKilling(gfp, order, flags, context);
   if (pfn == kNoFrame && (gfp & kGfpNoFail) != 0) pfn = GetPageFromFreelist(gfp, order, flags | kAllocMinReserve, context);
+  return pfn;
+}
+
+// __alloc_pages_may_oom(): the last resort of requests that killing somebody can help.
+uint32_t BuddyMemory::AllocAfterKilling(Gfp gfp, int order, uint32_t flags, const AllocContext& context) {
+  constexpr Gfp kGivesUp = kGfpNoRetry | kGfpRetryMayFail;
+  if (pressure_ == nullptr || in_pressure_ || order > kCostlyOrder) return kNoFrame;
+  if ((gfp & kGfpFs) == 0 || (gfp & kGivesUp) != 0 || context.highest_zone < normal_zone_) return kNoFrame;
+  uint32_t pfn = kNoFrame;
+  while (pfn == kNoFrame) {
+    in_pressure_ = true;
+    const bool freed = pressure_->OutOfMemory(gfp, order, context.highest_zone);
+    in_pressure_ = false;
+    if (!freed) break;
+    DrainAllPages();
+    pfn = GetPageFromFreelist(gfp, order, flags, context);
+  }
   return pfn;
 }
 

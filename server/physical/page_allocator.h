@@ -20,6 +20,8 @@
 
 namespace mmlab {
 
+class MemoryPressure;
+
 // The page allocator of one machine: zones, buddy free lists, per-CPU page lists. Linux 6.1: mm/page_alloc.c.
 // It hands out the same frames as that kernel does from the same state.
 //
@@ -49,6 +51,9 @@ class BuddyMemory final : public PhysicalMemory {
   const PageContents& contents() const override { return contents_; }
   PageSize page_size() const override { return page_size_; }
   Pfn zero_frame() const override { return Pfn(zero_frame_); }
+
+  // Who frees memory when it runs low; null: nobody. Outlives its use here.
+  void SetMemoryPressure(MemoryPressure* pressure) { pressure_ = pressure; }
 
   // --- What else the kernel's allocator offers ---
 
@@ -170,7 +175,7 @@ class BuddyMemory final : public PhysicalMemory {
   uint32_t SlowFlags(Gfp gfp, int order, const AllocContext& context) const;
   uint32_t GetPageFromFreelist(Gfp gfp, int order, uint32_t flags, const AllocContext& context);
   uint32_t AllocSlowpath(Gfp gfp, int order, AllocContext context);
-  bool LastResort(const AllocContext& context);
+  uint32_t AllocAfterKilling(Gfp gfp, int order, uint32_t flags, const AllocContext& context);
   void PrepareNewPage(uint32_t pfn, int order, Gfp gfp);
   void EmitAlloc(uint32_t pfn, int order, Gfp gfp, int type) const;
   void ClearForFree(Frame& frame, uint32_t pfn, int order);
@@ -265,6 +270,8 @@ class BuddyMemory final : public PhysicalMemory {
   FreeLists lists_;
   PageContents contents_;
   VmStat vm_stat_;
+  MemoryPressure* pressure_ = nullptr;
+  bool in_pressure_ = false;  // While memory is being freed for a request.
 };
 
 }  // namespace mmlab

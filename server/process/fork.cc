@@ -57,6 +57,7 @@ SysResult<Pid> Processes::Fork(Pid pid, uint64_t clone_flags) {
   child->files = (clone_flags & kCloneFiles) != 0 ? parent->files : std::make_shared<DescriptorTable>(*parent->files);
   child->rlimits = thread ? parent->rlimits : std::make_shared<Rlimits>(*parent->rlimits);
   child->oom_score_adj = parent->oom_score_adj;
+  child->oom_score_adj_min = parent->oom_score_adj_min;
   child->read_implies_exec = parent->read_implies_exec;
   if (parent->mm != nullptr) {
     if ((clone_flags & kCloneVm) != 0) {

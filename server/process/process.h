@@ -54,6 +54,8 @@ class Process {
   uint64_t minor_faults = 0;
   uint64_t major_faults = 0;
   int32_t oom_score_adj = 0;       // -1000 .. 1000
+  int32_t oom_score_adj_min = 0;   // Lowest value that it may set without privileges.
+  bool killed = false;             // SIGKILL is pending: it ends when its operation does.
   bool read_implies_exec = false;  // personality(READ_IMPLIES_EXEC): PROT_READ brings PROT_EXEC with it.
 
   const Rlimit& rlimit(RlimitKind kind) const { return (*rlimits)[static_cast<size_t>(kind)]; }

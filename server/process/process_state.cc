@@ -114,9 +114,9 @@ void Processes::AddToHash(StateHasher& hasher) const {
   }
   std::map<const AddressSpace*, uint64_t> seen;  // Address spaces in the order of the first process that uses them; only looked up.
   for (const auto& [pid, process] : processes_) {
-    for (const uint64_t value :
-         {static_cast<uint64_t>(pid.raw()), static_cast<uint64_t>(process->parent.raw()), uint64_t{process->uid}, process->minor_faults,
-          process->major_faults, static_cast<uint64_t>(process->oom_score_adj), static_cast<uint64_t>(process->rss.events)}) {
+    for (const uint64_t value : {static_cast<uint64_t>(pid.raw()), static_cast<uint64_t>(process->parent.raw()), uint64_t{process->uid},
+                                 process->minor_faults, process->major_faults, static_cast<uint64_t>(process->oom_score_adj),
+                                 static_cast<uint64_t>(process->oom_score_adj_min), static_cast<uint64_t>(process->rss.events)}) {
       hasher.Add(value);
     }
     for (const int64_t pages : process->rss.count) hasher.Add(static_cast<uint64_t>(pages));

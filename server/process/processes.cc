@@ -54,6 +54,7 @@ Process* Processes::FindMutable(Pid pid) {
 
 Process* Processes::Enter(Pid pid) {
   Process* process = FindMutable(pid);
+  current_ = process;
   commit_->SetCurrent(process);
   paging_->SetCurrent(process);
   return process;

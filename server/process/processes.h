@@ -57,6 +57,17 @@ class Processes {
   SysResult<Pid> Fork(Pid pid, uint64_t clone_flags);
   // The first thread of a process takes the others with it (exit_group()); another thread ends alone.
   Errno Exit(Pid pid, int32_t code);
+  // SIGKILL. Whoever does not act is gone, with all its memory, when this returns: true. The acting process, and whoever shares its address
+  // space, is marked and ends with ReapKilled(): false.
+  bool Kill(Pid pid);
+  // Ends those that were marked; true when there were any.
+  bool ReapKilled();
+  // The process on whose behalf the operation runs; null: nobody's.
+  const Process* current() const { return current_; }
+  // An operation begins: until a call names a process, it is nobody's.
+  void BeginOperation() { current_ = nullptr; }
+  // /proc/PID/oom_score_adj: kEINVAL out of -1000 .. 1000; kEACCES when an unprivileged process lowers it below what it was given.
+  Errno WriteOomScoreAdj(Pid pid, int64_t value);
 
   SysResult<uint64_t> Mmap(Pid pid, uint64_t address, uint64_t length, uint32_t prot, uint32_t flags, int32_t fd, uint64_t offset);
   Errno Munmap(Pid pid, uint64_t address, uint64_t length);
@@ -170,6 +181,8 @@ class Processes {
     absl::btree_set<uint32_t> kept;  // Numbers of older generations that go on: of what was loaded at the change or came back since.
   } asids_;
   absl::btree_map<Pid, std::unique_ptr<Process>> processes_;
+  Process* current_ = nullptr;
+  bool any_killed_ = false;
   int32_t last_pid_ = 0;
   uint64_t forks_ = 0;
 };

@@ -122,6 +122,7 @@ void Processes::Reap(Process& process) {
   for (auto& [number, cpu] : cpus_) {
     if (cpu.current == process.pid) cpu.current = Pid();
   }
+  current_ = nullptr;
   commit_->SetCurrent(nullptr);
   paging_->SetCurrent(nullptr);
   processes_.erase(process.pid);

@@ -204,6 +204,7 @@ op::Brk ToNative(const v1::BrkRequest& r) { return {Pid(r.pid()), r.address()}; 
 op::Msync ToNative(const v1::MsyncRequest& r) { return {Pid(r.pid()), r.address(), r.length_bytes(), r.flags()}; }
 op::Mincore ToNative(const v1::MincoreRequest& r) { return {Pid(r.pid()), r.address(), r.length_bytes()}; }
 op::Setrlimit ToNative(const v1::SetrlimitRequest& r) { return {Pid(r.pid()), r.resource(), r.current_bytes(), r.maximum_bytes()}; }
+op::WriteOomScoreAdj ToNative(const v1::WriteOomScoreAdjRequest& r) { return {Pid(r.pid()), r.oom_score_adj()}; }
 op::SetVmaName ToNative(const v1::SetVmaNameRequest& r) { return {Pid(r.pid()), r.address(), r.length_bytes(), r.vma_name()}; }
 op::AccessMemory ToNative(const v1::AccessMemoryRequest& r) {
   return {Pid(r.pid()),

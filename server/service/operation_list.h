@@ -4,26 +4,27 @@
 // Every operation once: X(Name, field), where Name is the method, v1::NameRequest, v1::NameResponse and op::Name, and field its member of
 // v1::Operation. From these lists come the unary methods of the services and the members of batches; what remains to be written for a new
 // operation are its conversion and its checks (operation_converters.h).
-#define MMLAB_PROCESS_OPERATIONS(X) \
-  X(CreateProcess, create_process)  \
-  X(Exec, exec)                     \
-  X(Fork, fork)                     \
-  X(Exit, exit)                     \
-  X(Mmap, mmap)                     \
-  X(Munmap, munmap)                 \
-  X(Mprotect, mprotect)             \
-  X(Mremap, mremap)                 \
-  X(Madvise, madvise)               \
-  X(Mlock, mlock)                   \
-  X(Munlock, munlock)               \
-  X(Mlockall, mlockall)             \
-  X(Munlockall, munlockall)         \
-  X(Brk, brk)                       \
-  X(Msync, msync)                   \
-  X(Mincore, mincore)               \
-  X(Setrlimit, setrlimit)           \
-  X(SetVmaName, set_vma_name)       \
-  X(AccessMemory, access_memory)    \
+#define MMLAB_PROCESS_OPERATIONS(X)        \
+  X(CreateProcess, create_process)         \
+  X(Exec, exec)                            \
+  X(Fork, fork)                            \
+  X(Exit, exit)                            \
+  X(Mmap, mmap)                            \
+  X(Munmap, munmap)                        \
+  X(Mprotect, mprotect)                    \
+  X(Mremap, mremap)                        \
+  X(Madvise, madvise)                      \
+  X(Mlock, mlock)                          \
+  X(Munlock, munlock)                      \
+  X(Mlockall, mlockall)                    \
+  X(Munlockall, munlockall)                \
+  X(Brk, brk)                              \
+  X(Msync, msync)                          \
+  X(Mincore, mincore)                      \
+  X(Setrlimit, setrlimit)                  \
+  X(SetVmaName, set_vma_name)              \
+  X(WriteOomScoreAdj, write_oom_score_adj) \
+  X(AccessMemory, access_memory)           \
   X(SwitchTo, switch_to)
 
 #define MMLAB_FILE_OPERATIONS(X) \

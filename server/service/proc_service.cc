@@ -10,6 +10,7 @@
 #include "absl/strings/strip.h"
 #include "server/base/status_macros.h"
 #include "server/host/errors.h"
+#include "server/machine/kernel_log.h"
 #include "server/machine/machine.h"
 #include "server/process/process.h"
 #include "server/process/processes.h"
@@ -122,6 +123,17 @@ ProcService::Reactor* ProcService::ReadProcFile(Context* context, const v1::Read
                                                 v1::ReadProcFileResponse* response) {
   return HandleRead(context_, context, request, ParseMachineName("machine", request->machine()), CostOf(request->path()),
                     [request, response](const MachineView& view) { return Read(view, *request, *response); });
+}
+
+ProcService::Reactor* ProcService::ReadKernelLog(Context* context, const v1::ReadKernelLogRequest* request,
+                                                 v1::ReadKernelLogResponse* response) {
+  return HandleRead(context_, context, request, ParseMachineName("machine", request->machine()), ReadCost::kLong,
+                    [request, response](const MachineView& view) {
+                      const KernelLog& log = view.machine.kernel_log();
+                      response->set_content(request->raw() ? log.RawText() : log.Text());
+                      response->set_dropped_lines(static_cast<int64_t>(log.dropped()));
+                      return absl::OkStatus();
+                    });
 }
 
 ProcService::Reactor* ProcService::GetMeminfo(Context* context, const v1::GetMeminfoRequest* request, v1::GetMeminfoResponse* response) {

@@ -16,6 +16,7 @@ class ProcService final : public v1::ProcService::CallbackService {
   using Reactor = grpc::ServerUnaryReactor;
   Reactor* ListProcFiles(Context* context, const v1::ListProcFilesRequest* request, v1::ListProcFilesResponse* response) override;
   Reactor* ReadProcFile(Context* context, const v1::ReadProcFileRequest* request, v1::ReadProcFileResponse* response) override;
+  Reactor* ReadKernelLog(Context* context, const v1::ReadKernelLogRequest* request, v1::ReadKernelLogResponse* response) override;
   Reactor* GetMeminfo(Context* context, const v1::GetMeminfoRequest* request, v1::GetMeminfoResponse* response) override;
   Reactor* ListVmAreas(Context* context, const v1::ListVmAreasRequest* request, v1::ListVmAreasResponse* response) override;
 

@@ -76,7 +76,10 @@ absl::Status ScenarioPlayer::StartWorker(const Json& op) {
   const std::string name = op.at("process");
   Worker worker;
   MMLAB_ASSIGN_OR_RETURN(worker.pid, ForkWorker(stage_, layout_, init_));
-  if (op.value("oom_score_adj", 0) != 0) CountMissing("oom_score_adj");
+  v1::Operation adjust;
+  adjust.mutable_write_oom_score_adj()->set_pid(worker.pid);
+  adjust.mutable_write_oom_score_adj()->set_oom_score_adj(op.value("oom_score_adj", 0));
+  MMLAB_RETURN_IF_ERROR(stage_.MustApply(adjust).status());
   if (!op.value("cgroup", "").empty()) CountMissing("start in a cgroup");
   workers_[name] = worker;
   started_.push_back(name);

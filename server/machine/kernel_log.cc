@@ -1,0 +1,53 @@
+#include "server/machine/kernel_log.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
+
+namespace mmlab {
+namespace {
+
+constexpr int64_t kMicrosecond = 1000;
+
+std::string Stamp(int64_t microseconds) { return absl::StrFormat("[%5d.%06d] ", microseconds / 1'000'000, microseconds % 1'000'000); }
+
+}  // namespace
+
+void KernelLog::Log(LogLevel level, const std::string& text) {
+  for (absl::string_view line : absl::StrSplit(text, '\n')) {
+    lines_.push_back({level, (now_ - boot_) / kMicrosecond, std::string(line)});
+    bytes_ += line.size() + sizeof(Line);
+  }
+  while (bytes_ > kMostBytes) {
+    bytes_ -= lines_.front().text.size() + sizeof(Line);
+    lines_.pop_front();
+    ++dropped_;
+  }
+}
+
+std::string KernelLog::RawText() const {
+  std::string out;
+  for (const Line& line : lines_) absl::StrAppend(&out, "<", static_cast<int>(line.level), ">", Stamp(line.microseconds), line.text, "\n");
+  return out;
+}
+
+std::string KernelLog::Text() const {
+  std::string out;
+  for (const Line& line : lines_) absl::StrAppend(&out, Stamp(line.microseconds), line.text, "\n");
+  return out;
+}
+
+void KernelLog::AddToHash(StateHasher& hasher) const {
+  hasher.Add(dropped_);
+  for (const Line& line : lines_) {
+    hasher.Add(static_cast<uint64_t>(line.level));
+    hasher.Add(static_cast<uint64_t>(line.microseconds));
+    hasher.AddBytes(line.text.data(), line.text.size());
+  }
+}
+
+Bytes KernelLog::HostMemory() const { return Bytes(sizeof(KernelLog) + bytes_); }
+
+}  // namespace mmlab

@@ -1,0 +1,171 @@
+#include "server/reclaim/oom_killer.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "server/base/event.h"
+#include "server/base/explanation.h"
+#include "server/base/kernel_logger.h"
+#include "server/physical/page_allocator.h"
+#include "server/process/address_space.h"
+#include "server/process/processes.h"
+#include "server/reclaim/oom_report.h"
+
+namespace mmlab {
+namespace {
+
+constexpr int32_t kOomScoreAdjMin = -1000;
+constexpr int32_t kInitPid = 1;
+constexpr int64_t kReportInterval = 5'000'000'000;  // DEFAULT_RATELIMIT_INTERVAL, ns.
+constexpr int kReportBurst = 10;                    // DEFAULT_RATELIMIT_BURST
+
+}  // namespace
+
+OomKiller::OomKiller(BuddyMemory& memory, Processes& processes, VmStat& vm_stat, KernelLogger& log, Tracer& tracer,
+                     const int64_t& now_nanoseconds)
+    : memory_(memory), processes_(processes), vm_stat_(vm_stat), log_(log), tracer_(tracer), now_(now_nanoseconds) {}
+
+uint64_t OomKiller::TotalPages() const { return (processes_.limits().total_ram + processes_.limits().total_swap).raw(); }
+
+std::vector<OomKiller::Candidate> OomKiller::Candidates(uint64_t total_pages) const {
+  std::vector<Candidate> candidates;
+  for (const auto& [pid, process] : processes_.all()) {
+    if (process->kernel_thread || pid == Pid(kInitPid) || process->mm == nullptr || process->killed) continue;
+    const AddressSpace& mm = *process->mm;
+    Candidate& one = candidates.emplace_back();
+    one.process = process.get();
+    one.rss = static_cast<int64_t>(mm.rss_total().raw());
+    one.swap = std::max<int64_t>(0, mm.rss[static_cast<size_t>(RssKind::kSwap)]);
+    one.tables = static_cast<int64_t>(mm.table_pages[1] + mm.table_pages[2] + mm.table_pages[3]);
+    one.eligible = process->oom_score_adj != kOomScoreAdjMin;
+    one.adjustment = process->oom_score_adj * (static_cast<int64_t>(total_pages) / 1000);
+    one.points = one.rss + one.swap + one.tables + one.adjustment;
+  }
+  return candidates;
+}
+
+bool OomKiller::ReportAllowed() {
+  if (reports_ == 0 || now_ - reports_since_ > kReportInterval) {
+    reports_since_ = now_;
+    reports_ = 0;
+  }
+  return ++reports_ <= kReportBurst;
+}
+
+void OomKiller::ExplainChoice(const std::vector<Candidate>& candidates, const Candidate* chosen, uint64_t total_pages) const {
+  Explanation* why = tracer_.explanation();
+  if (why == nullptr) return;
+  for (const Candidate& one : candidates) {
+    why->Add(StepKind::kOomScore, !one.eligible    ? "never killed: oom_score_adj is -1000"
+                                  : &one == chosen ? "the highest score: this process is killed"
+                                                   : "another process scores as high or higher")
+        .Number("pid", one.process->pid.raw())
+        .Text("comm", one.process->comm)
+        .Pages("rss", one.rss)
+        .Pages("swap", one.swap)
+        .Pages("page_tables", one.tables)
+        .Number("oom_score_adj", one.process->oom_score_adj)
+        .Pages("total", static_cast<int64_t>(total_pages))
+        .Pages("adjustment", one.adjustment)
+        .Pages("score", one.points);
+  }
+}
+
+void OomKiller::DumpHeader(Gfp gfp, int order, const std::vector<Candidate>& candidates, const Process* victim) {
+  const Process* current = processes_.current();
+  const std::string comm = current == nullptr ? "swapper/0" : current->comm;
+  // Pages for user memory are asked for as folios.
+  if ((gfp & kGfpMovable) != 0) gfp |= kGfpComp;
+  log_.Log(LogLevel::kWarning, absl::StrFormat("%s invoked oom-killer: gfp_mask=%s, order=%d, oom_score_adj=%d", comm, GfpText(gfp), order,
+                                               current == nullptr ? 0 : current->oom_score_adj));
+  log_.Log(LogLevel::kWarning,
+           absl::StrFormat("CPU: %d PID: %d Comm: %s Not tainted %s %s", memory_.current_cpu(), current == nullptr ? 0 : current->pid.raw(),
+                           comm, settings_.kernel_release, settings_.kernel_version));
+  ReportMemory(memory_, processes_, log_);
+  if (settings_.dump_tasks) {
+    log_.Log(LogLevel::kInfo, "Tasks state (memory values in pages):");
+    log_.Log(LogLevel::kInfo, "[  pid  ]   uid  tgid total_vm      rss pgtables_bytes swapents oom_score_adj name");
+    for (const Candidate& one : candidates) {
+      const Process& process = *one.process;
+      log_.Log(LogLevel::kInfo, absl::StrFormat("[%7d] %5d %5d %8d %8d %8d %8d         %5d %s", process.pid.raw(), process.uid,
+                                                process.pid.raw(), process.mm->total_vm.raw(), one.rss,
+                                                one.tables << memory_.page_size().shift(), one.swap, process.oom_score_adj, process.comm));
+    }
+  }
+  if (victim == nullptr) return;
+  log_.Log(LogLevel::kInfo,
+           absl::StrFormat("oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=/,mems_allowed=0,global_oom,task_memcg=/,task=%s,"
+                           "pid=%d,uid=%d",
+                           victim->comm, victim->pid.raw(), victim->uid));
+}
+
+bool OomKiller::Kill(const Process& victim, const std::string& message) {
+  const MemoryStatus status = processes_.Status(victim);
+  log_.Log(LogLevel::kError,
+           absl::StrFormat("%s: Killed process %d (%s) total-vm:%dkB, anon-rss:%dkB, file-rss:%dkB, shmem-rss:%dkB, UID:%d pgtables:%dkB "
+                           "oom_score_adj:%d",
+                           message, victim.pid.raw(), victim.comm, status.vm_size.raw() >> 10, status.rss_anon.raw() >> 10,
+                           status.rss_file.raw() >> 10, status.rss_shmem.raw() >> 10, victim.uid, status.vm_pte.raw() >> 10,
+                           victim.oom_score_adj));
+  vm_stat_.Count(VmEvent::kOomKill);
+  if (EventSink* events = tracer_.events()) {
+    const auto kb = [](Bytes bytes) { return static_cast<int64_t>(bytes.raw() >> 10); };
+    events->Emit(EventKind::kMarkVictim, {victim.pid.raw(), victim.comm, kb(status.vm_size), kb(status.rss_anon), kb(status.rss_file),
+                                          kb(status.rss_shmem), victim.uid, kb(status.vm_pte), victim.oom_score_adj});
+  }
+  return processes_.Kill(victim.pid);
+}
+
+bool OomKiller::OutOfMemory(Gfp gfp, int order) {
+  const Process* current = processes_.current();
+  // Who is to die gets no more memory: it will give back all it has (task_will_free_mem).
+  if (current != nullptr && current->killed) return false;
+  const uint64_t total_pages = TotalPages();
+  const std::vector<Candidate> candidates = Candidates(total_pages);
+  if (settings_.panic_on_oom != 0) {
+    DumpHeader(gfp, order, candidates, nullptr);
+    log_.Log(LogLevel::kEmergency, absl::StrCat("Kernel panic - not syncing: Out of memory: ",
+                                                settings_.panic_on_oom == 2 ? "compulsory" : "system-wide", " panic_on_oom is enabled"));
+    panicked_ = true;
+    return false;
+  }
+  const Candidate* chosen = nullptr;
+  std::string message = "Out of memory";
+  if (settings_.kill_allocating_task && current != nullptr) {
+    for (const Candidate& one : candidates) {
+      if (one.process == current && one.eligible) chosen = &one;
+    }
+    if (chosen != nullptr) message = "Out of memory (oom_kill_allocating_task)";
+  }
+  if (chosen == nullptr) {
+    // Of equals the one that started last.
+    int64_t most = std::numeric_limits<int64_t>::min();
+    for (const Candidate& one : candidates) {
+      if (!one.eligible || one.points < most) continue;
+      most = one.points;
+      chosen = &one;
+    }
+    ExplainChoice(candidates, chosen, total_pages);
+  } else if (Explanation* why = tracer_.explanation()) {
+    why->Add(StepKind::kOomScore, "vm.oom_kill_allocating_task: whoever asks for memory is killed")
+        .Number("pid", chosen->process->pid.raw());
+  }
+  const bool report = ReportAllowed();
+  if (report) DumpHeader(gfp, order, candidates, chosen == nullptr ? nullptr : chosen->process);
+  if (chosen == nullptr) {
+    // Here the kernel panics, since nothing could ever go on; a machine whose processes are simulated goes on with the refusal.
+    if (report) log_.Log(LogLevel::kWarning, "Out of memory and no killable processes...");
+    return false;
+  }
+  return Kill(*chosen->process, message);
+}
+
+void OomKiller::AddToHash(StateHasher& hasher) const {
+  hasher.Add(static_cast<uint64_t>(reports_since_));
+  hasher.Add(static_cast<uint64_t>(reports_));
+  hasher.Add(panicked_ ? 1 : 0);
+}
+
+}  // namespace mmlab

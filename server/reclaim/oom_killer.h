@@ -1,0 +1,80 @@
+#ifndef MMLAB_SERVER_RECLAIM_OOM_KILLER_H_
+#define MMLAB_SERVER_RECLAIM_OOM_KILLER_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "server/base/hash.h"
+#include "server/physical/gfp.h"
+#include "server/process/pid.h"
+
+namespace mmlab {
+
+class BuddyMemory;
+class KernelLogger;
+class Process;
+class Processes;
+class Tracer;
+class VmStat;
+
+// sysctl vm.oom_kill_allocating_task, vm.oom_dump_tasks, vm.panic_on_oom.
+struct OomSettings {
+  bool kill_allocating_task = false;
+  bool dump_tasks = true;
+  int panic_on_oom = 0;
+  std::string kernel_release;  // As the report names it.
+  std::string kernel_version;
+};
+
+// Chooses a process to be killed when no memory can be had otherwise, kills it, and says so in the kernel's log. Linux: mm/oom_kill.c.
+//
+// A victim that is not the acting process is gone with all its memory when this returns, as if the reaper and the scheduler had been at
+// once. The acting process goes when its operation ends; what it still asks for is refused.
+class OomKiller {
+ public:
+  OomKiller(BuddyMemory& memory, Processes& processes, VmStat& vm_stat, KernelLogger& log, Tracer& tracer, const int64_t& now_nanoseconds);
+
+  OomSettings& settings() { return settings_; }
+
+  // out_of_memory(): true when a process was killed whose memory is free now.
+  bool OutOfMemory(Gfp gfp, int order);
+
+  // Whether panic_on_oom struck: the kernel runs no further.
+  bool panicked() const { return panicked_; }
+
+  void AddToHash(StateHasher& hasher) const;
+
+ private:
+  struct Candidate {
+    const Process* process = nullptr;
+    int64_t rss = 0, swap = 0, tables = 0;  // Pages.
+    int64_t adjustment = 0;                 // oom_score_adj in pages.
+    int64_t points = 0;
+    bool eligible = false;  // oom_score_adj is not the least.
+  };
+
+  // What dump_tasks() lists and select_bad_process() looks at: neither kernel threads nor init.
+  std::vector<Candidate> Candidates(uint64_t total_pages) const;
+  uint64_t TotalPages() const;
+  void ExplainChoice(const std::vector<Candidate>& candidates, const Candidate* chosen, uint64_t total_pages) const;
+  void DumpHeader(Gfp gfp, int order, const std::vector<Candidate>& candidates, const Process* victim);
+  bool ReportAllowed();  // __ratelimit(): ten reports in five seconds.
+  // Whether the memory is back already.
+  bool Kill(const Process& victim, const std::string& message);
+
+  BuddyMemory& memory_;
+  Processes& processes_;
+  VmStat& vm_stat_;
+  KernelLogger& log_;
+  Tracer& tracer_;
+  const int64_t& now_;
+  OomSettings settings_;
+  int64_t reports_since_ = 0;
+  int reports_ = 0;
+  bool panicked_ = false;
+};
+
+}  // namespace mmlab
+
+#endif  // MMLAB_SERVER_RECLAIM_OOM_KILLER_H_
