@@ -88,9 +88,7 @@ class Machine::Performer {
   }
   Outcome operator()(const op::Exec& o) {
     On(o.pid);
-    const auto entry = processes_.Exec(o.pid, o.image, o.interpreter ? &*o.interpreter : nullptr, o.arguments, o.environment);
-    machine_.ForgetEndedProcesses();  // Other threads, or the whole process when it failed too late.
-    return Answer(entry);
+    return Answer(processes_.Exec(o.pid, o.image, o.interpreter ? &*o.interpreter : nullptr, o.arguments, o.environment));
   }
   Outcome operator()(const op::Fork& o) {
     On(o.pid);
@@ -103,9 +101,7 @@ class Machine::Performer {
   }
   Outcome operator()(const op::Exit& o) {
     On(o.pid);
-    const Errno error = processes_.Exit(o.pid, o.code);
-    machine_.ForgetEndedProcesses();
-    return Answer(error);
+    return Answer(processes_.Exit(o.pid, o.code));
   }
   Outcome operator()(const op::Mmap& o) {
     On(o.pid);
