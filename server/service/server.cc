@@ -23,6 +23,7 @@
 #include "server/metrics/endpoints.h"
 #include "server/metrics/server_metrics.h"
 #include "server/service/file_service.h"
+#include "server/service/layout_service.h"
 #include "server/service/machine_service.h"
 #include "server/service/operation_service.h"
 #include "server/service/page_service.h"
@@ -97,6 +98,7 @@ struct Server::Parts {
         page_service(context),
         slab_service(context),
         proc_service(context),
+        layout_service(context),
         operation_service(context) {}
 
   absl::Status StartGrpc(const ServerOptions& options);
@@ -111,6 +113,7 @@ struct Server::Parts {
   PageService page_service;
   SlabService slab_service;
   ProcService proc_service;
+  LayoutService layout_service;
   OperationService operation_service;
   std::unique_ptr<grpc::Server> grpc_server;
   std::unique_ptr<HttpServer> http_server;  // Null: not listening.
@@ -135,6 +138,7 @@ absl::Status Server::Parts::StartGrpc(const ServerOptions& options) {
   builder.RegisterService(&page_service);
   builder.RegisterService(&slab_service);
   builder.RegisterService(&proc_service);
+  builder.RegisterService(&layout_service);
   builder.RegisterService(&operation_service);
   grpc_server = builder.BuildAndStart();
   if (grpc_server == nullptr || (listens && grpc_port == 0)) {

@@ -85,8 +85,8 @@ TEST_P(PresetBootTest, DerivedMinFreeKbytesIsTheRecordedOne) {
 
 INSTANTIATE_TEST_SUITE_P(Presets, PresetBootTest, testing::ValuesIn(PresetNames()), [](const auto& test) { return CaseName(test.param); });
 
-// A kernel's early allocations, done again from the firmware's map, the place of the initramfs and (ARM64) the reserved ranges of iomem, leave
-// the page allocator exactly what they left it on the recorded machine.
+// A kernel's early allocations, done again from the firmware's map, the place of the initramfs and (ARM64) the reserved ranges of iomem,
+// leave the page allocator exactly what they left it on the recorded machine.
 TEST_P(PresetBootTest, ReservationsFollowFromRules) {
   const MachineSpec preset = PresetSpec(GetParam());
   MachineSpec spec = preset;
