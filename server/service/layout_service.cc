@@ -32,7 +32,8 @@ void LayoutToProto(const Machine& machine, v1::GetKernelLayoutResponse* response
 }
 
 void DomainsToProto(const Machine& machine, v1::GetAddressDomainsResponse* response) {
-  for (const AddressWindow& window : DomainsOf(machine).windows()) {
+  const AddressDomains domains = DomainsOf(machine);
+  for (const AddressWindow& window : domains.windows()) {
     v1::AddressWindow* out = response->add_windows();
     out->set_controller(ControllerName(window.target));
     out->set_name(window.name);
