@@ -14,6 +14,7 @@
 #include "absl/strings/str_format.h"
 #include "mmlab/v1/file.grpc.pb.h"
 #include "mmlab/v1/kernel_memory.grpc.pb.h"
+#include "mmlab/v1/layout.grpc.pb.h"
 #include "mmlab/v1/machine.grpc.pb.h"
 #include "mmlab/v1/operation.grpc.pb.h"
 #include "mmlab/v1/page.grpc.pb.h"
@@ -40,6 +41,7 @@ class Connection {
         pages(v1::PageService::NewStub(channel)),
         slab(v1::SlabService::NewStub(channel)),
         proc(v1::ProcService::NewStub(channel)),
+        layouts(v1::LayoutService::NewStub(channel)),
         operations(v1::OperationService::NewStub(channel)),
         watch(v1::WatchService::NewStub(channel)) {}
 
@@ -94,6 +96,7 @@ class Connection {
   const std::unique_ptr<v1::PageService::Stub> pages;
   const std::unique_ptr<v1::SlabService::Stub> slab;
   const std::unique_ptr<v1::ProcService::Stub> proc;
+  const std::unique_ptr<v1::LayoutService::Stub> layouts;
   const std::unique_ptr<v1::OperationService::Stub> operations;
   const std::unique_ptr<v1::WatchService::Stub> watch;
 };

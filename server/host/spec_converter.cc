@@ -10,6 +10,7 @@
 #include "server/base/status_macros.h"
 #include "server/host/errors.h"
 #include "server/machine/board.h"
+#include "server/machine/iomem_text.h"
 
 namespace mmlab {
 namespace {
@@ -23,8 +24,11 @@ constexpr int kMaxIomemDepth = 16;
 constexpr size_t kMaxText = 4096;  // Of each string: a page.
 constexpr int kMaxCpus = 64;
 constexpr int kMaxSysctls = 256;
+constexpr size_t kMaxIomemText = 1 << 18;
 
-bool BringsItsOwnRam(const v1::MachineSpec& spec) { return spec.firmware_ranges_size() != 0 || spec.ram_bytes() != 0; }
+bool BringsItsOwnRam(const v1::MachineSpec& spec) {
+  return spec.firmware_ranges_size() != 0 || spec.ram_bytes() != 0 || !spec.iomem_text().empty();
+}
 
 absl::Status CheckText(absl::string_view field, absl::string_view text) {
   if (text.size() > kMaxText) return InvalidField(field, absl::StrCat("must have at most ", kMaxText, " bytes"));
@@ -178,8 +182,9 @@ absl::Status AddressSpaceFromProto(const v1::MachineSpec& spec, MachineSpec& nat
 }  // namespace
 
 absl::StatusOr<v1::MachineSpec> MergePreset(const Presets& presets, const v1::MachineSpec& spec) {
-  if (spec.ram_bytes() != 0 && (spec.firmware_ranges_size() != 0 || spec.reserved_ranges_size() != 0 || spec.kernel_sections_size() != 0 ||
-                                spec.iomem_resources_size() != 0 || spec.cma_areas_size() != 0)) {
+  if (spec.ram_bytes() != 0 &&
+      (spec.firmware_ranges_size() != 0 || spec.reserved_ranges_size() != 0 || spec.kernel_sections_size() != 0 ||
+       spec.iomem_resources_size() != 0 || spec.cma_areas_size() != 0 || !spec.iomem_text().empty() || spec.has_initramfs())) {
     return InvalidField("ram_bytes", "excludes the fields that say what lies where in physical memory");
   }
   if (spec.preset().empty()) return spec;
@@ -194,6 +199,8 @@ absl::StatusOr<v1::MachineSpec> MergePreset(const Presets& presets, const v1::Ma
     merged.clear_kernel_sections();
     merged.clear_iomem_resources();
     merged.clear_cma_areas();
+    merged.clear_initramfs();
+    merged.clear_iomem_text();
     merged.clear_recorded();
   }
   std::vector<const FieldDescriptor*> fields;
@@ -225,6 +232,16 @@ absl::StatusOr<MachineSpec> MachineSpecFromProto(const v1::MachineSpec& spec) {
   native.no_hardware_access_flag = spec.no_hardware_access_flag();
   native.seed = spec.seed();
   MMLAB_RETURN_IF_ERROR(AddressSpaceFromProto(spec, native));
+  if (spec.has_initramfs()) {
+    MMLAB_ASSIGN_OR_RETURN(native.initramfs, RangeFromProto("initramfs", spec.initramfs()));
+    if (native.initramfs->end.raw() > uint64_t{1} << 48) return InvalidField("initramfs.end_address", "must be at most 2^48");
+  }
+  if (spec.iomem_text().size() > kMaxIomemText)
+    return InvalidField("iomem_text", absl::StrCat("must have at most ", kMaxIomemText, " bytes"));
+  if (!spec.iomem_text().empty()) {
+    const absl::Status described = DescribeFromIomemText(spec.iomem_text(), native);
+    if (!described.ok()) return DetailedBootError(described);
+  }
   if (spec.ram_bytes() < 0) return InvalidField("ram_bytes", "must not be negative");
   if (spec.ram_bytes() != 0) {
     const absl::Status described = DescribeUsualBoard(Bytes(static_cast<uint64_t>(spec.ram_bytes())), native);

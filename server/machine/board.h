@@ -25,9 +25,10 @@ DefaultKernel DefaultKernelOf(LayoutKind layout);
 absl::Status DescribeUsualBoard(Bytes ram, MachineSpec& spec);
 
 // Where a 6.1 kernel that boots on spec.firmware_ranges puts its image and what it takes before the page allocator exists: memory map,
-// per-CPU areas, the two large hash tables, on ARM64 the tables of the linear map, bounce buffers and CMA. Derived by the kernel's rules
-// where they are simple; what is some pages at most is left out, so that managed pages come within 0.1 % of a real boot's. Fills
-// kernel_sections, reserved_ranges and cma_areas. INVALID_ARGUMENT: it does not fit into the RAM.
+// per-CPU areas, the two large hash tables, small structures, on ARM64 the tables of the linear map, bounce buffers and CMA. On x86-32 each
+// of the kernel's early allocations is done again, so that managed pages are those of a real boot; on ARM64 they are so where
+// iomem_resources has the kernel's "reserved" ranges, and within 0.1 % otherwise. Fills kernel_sections, reserved_ranges and cma_areas.
+// INVALID_ARGUMENT: it does not fit into the RAM.
 absl::Status PlanReservations(MachineSpec& spec);
 
 }  // namespace mmlab

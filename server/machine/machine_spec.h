@@ -62,10 +62,11 @@ struct MachineSpec {
   std::string hostname;
   int64_t boot_time_seconds = 1700000000;
   std::string command_line;
-  VmSplit vmsplit = VmSplit::k3G;  // x86-32.
-  std::optional<Highmem> highmem;  // x86-32; absent: 64G with PAE, else 4G.
-  int va_bits = 48;                // ARM64: 39 or 48.
-  bool kasan = false;              // ARM64.
+  VmSplit vmsplit = VmSplit::k3G;      // x86-32.
+  std::optional<Highmem> highmem;      // x86-32; absent: 64G with PAE, else 4G.
+  int va_bits = 48;                    // ARM64: 39 or 48.
+  bool kasan = false;                  // ARM64.
+  std::optional<PhysRange> initramfs;  // Where the loader put it.
 };
 
 }  // namespace mmlab

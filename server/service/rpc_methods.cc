@@ -3,6 +3,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "mmlab/v1/file.pb.h"
 #include "mmlab/v1/kernel_memory.pb.h"
+#include "mmlab/v1/layout.pb.h"
 #include "mmlab/v1/machine.pb.h"
 #include "mmlab/v1/operation.pb.h"
 #include "mmlab/v1/page.pb.h"
@@ -51,6 +52,7 @@ const Table& Methods() {
     made->Add(*v1::Frame::descriptor()->file());
     made->Add(*v1::SlabCache::descriptor()->file());
     made->Add(*v1::MeminfoField::descriptor()->file());
+    made->Add(*v1::LayoutValue::descriptor()->file());
     made->Add(*v1::Operation::descriptor()->file());
     made->Add(*v1::WatchRequest::descriptor()->file());
     return made;

@@ -24,6 +24,7 @@
 #include "server/metrics/server_metrics.h"
 #include "server/service/connect.h"
 #include "server/service/file_service.h"
+#include "server/service/layout_service.h"
 #include "server/service/machine_service.h"
 #include "server/service/operation_service.h"
 #include "server/service/page_service.h"
@@ -100,6 +101,7 @@ struct Server::Parts {
         page_service(context),
         slab_service(context),
         proc_service(context),
+        layout_service(context),
         operation_service(context),
         watch_service(context) {}
 
@@ -115,6 +117,7 @@ struct Server::Parts {
   PageService page_service;
   SlabService slab_service;
   ProcService proc_service;
+  LayoutService layout_service;
   OperationService operation_service;
   WatchService watch_service;
   std::unique_ptr<grpc::Server> grpc_server;
@@ -141,6 +144,7 @@ absl::Status Server::Parts::StartGrpc(const ServerOptions& options) {
   builder.RegisterService(&page_service);
   builder.RegisterService(&slab_service);
   builder.RegisterService(&proc_service);
+  builder.RegisterService(&layout_service);
   builder.RegisterService(&operation_service);
   builder.RegisterService(&watch_service);
   grpc_server = builder.BuildAndStart();

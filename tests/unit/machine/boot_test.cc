@@ -85,6 +85,31 @@ TEST_P(PresetBootTest, DerivedMinFreeKbytesIsTheRecordedOne) {
 
 INSTANTIATE_TEST_SUITE_P(Presets, PresetBootTest, testing::ValuesIn(PresetNames()), [](const auto& test) { return CaseName(test.param); });
 
+// A kernel's early allocations, done again from the firmware's map, the place of the initramfs and (ARM64) the reserved ranges of iomem,
+// leave the page allocator exactly what they left it on the recorded machine.
+TEST_P(PresetBootTest, ReservationsFollowFromRules) {
+  const MachineSpec preset = PresetSpec(GetParam());
+  MachineSpec spec = preset;
+  spec.reserved_ranges.clear();
+  spec.cma_areas.clear();
+  for (const BootReservation& r : preset.reserved_ranges) {
+    if (r.purpose == "initramfs" && preset.layout != LayoutKind::kArm64) spec.initramfs = r.range;
+  }
+  ASSERT_TRUE(CompleteSpec(spec).ok());
+  Tracer tracer;
+  const BuddyMemory derived(*PlanPhysicalMemory(spec), tracer);
+  const BuddyMemory recorded(*PlanPhysicalMemory(preset), tracer);
+  for (size_t i = 0; i < derived.zones().size(); ++i) {
+    const Zone& got = derived.zones()[i];
+    const Zone& want = recorded.zones()[i];
+    SCOPED_TRACE(std::string(got.name()));
+    EXPECT_EQ(got.managed, want.managed);
+    EXPECT_EQ(got.cma_pages, want.cma_pages);
+    EXPECT_EQ(got.wmark_min, want.wmark_min);
+    EXPECT_EQ(got.wmark_high, want.wmark_high);
+  }
+}
+
 struct BoardCase {
   const char* name;
   const char* preset;  // Of the same size.
