@@ -40,7 +40,7 @@ class PresetMachineTest : public testing::TestWithParam<std::string> {};
 TEST_P(PresetMachineTest, BootsAndHoldsItsInvariants) {
   const auto machine = Preset(GetParam());
   EXPECT_EQ(machine->CheckInvariants(), std::vector<std::string>());
-  EXPECT_LE(machine->HostMemory().raw(), 256u << 10);
+  EXPECT_LE(machine->HostMemory().raw(), 64u << 10);
   EXPECT_EQ(machine->operations_applied(), 0u);
   EXPECT_EQ(machine->StateHash(), Preset(GetParam())->StateHash());
 }
@@ -52,7 +52,7 @@ TEST(MachineTest, CostsAsLittleHoweverMuchRamItHas) {
     MachineSpec spec;
     spec.layout = LayoutKind::kArm64;
     ASSERT_TRUE(DescribeUsualBoard(Bytes(gib << 30), spec).ok());
-    EXPECT_LE(Booted(spec)->HostMemory().raw(), 256u << 10) << gib << " GiB";
+    EXPECT_LE(Booted(spec)->HostMemory().raw(), 64u << 10) << gib << " GiB";
   }
 }
 
