@@ -9,7 +9,7 @@ namespace {
 // keep 0, so that giving back can tell.
 constexpr uint32_t kHandedOut = 1;
 
-Gfp GfpOf(op::GfpClass gfp, bool zero) { return GfpOf(gfp) | (zero ? kGfpZero : 0); }
+Gfp GfpOf(op::GfpClass gfp, bool zero) { return mmlab::GfpOf(gfp) | (zero ? kGfpZero : 0); }
 
 bool IsOrder(int32_t order) { return order >= 0 && order <= kMaxOrder; }
 
