@@ -14,7 +14,7 @@ BUILD_PACKAGES=(
 )
 # ...and what the tests need beyond that.
 TEST_PACKAGES=(
-  libgmock-dev libgtest-dev
+  libbenchmark-dev libgmock-dev libgtest-dev
   clang-format clang-tidy shellcheck yamllint
   git jq python3 python3-grpcio python3-prometheus-client python3-protobuf
   prometheus prometheus-node-exporter
