@@ -9,6 +9,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
 
 namespace mmlab {
@@ -79,9 +80,9 @@ std::string ValueText(const std::string& verb, const v1::Outcome& outcome) {
   }
   if (verb == "create_process" || verb == "fork") return fmt::format("pid {}", outcome.value());
   if (verb == "open" || verb == "pipe" || verb == "memfd_create") return fmt::format("fd {}", outcome.value());
-  if (verb == "alloc_pages") return fmt::format("pfn {}", HexText(outcome.value()));
+  if (verb == "alloc_pages" || verb == "alloc_pages_exact") return fmt::format("pfn {}", HexText(outcome.value()));
   if (verb == "kmalloc" || verb == "krealloc" || verb == "kmem_cache_alloc" || verb == "mmap" || verb == "mremap" || verb == "brk" ||
-      verb == "shmat" || verb == "exec" || verb == "switch_to") {
+      verb == "shmat" || verb == "exec" || verb == "switch_to" || verb == "get_free_pages") {
     return HexText(outcome.value());
   }
   return absl::StrCat(outcome.value());
@@ -99,6 +100,8 @@ std::string OutcomeText(const std::string& verb, const v1::Outcome& outcome) {
   if (verb == "mincore" && outcome.error_number() == 0) {
     for (const char byte : outcome.data()) text += (byte & 1) != 0 ? '1' : '0';
     text += '\n';
+  } else if (outcome.pfns_size() > 0) {
+    text += absl::StrCat("pfns ", absl::StrJoin(outcome.pfns(), " ", [](std::string* out, uint64_t pfn) { *out += HexText(pfn); }), "\n");
   } else if (!outcome.data().empty()) {
     text += outcome.data() + "\n";
   }

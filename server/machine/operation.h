@@ -9,6 +9,7 @@
 
 #include "server/base/address.h"
 #include "server/base/errno.h"
+#include "server/machine/page_operation.h"
 #include "server/process/access.h"
 #include "server/process/elf_image.h"
 #include "server/process/pid.h"
@@ -195,33 +196,6 @@ struct ShmRemove {
   int32_t shm_id = 0;
 };
 
-// What kind of caller asks for pages (GFP_* of include/linux/gfp_types.h); the same names and numbers as v1::GfpClass.
-enum class GfpClass : uint8_t {
-  kKernel = 1,
-  kAtomic = 2,
-  kNowait = 3,
-  kUser = 4,
-  kHighuser = 5,
-  kHighuserMovable = 6,
-  kDma = 7,
-  kDma32 = 8,
-  kReclaimable = 9,
-  kUserMovable = 10,
-  kMemalloc = 11,
-};
-
-struct AllocPages {
-  GfpClass gfp = GfpClass::kKernel;
-  int32_t order = 0;
-  int32_t cpu = 0;
-  bool zero = false;
-};
-struct FreePages {
-  uint64_t pfn = 0;
-  int32_t order = 0;
-  int32_t cpu = 0;
-};
-
 struct KmemCacheCreate {
   std::string cache;
   uint32_t object_size = 0;
@@ -279,9 +253,10 @@ using Operation =
     std::variant<op::CreateProcess, op::Exec, op::Fork, op::Exit, op::Mmap, op::Munmap, op::Mprotect, op::Mremap, op::Madvise, op::Mlock,
                  op::Munlock, op::Mlockall, op::Munlockall, op::Brk, op::Msync, op::Mincore, op::Setrlimit, op::SetVmaName,
                  op::AccessMemory, op::SwitchTo, op::CreateFile, op::Open, op::Pipe, op::Close, op::MemfdCreate, op::Ftruncate, op::Pread,
-                 op::Pwrite, op::Shmget, op::Shmat, op::Shmdt, op::ShmRemove, op::AllocPages, op::FreePages, op::KmemCacheCreate,
-                 op::KmemCacheDestroy, op::KmemCacheShrink, op::KmemCacheAlloc, op::KmemCacheFree, op::Kmalloc, op::Krealloc, op::Kfree,
-                 op::Ksize, op::WriteSysctl, op::AdvanceTime>;
+                 op::Pwrite, op::Shmget, op::Shmat, op::Shmdt, op::ShmRemove, op::AllocPages, op::FreePages, op::GetFreePages,
+                 op::AllocPagesExact, op::FreePagesExact, op::AllocPagesBulk, op::FreePageList, op::SplitPage, op::DrainPages,
+                 op::KmemCacheCreate, op::KmemCacheDestroy, op::KmemCacheShrink, op::KmemCacheAlloc, op::KmemCacheFree, op::Kmalloc,
+                 op::Krealloc, op::Kfree, op::Ksize, op::WriteSysctl, op::AdvanceTime>;
 
 // "mmap", "alloc_pages": the operation's name as metrics and logs show it.
 const char* OperationName(const Operation& operation);
@@ -294,7 +269,8 @@ struct Outcome {
   std::string unimplemented;
   std::optional<Signal> signal;
   std::optional<AccessResult> access;
-  std::string data;  // mincore's vector, bytes read, the kernel's log about a wrong free.
+  std::string data;       // mincore's vector, bytes read, the kernel's log about a wrong free.
+  std::vector<Pfn> pfns;  // Of op::AllocPagesBulk.
 };
 
 }  // namespace mmlab

@@ -7,6 +7,7 @@
 #include "server/base/explanation.h"
 #include "server/files/files.h"
 #include "server/machine/machine.h"
+#include "server/machine/perform_pages.h"
 #include "server/machine/perform_slab.h"
 #include "server/machine/sysctls.h"
 #include "server/physical/page_allocator.h"
@@ -15,38 +16,6 @@
 
 namespace mmlab {
 namespace {
-
-// Frame::mapping of frames that op::AllocPages handed out. Frames in state kKernel have no mapping of their own; those that a machine took
-// for itself keep 0, so that op::FreePages can tell.
-constexpr uint32_t kHandedOut = 1;
-
-Gfp GfpOf(op::GfpClass gfp) {
-  switch (gfp) {
-    case op::GfpClass::kKernel:
-      return kGfpKernel;
-    case op::GfpClass::kAtomic:
-      return kGfpAtomic;
-    case op::GfpClass::kNowait:
-      return kGfpNowait;
-    case op::GfpClass::kUser:
-      return kGfpUser;
-    case op::GfpClass::kHighuser:
-      return kGfpHighuser;
-    case op::GfpClass::kHighuserMovable:
-      return kGfpHighuserMovable;
-    case op::GfpClass::kDma:
-      return kGfpKernel | kGfpZoneDma;
-    case op::GfpClass::kDma32:
-      return kGfpKernel | kGfpZoneDma32;
-    case op::GfpClass::kReclaimable:
-      return kGfpKernel | kGfpReclaimable;
-    case op::GfpClass::kUserMovable:
-      return kGfpUser | kGfpMovable;
-    case op::GfpClass::kMemalloc:
-      return kGfpKernel | kGfpMemalloc;
-  }
-  return kGfpKernel;
-}
 
 Outcome Answer(Errno error) {
   Outcome outcome;
@@ -235,22 +204,15 @@ class Machine::Performer {
     return Answer(processes_.ShmRemove(o.pid, o.shm_id));
   }
 
-  Outcome operator()(const op::AllocPages& o) {
-    if (o.order < 0 || o.order > kMaxOrder || !OnCpu(o.cpu)) return Answer(Errno::kEINVAL);
-    const Gfp gfp = GfpOf(o.gfp) | (o.zero ? kGfpZero : 0);
-    const std::optional<Pfn> pfn = machine_.memory_->AllocPages(gfp, PageOrder(o.order));
-    if (!pfn) return Answer(Errno::kENOMEM);
-    machine_.memory_->frame(*pfn).mapping = kHandedOut;
-    return Answer(SysResult<uint64_t>(pfn->raw()));
-  }
-  Outcome operator()(const op::FreePages& o) {
-    BuddyMemory& memory = *machine_.memory_;
-    if (o.order < 0 || o.order > kMaxOrder || !OnCpu(o.cpu) || Pfn(o.pfn) >= memory.end_pfn()) return Answer(Errno::kEINVAL);
-    const Frame frame = memory.PeekFrame(Pfn(o.pfn));
-    if (frame.state != FrameState::kKernel || frame.mapping != kHandedOut || frame.order != o.order) return Answer(Errno::kEINVAL);
-    memory.FreePages(Pfn(o.pfn), PageOrder(o.order));
-    return Answer(Errno::kOk);
-  }
+  Outcome operator()(const op::AllocPages& o) { return OnPages(o); }
+  Outcome operator()(const op::FreePages& o) { return OnPages(o); }
+  Outcome operator()(const op::GetFreePages& o) { return OnPages(o); }
+  Outcome operator()(const op::AllocPagesExact& o) { return OnPages(o); }
+  Outcome operator()(const op::FreePagesExact& o) { return OnPages(o); }
+  Outcome operator()(const op::AllocPagesBulk& o) { return OnPages(o); }
+  Outcome operator()(const op::FreePageList& o) { return OnPages(o); }
+  Outcome operator()(const op::DrainPages& o) { return OnPages(o); }
+  Outcome operator()(const op::SplitPage& o) { return Pages().Perform(o); }
 
   Outcome operator()(const op::KmemCacheCreate& o) { return PerformSlab(o, machine_.MakeSlub()); }
   Outcome operator()(const op::KmemCacheDestroy& o) { return PerformSlab(o, machine_.MakeSlub()); }
@@ -296,6 +258,11 @@ class Machine::Performer {
       if (task != nullptr) actor.comm = task->comm;
       events->SetActor(std::move(actor));
     }
+  }
+  PagePerformer Pages() { return PagePerformer(*machine_.memory_, machine_.kernel_layout_); }
+  template <typename PageOperation>
+  Outcome OnPages(const PageOperation& o) {
+    return OnCpu(o.cpu) ? Pages().Perform(o) : Answer(Errno::kEINVAL);
   }
   // False: no such CPU.
   bool OnCpu(int cpu) {

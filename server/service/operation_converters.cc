@@ -58,11 +58,6 @@ absl::Status CheckStrings(absl::string_view list, const google::protobuf::Repeat
   return absl::OkStatus();
 }
 
-absl::Status CheckOrder(int32_t order) {
-  if (order < 0) return InvalidField("order", "must not be negative");
-  return absl::OkStatus();
-}
-
 bool IsWidth(uint64_t length) { return length == 1 || length == 2 || length == 4 || length == 8; }
 
 absl::Status CheckTouch(const v1::AccessMemoryRequest& request) {
@@ -152,13 +147,6 @@ absl::Status CheckFields(const v1::OpenRequest& request) { return CheckString("p
 
 absl::Status CheckFields(const v1::MemfdCreateRequest& request) { return CheckString("memfd_name", request.memfd_name()); }
 
-absl::Status CheckFields(const v1::AllocPagesRequest& request) {
-  if (!v1::GfpClass_IsValid(request.gfp())) return InvalidField("gfp", "must be a value of GfpClass");
-  return CheckOrder(request.order());
-}
-
-absl::Status CheckFields(const v1::FreePagesRequest& request) { return CheckOrder(request.order()); }
-
 absl::Status CheckFields(const v1::WriteSysctlRequest& request) {
   if (request.sysctl().empty()) return InvalidField("sysctl", "must be set");
   MMLAB_RETURN_IF_ERROR(CheckString("sysctl", request.sysctl(), kMaxSysctlName));
@@ -227,12 +215,6 @@ op::Shmat ToNative(const v1::ShmatRequest& r) { return {Pid(r.pid()), r.shm_id()
 op::Shmdt ToNative(const v1::ShmdtRequest& r) { return {Pid(r.pid()), r.address()}; }
 op::ShmRemove ToNative(const v1::ShmRemoveRequest& r) { return {Pid(r.pid()), r.shm_id()}; }
 
-op::AllocPages ToNative(const v1::AllocPagesRequest& r) {
-  const auto gfp = r.gfp() == v1::GFP_CLASS_UNSPECIFIED ? op::GfpClass::kKernel : static_cast<op::GfpClass>(r.gfp());
-  return {gfp, r.order(), r.cpu(), r.zero()};
-}
-op::FreePages ToNative(const v1::FreePagesRequest& r) { return {r.pfn(), r.order(), r.cpu()}; }
-
 op::WriteSysctl ToNative(const v1::WriteSysctlRequest& r) {
   op::WriteSysctl native{r.sysctl(), r.value()};
   std::replace(native.name.begin(), native.name.end(), '/', '.');
@@ -255,6 +237,7 @@ uint64_t PromisedData(const v1::Operation& operation) {
   if (operation.has_access_memory() && operation.access_memory().kind() == v1::ACCESS_KIND_READ_BYTES) {
     return operation.access_memory().length_bytes();
   }
+  if (operation.has_alloc_pages_bulk()) return uint64_t{operation.alloc_pages_bulk().count()} * sizeof(uint64_t);
   return 0;
 }
 

@@ -25,6 +25,11 @@ absl::Status CheckFields(const v1::OpenRequest& request);
 absl::Status CheckFields(const v1::MemfdCreateRequest& request);
 absl::Status CheckFields(const v1::AllocPagesRequest& request);
 absl::Status CheckFields(const v1::FreePagesRequest& request);
+absl::Status CheckFields(const v1::GetFreePagesRequest& request);
+absl::Status CheckFields(const v1::AllocPagesExactRequest& request);
+absl::Status CheckFields(const v1::AllocPagesBulkRequest& request);
+absl::Status CheckFields(const v1::FreePageListRequest& request);
+absl::Status CheckFields(const v1::SplitPageRequest& request);
 absl::Status CheckFields(const v1::KmemCacheCreateRequest& request);
 absl::Status CheckFields(const v1::KmemCacheDestroyRequest& request);
 absl::Status CheckFields(const v1::KmemCacheShrinkRequest& request);
@@ -57,13 +62,16 @@ inline bool IsShort(const v1::CreateFileRequest&) { return false; }
 inline bool IsShort(const v1::FtruncateRequest&) { return false; }
 inline bool IsShort(const v1::ShmdtRequest&) { return false; }
 inline bool IsShort(const v1::WriteSysctlRequest&) { return false; }
+inline constexpr int kShortPages = 1024;
+inline bool IsShort(const v1::AllocPagesBulkRequest& request) { return request.count() <= kShortPages; }
+inline bool IsShort(const v1::FreePageListRequest& request) { return request.pfns_size() <= kShortPages; }
 template <typename Request>
 bool IsShort(const Request& request) {
   if constexpr (requires { request.length_bytes(); }) return request.length_bytes() <= kShortBytes;
   return true;
 }
 
-// How many bytes of Outcome.data the operation can bring.
+// How many bytes of Outcome.data and Outcome.pfns the operation can bring.
 uint64_t PromisedData(const v1::Operation& operation);
 
 // A member of a batch: its fields, its CPU against the machine's, and that `machine` and `request_id` are left to the batch. The names of

@@ -40,11 +40,18 @@
   X(Shmdt, shmdt)                \
   X(ShmRemove, shm_remove)
 
-#define MMLAB_PAGE_OPERATIONS(X) \
-  X(AllocPages, alloc_pages)     \
-  X(FreePages, free_pages)
+#define MMLAB_PAGE_OPERATIONS(X)        \
+  X(AllocPages, alloc_pages)            \
+  X(FreePages, free_pages)              \
+  X(GetFreePages, get_free_pages)       \
+  X(AllocPagesExact, alloc_pages_exact) \
+  X(FreePagesExact, free_pages_exact)   \
+  X(AllocPagesBulk, alloc_pages_bulk)   \
+  X(FreePageList, free_page_list)       \
+  X(SplitPage, split_page)              \
+  X(DrainPages, drain_pages)
 
-#define MMLAB_SLAB_OPERATIONS(X)            \
+#define MMLAB_SLAB_OPERATIONS(X)          \
   X(KmemCacheCreate, kmem_cache_create)   \
   X(KmemCacheDestroy, kmem_cache_destroy) \
   X(KmemCacheShrink, kmem_cache_shrink)   \

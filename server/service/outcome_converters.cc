@@ -87,6 +87,7 @@ void OutcomeToProto(Outcome& outcome, v1::Outcome* proto) {
   if (outcome.signal.has_value()) SignalToProto(*outcome.signal, proto->mutable_signal());
   if (outcome.access.has_value()) AccessToProto(*outcome.access, proto->mutable_access());
   if (!outcome.data.empty()) proto->set_data(std::move(outcome.data));
+  for (const Pfn pfn : outcome.pfns) proto->add_pfns(pfn.raw());
 }
 
 void ExplanationToProto(const Explanation& explanation, size_t max_steps, v1::Explanation* proto) {

@@ -246,9 +246,17 @@ Operation RandomProgram::FileOperation(Pid pid) {
 Operation RandomProgram::PageOperation() {
   if (!blocks_.empty() && (OneIn(2) || blocks_.size() > 200)) {
     const Block block = blocks_[random_.Below(blocks_.size())];
+    if (OneIn(8)) return op::SplitPage{block.pfn, OneIn(5) ? Order() : block.order};
+    if (OneIn(8)) return op::FreePagesExact{block.pfn, OneIn(5) ? Edge() : uint64_t{4096} << block.order, Cpu()};
+    if (OneIn(8)) return op::FreePageList{{block.pfn, blocks_[random_.Below(blocks_.size())].pfn}, Cpu()};
     return op::FreePages{OneIn(10) ? Edge() : block.pfn + (OneIn(20) ? 1 : 0), OneIn(15) ? Order() : block.order, Cpu()};
   }
-  return op::AllocPages{static_cast<op::GfpClass>(OneIn(30) ? random_.Below(256) : 1 + random_.Below(11)), Order(), Cpu(), OneIn(4)};
+  const auto gfp = static_cast<op::GfpClass>(OneIn(30) ? random_.Below(256) : 1 + random_.Below(11));
+  if (OneIn(10)) return op::AllocPagesExact{gfp, OneIn(10) ? Edge() : 1 + random_.Below(70000), Cpu(), false};
+  if (OneIn(10)) return op::AllocPagesBulk{gfp, static_cast<uint32_t>(random_.Below(100)), Cpu()};
+  if (OneIn(20)) return op::DrainPages{Cpu(), OneIn(2)};
+  if (OneIn(20)) return op::GetFreePages{gfp, Order(), Cpu(), OneIn(2)};
+  return op::AllocPages{gfp, Order(), Cpu(), OneIn(4)};
 }
 
 Operation RandomProgram::SysctlOperation() {
@@ -306,7 +314,13 @@ void RandomProgram::Answered(const Operation& operation, const Outcome& outcome)
     blocks_.push_back({outcome.value, alloc->order});
   } else if (const auto* free = std::get_if<op::FreePages>(&operation)) {
     std::erase_if(blocks_, [&](const Block& block) { return block.pfn == free->pfn; });
+  } else if (const auto* exact = std::get_if<op::AllocPagesExact>(&operation)) {
+    for (uint64_t i = 0; i < (exact->bytes + 4095) / 4096; ++i) blocks_.push_back({outcome.value + i, 0});
+  } else if (const auto* split = std::get_if<op::SplitPage>(&operation)) {
+    std::erase_if(blocks_, [&](const Block& block) { return block.pfn == split->pfn; });
+    for (uint64_t i = 0; i < (uint64_t{1} << split->order); ++i) blocks_.push_back({split->pfn + i, 0});
   }
+  for (const Pfn pfn : outcome.pfns) blocks_.push_back({pfn.raw(), 0});
 }
 
 }  // namespace mmlab
