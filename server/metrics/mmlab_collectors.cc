@@ -5,7 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/metrics/collector.h"
-#include "server/metrics/fragmentation.h"
+#include "server/physical/fragmentation.h"
 
 namespace mmlab {
 namespace {

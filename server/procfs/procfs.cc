@@ -40,8 +40,10 @@ struct MachineFile {
   absl::string_view path;
   std::string (*text)(const Machine&);
 };
-// Sorted.
+// Sorted. Those with a leading slash are not below /proc.
 constexpr MachineFile kMachineFiles[] = {
+    {"/sys/kernel/debug/extfrag/extfrag_index", ExtfragIndexText},
+    {"/sys/kernel/debug/extfrag/unusable_index", UnusableIndexText},
     {"buddyinfo", BuddyinfoText},
     {"cmdline", CmdlineText},
     {"iomem", IomemText},

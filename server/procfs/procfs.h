@@ -12,7 +12,8 @@ namespace mmlab {
 
 class Machine;
 
-// The files below /proc that a machine can show, sorted: "buddyinfo", "7/maps", "sys/vm/swappiness".
+// The files below /proc that a machine can show, sorted: "buddyinfo", "7/maps", "sys/vm/swappiness". Files of other file
+// systems come with their full path: "/sys/kernel/debug/extfrag/extfrag_index".
 std::vector<std::string> ListProcFiles(const Machine& machine);
 // Those of one process ("7/maps"); empty when there is none.
 std::vector<std::string> ListProcFiles(const Machine& machine, Pid pid);

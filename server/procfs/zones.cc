@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <array>
 
+#include "absl/strings/str_cat.h"
 #include "server/machine/machine.h"
 #include "server/machine/sysctls.h"
+#include "server/physical/fragmentation.h"
 #include "server/physical/page_allocator.h"
 #include "server/process/processes.h"
 #include "server/procfs/derived.h"
@@ -121,6 +123,41 @@ std::string BuddyinfoText(const Machine& machine) {
   }
   return out;
 }
+
+namespace {
+
+// Thousandths as the kernel prints them: "%*d.%03d" of the whole part and the rest, each with its own sign.
+void AppendThousandths(std::string& out, int64_t value, size_t width) {
+  AppendDecimal(out, value / 1000, width);
+  const int64_t rest = value % 1000;
+  out += rest < 0 ? ".-" : ".";
+  const std::string digits = absl::StrCat(rest < 0 ? -rest : rest);
+  const size_t least = rest < 0 ? 2 : 3;
+  if (digits.size() < least) out.append(least - digits.size(), '0');
+  out += digits;
+}
+
+std::string IndexText(const Machine& machine, int64_t (*index_of)(absl::Span<const uint64_t> free_blocks, int order), size_t width) {
+  std::string out;
+  for (const Zone& zone : machine.memory().zones()) {
+    if (!zone.populated()) continue;
+    std::array<uint64_t, kOrders> free_blocks{};
+    for (size_t order = 0; order < free_blocks.size(); ++order) free_blocks[order] = zone.free_area[order].nr_free;
+    AppendZoneHead(out, zone);
+    out.push_back(' ');
+    for (int order = 0; order < kOrders; ++order) {
+      AppendThousandths(out, index_of(free_blocks, order), width);
+      out.push_back(' ');
+    }
+    out.push_back('\n');
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string UnusableIndexText(const Machine& machine) { return IndexText(machine, UnusableIndex, 0); }
+std::string ExtfragIndexText(const Machine& machine) { return IndexText(machine, FragmentationIndex, 2); }
 
 std::string PagetypeinfoText(const Machine& machine) {
   constexpr uint32_t kMostCounted = 100000;  // The kernel stops counting a list here.

@@ -16,6 +16,9 @@ std::string ZoneinfoText(const Machine& machine);
 std::string BuddyinfoText(const Machine& machine);
 std::string PagetypeinfoText(const Machine& machine);
 std::string VmstatText(const Machine& machine);
+// /sys/kernel/debug/extfrag: for each zone and order, what part of the free pages is of no use, and why an allocation would fail.
+std::string UnusableIndexText(const Machine& machine);
+std::string ExtfragIndexText(const Machine& machine);
 
 // A line of /proc/vmstat.
 struct VmstatField {

@@ -101,6 +101,24 @@ TEST_P(RecordedFilesTest, ZoneinfoHasTheSameStaticLines) {
   });
 }
 
+// After boot there are blocks of every order, so that no allocation would fail: that is what all captures show.
+TEST_P(RecordedFilesTest, ExtfragSaysThatEveryOrderCanBeServed) {
+  std::string served;
+  for (const std::string& line : LinesOf(Ours("buddyinfo"))) {
+    served += line.substr(0, 22);
+    for (int order = 0; order < kOrders; ++order) served += "-1.000 ";
+    served += '\n';
+  }
+  EXPECT_EQ(Ours("/sys/kernel/debug/extfrag/extfrag_index"), served);
+  const Lines unusable = LinesOf(Ours("/sys/kernel/debug/extfrag/unusable_index"));
+  const Lines buddyinfo = LinesOf(Ours("buddyinfo"));
+  ASSERT_EQ(unusable.size(), buddyinfo.size());
+  for (size_t i = 0; i < unusable.size(); ++i) {
+    EXPECT_EQ(unusable[i].substr(0, 28), buddyinfo[i].substr(0, 22) + "0.000 ") << unusable[i];
+    EXPECT_EQ(unusable[i].size(), 22u + 6 * kOrders) << unusable[i];
+  }
+}
+
 TEST_P(RecordedFilesTest, BuddyinfoHasTheSameForm) {
   const Lines ours = LinesOf(Ours("buddyinfo"));
   const Lines recorded = LinesOf(Recorded("buddyinfo"));

@@ -1,4 +1,4 @@
-#include "server/metrics/fragmentation.h"
+#include "server/physical/fragmentation.h"
 
 #include <gtest/gtest.h>
 

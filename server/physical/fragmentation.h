@@ -1,5 +1,5 @@
-#ifndef MMLAB_SERVER_METRICS_FRAGMENTATION_H_
-#define MMLAB_SERVER_METRICS_FRAGMENTATION_H_
+#ifndef MMLAB_SERVER_PHYSICAL_FRAGMENTATION_H_
+#define MMLAB_SERVER_PHYSICAL_FRAGMENTATION_H_
 
 #include <cstdint>
 
@@ -19,4 +19,4 @@ int64_t FragmentationIndex(absl::Span<const uint64_t> free_blocks, int order);
 
 }  // namespace mmlab
 
-#endif  // MMLAB_SERVER_METRICS_FRAGMENTATION_H_
+#endif  // MMLAB_SERVER_PHYSICAL_FRAGMENTATION_H_
