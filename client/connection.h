@@ -19,6 +19,7 @@
 #include "mmlab/v1/page.grpc.pb.h"
 #include "mmlab/v1/proc.grpc.pb.h"
 #include "mmlab/v1/process.grpc.pb.h"
+#include "mmlab/v1/watch.grpc.pb.h"
 
 namespace mmlab {
 
@@ -39,7 +40,8 @@ class Connection {
         pages(v1::PageService::NewStub(channel)),
         slab(v1::SlabService::NewStub(channel)),
         proc(v1::ProcService::NewStub(channel)),
-        operations(v1::OperationService::NewStub(channel)) {}
+        operations(v1::OperationService::NewStub(channel)),
+        watch(v1::WatchService::NewStub(channel)) {}
 
   // One unary call: connection.Call(*connection.machines, &MachineService::Stub::GetMachine, request, &response).
   template <typename Stub, typename Request, typename Response>
@@ -93,6 +95,7 @@ class Connection {
   const std::unique_ptr<v1::SlabService::Stub> slab;
   const std::unique_ptr<v1::ProcService::Stub> proc;
   const std::unique_ptr<v1::OperationService::Stub> operations;
+  const std::unique_ptr<v1::WatchService::Stub> watch;
 };
 
 }  // namespace mmlab

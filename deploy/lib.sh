@@ -20,6 +20,7 @@ TEST_PACKAGES=(
   prometheus prometheus-node-exporter
 )
 BUF_VERSION=1.75.0
+LEZER_PROMQL_VERSION=0.315.0
 
 say() { printf '%s\n' "$*" >&2; }
 die() {
@@ -81,6 +82,17 @@ install_buf() {
   say "Installing buf $BUF_VERSION ..."
   logged npm npm install --prefix "$ROOT/build/tools/buf-$BUF_VERSION" --ignore-scripts --no-audit --no-fund --no-save \
     "@bufbuild/buf@$BUF_VERSION" || die "buf could not be installed"
+}
+
+# Prometheus's own grammar of its query language, for JavaScript: what Grafana parses queries with.
+install_lezer_promql() {
+  LEZER=$ROOT/build/tools/lezer-promql-$LEZER_PROMQL_VERSION
+  [ -d "$LEZER/node_modules/@prometheus-io/lezer-promql" ] && return
+  command -v npm >/dev/null || install_packages nodejs npm
+  say "Installing lezer-promql $LEZER_PROMQL_VERSION ..."
+  logged npm-lezer npm install --prefix "$LEZER" --ignore-scripts --no-audit --no-fund --no-save \
+    "@prometheus-io/lezer-promql@$LEZER_PROMQL_VERSION" @lezer/lr@1 @lezer/common@1 @lezer/highlight@1 ||
+    die "lezer-promql could not be installed"
 }
 
 # build PRESET TARGET...: configures and builds with the preset. The tests are left out of the configuration as long as what they need is

@@ -18,6 +18,7 @@ void AddOperationCommands(CLI::App& app, Session& session);  // mmap, fork, allo
 void AddExplainCommand(CLI::App& app, Session& session, GlobalOptions& options);
 void AddSlabCommands(CLI::App& app, Session& session);   // slabtop, slab-cache, slab-object
 void AddReplayCommand(CLI::App& app, Session& session);  // replay
+void AddWatchCommand(CLI::App& app, Session& session);   // watch
 
 // The whole command: parses, runs, returns the exit code.
 int RunCommandLine(int argc, char** argv);

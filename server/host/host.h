@@ -46,6 +46,13 @@ struct HostTotals {
   uint64_t machine_limit_rejections = 0;
 };
 
+// What WatchService did, for the server's own metrics.
+struct WatchTotals {
+  std::atomic<int64_t> streams{0};  // Open now.
+  std::atomic<uint64_t> sent{0};
+  std::atomic<uint64_t> dropped{0};
+};
+
 // The simulated machines of this process. Thread-safe. No lock of the host is held while a machine works.
 class Host {
  public:
@@ -88,6 +95,8 @@ class Host {
   const Presets& presets() const { return presets_; }
   WorkerPool& pool() { return *pool_; }
   const WorkerPool& pool() const { return *pool_; }
+  WatchTotals& watch_totals() { return watch_totals_; }
+  const WatchTotals& watch_totals() const { return watch_totals_; }
   HostTotals Totals() const;
 
  private:
@@ -99,6 +108,7 @@ class Host {
   const int max_machines_;
   const Presets& presets_;
   EventLog& log_;
+  WatchTotals watch_totals_;
   std::unique_ptr<WorkerPool> pool_;
 
   mutable absl::Mutex mutex_;

@@ -7,6 +7,7 @@
 #include "mmlab/v1/machine.pb.h"
 #include "server/base/check.h"
 #include "server/host/errors.h"
+#include "server/host/event_hub.h"
 #include "server/host/event_log.h"
 #include "server/host/names.h"
 
@@ -50,8 +51,12 @@ absl::Status MachineLane::CheckUsable() const {
 }
 
 absl::Status MachineLane::Apply(const Operation& operation, Explanation* explanation, Outcome& outcome) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+  EventHub* const hub = hosted_->hub_now_.load(std::memory_order_acquire);
+  const bool watched = hub != nullptr && hub->active();
+  if (watched) hub->Enter(*hosted_->machine_);
   try {
-    outcome = hosted_->machine_->Apply(operation, explanation);
+    outcome = hosted_->machine_->Apply(operation, explanation, watched ? hub : nullptr);
+    if (watched) hub->Publish();
   } catch (const std::exception& failure) {
     // CheckFailure, or bad_alloc in the middle of a change: either way the state cannot be trusted any more.
     hosted_->Quarantine(failure.what());
@@ -67,6 +72,7 @@ absl::Status MachineLane::Apply(const Operation& operation, Explanation* explana
 void MachineLane::Replace(std::unique_ptr<Machine> machine, std::shared_ptr<const v1::MachineSpec> spec) ABSL_NO_THREAD_SAFETY_ANALYSIS {
   hosted_->layout_.store(machine->spec().layout, std::memory_order_relaxed);
   hosted_->cpus_.store(machine->spec().cpus, std::memory_order_relaxed);
+  if (EventHub* const hub = hosted_->hub_now_.load(std::memory_order_acquire); hub != nullptr) hub->MachineReplaced();
   hosted_->machine_ = std::move(machine);
   hosted_->spec_ = std::move(spec);
   hosted_->state_.store(HostedMachine::State::kRunning, std::memory_order_release);
@@ -85,6 +91,22 @@ HostedMachine::HostedMachine(std::string id, std::map<std::string, std::string> 
       spec_(std::move(spec)) {}
 
 HostedMachine::~HostedMachine() = default;
+
+std::shared_ptr<EventHub> HostedMachine::event_hub() {
+  absl::MutexLock lock(&hub_mutex_);
+  if (hub_ == nullptr) {
+    hub_ = std::make_shared<EventHub>(pool_);
+    hub_now_.store(hub_.get(), std::memory_order_release);
+    if (deleted()) hub_->Close();
+  }
+  return hub_;
+}
+
+void HostedMachine::MarkDeleted() {
+  deleted_.store(true, std::memory_order_release);
+  absl::MutexLock lock(&hub_mutex_);
+  if (hub_ != nullptr) hub_->Close();
+}
 
 MachineReader HostedMachine::Read() const ABSL_NO_THREAD_SAFETY_ANALYSIS {
   lock_.ReaderLock();

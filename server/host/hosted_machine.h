@@ -25,6 +25,7 @@ namespace v1 {
 class MachineSpec;
 }
 
+class EventHub;
 class EventLog;
 class HostedMachine;
 
@@ -121,6 +122,9 @@ class HostedMachine : public std::enable_shared_from_this<HostedMachine> {
   // Queues work behind what waits already; the worker pool runs it.
   void Submit(std::unique_ptr<LaneWork> work);
 
+  // Where those who watch the machine find its events. Made when first asked for.
+  std::shared_ptr<EventHub> event_hub();
+
   // Operations applied so far and those that ended in an error or a signal of the simulated kernel, by the index of Operation's
   // alternatives. Of all boots.
   uint64_t applied(size_t kind) const { return applied_[kind].load(std::memory_order_relaxed); }
@@ -131,7 +135,7 @@ class HostedMachine : public std::enable_shared_from_this<HostedMachine> {
   friend class MachineLane;
   friend class MachineReader;
 
-  void MarkDeleted() { deleted_.store(true, std::memory_order_release); }
+  void MarkDeleted();
   void Quarantine(const char* what);
   void EndTurn();
   void ScheduleTurn();
@@ -154,6 +158,10 @@ class HostedMachine : public std::enable_shared_from_this<HostedMachine> {
   // Written under the lock, read by anybody.
   std::array<std::atomic<uint64_t>, kOperationKinds> applied_{};
   std::array<std::atomic<uint64_t>, kOperationKinds> failed_{};
+
+  absl::Mutex hub_mutex_;
+  std::shared_ptr<EventHub> hub_ ABSL_GUARDED_BY(hub_mutex_);
+  std::atomic<EventHub*> hub_now_{nullptr};  // For the lane: null until somebody watched.
 
   absl::Mutex queue_mutex_;
   bool has_turn_ ABSL_GUARDED_BY(queue_mutex_) = false;  // Somebody is at work, or the pool is about to be.

@@ -110,9 +110,11 @@ class HttpServer::Impl : public httplib::Server {
     });
   }
 
-  void Route(absl::string_view method, absl::string_view path, HttpServer::Handler handler) {
+  void Route(absl::string_view method, absl::string_view path, HttpServer::Handler handler, absl::string_view label) {
     MMLAB_CHECK(!accepting_.joinable());
-    routes_[std::string(path)][std::string(method)] = std::move(handler);
+    Path& route = routes_[std::string(path)];
+    route.label = std::string(label.empty() ? path : label);
+    route.methods[std::string(method)] = std::move(handler);
   }
 
   absl::Status Start() {
@@ -144,6 +146,12 @@ class HttpServer::Impl : public httplib::Server {
   }
 
  private:
+  // What is served under one path.
+  struct Path {
+    std::string label;
+    std::map<std::string, HttpServer::Handler> methods;
+  };
+
   // What Serve, on the same stack, needs to know of the request that httplib is in. httplib's hooks have no other way to carry it.
   struct Exchange {
     HttpConnection* connection = nullptr;
@@ -225,12 +233,12 @@ class HttpServer::Impl : public httplib::Server {
   HttpResponse Dispatch(const HttpRequest& request, Exchange& exchange) {
     const auto route = routes_.find(request.path);
     if (route == routes_.end()) return TextResponse(404, "no such path");
-    exchange.handler = route->first.c_str();
-    const auto handler = route->second.find(request.method == "HEAD" ? "GET" : request.method);
-    if (handler == route->second.end()) {
+    exchange.handler = route->second.label.c_str();
+    const auto handler = route->second.methods.find(request.method == "HEAD" ? "GET" : request.method);
+    if (handler == route->second.methods.end()) {
       HttpResponse refused = TextResponse(405, "no such method for this path");
       std::vector<std::string> methods;
-      for (const auto& [method, unused] : route->second) methods.push_back(method == "GET" ? "GET, HEAD" : method);
+      for (const auto& [method, unused] : route->second.methods) methods.push_back(method == "GET" ? "GET, HEAD" : method);
       refused.headers.emplace_back("Allow", absl::StrJoin(methods, ", "));
       return refused;
     }
@@ -261,7 +269,7 @@ class HttpServer::Impl : public httplib::Server {
 
   const HttpOptions options_;
   HttpObserver* const observer_;
-  std::map<std::string, std::map<std::string, HttpServer::Handler>> routes_;
+  std::map<std::string, Path> routes_;
   std::unique_ptr<ConnectionPool> pool_;
   std::thread accepting_;
   std::string address_;
@@ -276,8 +284,8 @@ HttpServer::HttpServer(HttpOptions options, HttpObserver* observer) : impl_(std:
 
 HttpServer::~HttpServer() { Stop(); }
 
-void HttpServer::Route(absl::string_view method, absl::string_view path, HttpServer::Handler handler) {
-  impl_->Route(method, path, std::move(handler));
+void HttpServer::Route(absl::string_view method, absl::string_view path, HttpServer::Handler handler, absl::string_view label) {
+  impl_->Route(method, path, std::move(handler), label);
 }
 
 absl::Status HttpServer::Start() { return impl_->Start(); }

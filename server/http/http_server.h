@@ -41,8 +41,8 @@ struct HttpResponse {
 // One line of text for a person, with a status.
 HttpResponse TextResponse(int status, absl::string_view line);
 
-// Told of every request answered. `handler` is the route's path as it was registered, or "unmatched" (no such path), or "malformed" (no
-// HTTP request at all): never anything that a client chose. Called by several threads at once.
+// Told of every request answered. `handler` is the route's label or path as it was registered, or "unmatched" (no such path), or
+// "malformed" (no HTTP request at all): never anything that a client chose. Called by several threads at once.
 class HttpObserver {
  public:
   virtual ~HttpObserver() = default;
@@ -74,8 +74,9 @@ class HttpServer {
   HttpServer& operator=(const HttpServer&) = delete;
 
   // Registers a handler for a method ("GET", "POST") of a path. It is called by several threads at once; what it throws becomes a 500.
+  // The observer hears of it under `label`; empty: under the path.
   // REQUIRES: not started yet.
-  void Route(absl::string_view method, absl::string_view path, Handler handler);
+  void Route(absl::string_view method, absl::string_view path, Handler handler, absl::string_view label = "");
 
   // Listens and answers in threads of its own. INVALID_ARGUMENT: the address can't be read; UNAVAILABLE: it can't be listened on.
   absl::Status Start();

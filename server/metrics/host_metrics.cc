@@ -68,6 +68,11 @@ Families HostMetrics(const Host& host) {
   families.push_back(Gauge("mmlab_worker_threads", "Threads that carry long work.", pool.threads()));
   families.push_back(Gauge("mmlab_worker_threads_busy", "Of these, those at work.", pool.busy()));
   families.push_back(Gauge("mmlab_worker_queue_length", "Work that waits for a worker thread.", static_cast<double>(pool.queued())));
+  const WatchTotals& watch = host.watch_totals();
+  families.push_back(Gauge("mmlab_watch_streams", "Open event streams.", static_cast<double>(watch.streams.load())));
+  families.push_back(Counter("mmlab_watch_events_sent_total", "Events sent to watchers.", static_cast<double>(watch.sent.load())));
+  families.push_back(Counter("mmlab_watch_events_dropped_total", "Events lost because their reader was too slow.",
+                             static_cast<double>(watch.dropped.load())));
   return families;
 }
 

@@ -8,6 +8,7 @@
 #include "mmlab/v1/page.pb.h"
 #include "mmlab/v1/proc.pb.h"
 #include "mmlab/v1/process.pb.h"
+#include "mmlab/v1/watch.pb.h"
 #include "server/base/check.h"
 
 namespace mmlab {
@@ -51,6 +52,7 @@ const Table& Methods() {
     made->Add(*v1::SlabCache::descriptor()->file());
     made->Add(*v1::MeminfoField::descriptor()->file());
     made->Add(*v1::Operation::descriptor()->file());
+    made->Add(*v1::WatchRequest::descriptor()->file());
     return made;
   }();
   return *table;

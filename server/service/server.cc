@@ -22,6 +22,7 @@
 #include "server/http/http_server.h"
 #include "server/metrics/endpoints.h"
 #include "server/metrics/server_metrics.h"
+#include "server/service/connect.h"
 #include "server/service/file_service.h"
 #include "server/service/machine_service.h"
 #include "server/service/operation_service.h"
@@ -30,6 +31,7 @@
 #include "server/service/process_service.h"
 #include "server/service/rpc_methods.h"
 #include "server/service/slab_service.h"
+#include "server/service/watch_service.h"
 
 namespace mmlab {
 namespace {
@@ -38,6 +40,7 @@ constexpr int kMaxReceiveBytes = 4 << 20;
 constexpr int kKeepaliveMillis = 30'000;
 constexpr int kKeepaliveTimeoutMillis = 10'000;
 constexpr int kMinPingIntervalMillis = 10'000;
+constexpr int kHttpWorkers = 16;  // A Connect call holds one until its answer.
 
 // The library brings reflection (when linked) and channelz (once switched on) to every server of the process; this takes away what a server
 // shall not have.
@@ -97,7 +100,8 @@ struct Server::Parts {
         page_service(context),
         slab_service(context),
         proc_service(context),
-        operation_service(context) {}
+        operation_service(context),
+        watch_service(context) {}
 
   absl::Status StartGrpc(const ServerOptions& options);
   absl::Status StartHttp(const ServerOptions& options);
@@ -112,7 +116,9 @@ struct Server::Parts {
   SlabService slab_service;
   ProcService proc_service;
   OperationService operation_service;
+  WatchService watch_service;
   std::unique_ptr<grpc::Server> grpc_server;
+  ConnectBridge connect;
   std::unique_ptr<HttpServer> http_server;  // Null: not listening.
   int grpc_port = 0;
   bool down = false;
@@ -136,6 +142,7 @@ absl::Status Server::Parts::StartGrpc(const ServerOptions& options) {
   builder.RegisterService(&slab_service);
   builder.RegisterService(&proc_service);
   builder.RegisterService(&operation_service);
+  builder.RegisterService(&watch_service);
   grpc_server = builder.BuildAndStart();
   if (grpc_server == nullptr || (listens && grpc_port == 0)) {
     return absl::UnavailableError(absl::StrCat("cannot listen for gRPC on ", options.grpc_address,
@@ -149,8 +156,11 @@ absl::Status Server::Parts::StartHttp(const ServerOptions& options) {
   if (options.http_address.empty()) return absl::OkStatus();
   HttpOptions http;
   http.address = options.http_address;
+  http.worker_threads = kHttpWorkers;
   http_server = std::make_unique<HttpServer>(http, &metrics);
   ServeMetrics(*http_server, host, metrics, options.http_external_address);
+  connect.Serve(*http_server);
+  metrics.DeclareHandler("connect");
   return http_server->Start();
 }
 
@@ -159,6 +169,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   if (parts->context.observer != nullptr) parts->context.observer->SetMethods(RpcMethods());
   MMLAB_RETURN_IF_ERROR(parts->StartHttp(options));
   MMLAB_RETURN_IF_ERROR(parts->StartGrpc(options));
+  if (parts->http_server != nullptr) parts->connect.Open(parts->grpc_server->InProcessChannel({}));
   return std::unique_ptr<Server>(new Server(std::move(parts)));
 }
 
@@ -179,6 +190,8 @@ Host& Server::host() { return parts_->host; }
 void Server::Shutdown(absl::Duration drain) {
   if (parts_->down) return;
   parts_->down = true;
+  parts_->connect.Close();
+  parts_->watch_service.Shutdown();
   parts_->grpc_server->GetHealthCheckService()->Shutdown();
   parts_->grpc_server->Shutdown(absl::ToChronoTime(absl::Now() + drain));
   parts_->grpc_server->Wait();

@@ -13,7 +13,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 class Api:
     """api.call("MachineService", "GetMachine", name="machines/m") -> GetMachineResponse."""
 
-    MODULES = ("file", "machine", "operation", "outcome", "page", "proc", "process")
+    MODULES = ("file", "machine", "operation", "outcome", "page", "proc", "process", "watch")
 
     def __init__(self, address, folder):
         generated = os.path.join(folder, "generated")
@@ -33,6 +33,13 @@ class Api:
         call = self._channel.unary_unary(f"/mmlab.v1.{service}/{method}", request_serializer=lambda message: message.SerializeToString(),
                                          response_deserializer=answer.FromString)
         return call(self._types[method + "Request"](**fields), timeout=60)
+
+    def stream(self, service, method, **fields):
+        """The answers of a server-streaming method, as they come."""
+        answer = self._types[method + "Response"]
+        call = self._channel.unary_stream(f"/mmlab.v1.{service}/{method}", request_serializer=lambda message: message.SerializeToString(),
+                                          response_deserializer=answer.FromString)
+        return call(self._types[method + "Request"](**fields), timeout=120)
 
     def batch(self, machine, operations):
         """operations: (name, fields) pairs; the outcomes."""

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import tempfile
 import unittest
 import urllib.parse
@@ -18,6 +19,9 @@ import exposition
 from api import Api, ROOT
 from children import Children, Page, answers, free_port
 from load import Load
+
+sys.path.insert(0, os.path.join(ROOT, "tests", "lint"))
+import dashboards  # noqa: E402
 
 BUILD = os.environ.get("MMLAB_BUILD_DIR", os.path.join(ROOT, "build", "debug"))
 SHIPPED_CONFIGURATION = os.path.join(ROOT, "deploy", "prometheus", "prometheus.yml")
@@ -221,6 +225,22 @@ class PrometheusTest(unittest.TestCase):
             with self.subTest(query=query):
                 self.assertEqual({series["metric"]["instance"] for series in self.query(query)}, set(MACHINES))
 
+    def test_every_panel_of_our_dashboards_has_data(self):
+        with self.assertRaises(grpc.RpcError):  # So that there is a call that failed.
+            self.api.call("MachineService", "GetMachine", name="machines/nobody")
+        self.wait_for_scrapes(3)
+        values, silent = [], []
+        for dashboard, panel, reference, unit, query in dashboards.queries():
+            concrete = query.replace("$job", ".+").replace("$instance", ".+").replace("$__rate_interval", "30s")
+            series = self.query(concrete)
+            if not series:
+                silent.append(f"{dashboard} / {panel} {reference}: {concrete}")
+            for one in series[:4]:
+                labels = ",".join(f"{k}={v}" for k, v in sorted(one["metric"].items()) if k not in ("__name__", "job"))
+                values.append(f"{dashboard:14} {panel:40} {reference} {float(one['value'][1]):16.6g} {unit:12} {labels}")
+        self.assertEqual(silent, [])
+        print("\n".join(values))  # What a person would see, as text.
+
     def test_a_deleted_machine_leaves(self):
         self.api.call("MachineService", "CreateMachine", machine_id="short", spec={"preset": "686-64M"})
         self.children.wait_for("the new machine to be scraped", lambda: len(self.query('up{instance="short"} == 1')) == 1)
@@ -331,7 +351,7 @@ class PrometheusTest(unittest.TestCase):
         for name in ("mmlab_build_info", "process_resident_memory_bytes", "mmlab_processes", "mmlab_machines_host_memory_bytes",
                      "mmlab_worker_threads", "mmlab_batch_operations_bucket", "mmlab_probe_duration_seconds_bucket"):
             self.assertTrue(samples.has(name), name)
-        for part in ("journal", "snapshot", "watch", "tenant"):
+        for part in ("journal", "snapshot", "tenant"):
             self.assertEqual([name for name in samples.names() if name.startswith(f"mmlab_{part}")], [], "no state yet, so no metric")
 
     # --- Discovery and the probe's answers ---
