@@ -40,7 +40,8 @@ void Declare(CLI::App& app, Flags& flags) {
   app.option_defaults()->always_capture_default();
   app.add_option("--grpc-address", flags.server.grpc_address, "Where to serve gRPC, HOST:PORT; port 0 takes a free one")
       ->envname("MMLABD_GRPC_ADDRESS");
-  app.add_option("--http-address", flags.server.http_address, "Where to serve metrics, and the API as JSON, over HTTP, HOST:PORT; empty = nowhere")
+  app.add_option("--http-address", flags.server.http_address,
+                 "Where to serve metrics, and the API as JSON, over HTTP, HOST:PORT; empty = nowhere")
       ->envname("MMLABD_HTTP_ADDRESS");
   app.add_option("--http-external-address", flags.server.http_external_address,
                  "HOST:PORT that service discovery names; empty = as the scraper reached it")

@@ -40,8 +40,8 @@ class Machine {
   Machine(const Machine&) = delete;
   Machine& operator=(const Machine&) = delete;
 
-  // Applies one operation. With an explanation, the decisions are added to it; with `events`, what happens is told to it. Throws CheckFailure when an invariant turns out broken;
-  // the machine must not be used for operations afterwards.
+  // Applies one operation. An explanation gets the decisions, `events` are told what happens. Throws CheckFailure when an invariant turns
+  // out broken; the machine must not be used for operations afterwards.
   Outcome Apply(const Operation& operation, Explanation* explanation = nullptr, EventSink* events = nullptr);
 
   // Reading. None of it changes anything.

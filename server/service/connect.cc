@@ -121,7 +121,8 @@ absl::StatusOr<std::string> RequestBytes(const MethodDescriptor& method, const s
     if (!request->ParseFromString(message)) return WithReason(absl::InvalidArgumentError("the body is no message"), "MALFORMED_MESSAGE");
   } else if (!message.empty()) {
     const auto parsed = google::protobuf::util::JsonStringToMessage(message, request.get());
-    if (!parsed.ok()) return WithReason(absl::InvalidArgumentError(std::string(parsed.message())), "MALFORMED_MESSAGE");
+    // The parser quotes what it could not read, which may be anything: no text, perhaps.
+    if (!parsed.ok()) return WithReason(absl::InvalidArgumentError(absl::CHexEscape(parsed.message())), "MALFORMED_MESSAGE");
   }
   return request->SerializeAsString();
 }
@@ -246,6 +247,7 @@ HttpResponse ConnectBridge::Call(const MethodDescriptor& method, const HttpReque
   if (channel == nullptr) return ErrorResponse(ShuttingDown());
   const absl::StatusOr<std::chrono::milliseconds> timeout = TimeoutOf(request);
   if (!timeout.ok()) return ErrorResponse(timeout.status());
+  if (timeout->count() == 0) return ErrorResponse(WithReason(absl::DeadlineExceededError("no time was given"), "DEADLINE_EXCEEDED"));
   const absl::StatusOr<std::string> bytes = RequestBytes(method, message, json);
   if (!bytes.ok()) return ErrorResponse(bytes.status());
   std::string answer;
