@@ -1,0 +1,118 @@
+#!/usr/bin/env python3
+"""Many machines scraped on a schedule, as Prometheus would: do all scrapes succeed, what do they cost, do operations feel it?
+
+    MMLAB_BUILD_DIR=build/release /usr/bin/python3 tests/bench/scrape.py [--machines 1000] [--interval 15] [--rounds 2]
+
+Prints one line a figure. Operations are timed in pairs of windows, without and with scrapes (A B A B ...), and compared as ratios.
+"""
+import argparse
+import http.client
+import os
+import statistics
+import sys
+import tempfile
+import threading
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "e2e"))
+from api import Api  # noqa: E402
+from children import Children, Page, start_server  # noqa: E402
+
+PRESETS = ("686-64M", "686-pae-1G", "arm64-128M")
+
+
+def percentile(values, share):
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
+
+
+class Scraper:
+    """One keep-alive connection that asks for machine after machine, evenly over the interval."""
+
+    def __init__(self, address, machines):
+        self.connection = http.client.HTTPConnection(address, timeout=10)
+        self.machines = machines
+        self.seconds, self.failed, self.samples = [], 0, 0
+
+    def one(self, machine):
+        start = time.perf_counter()
+        try:
+            self.connection.request("GET", f"/probe?target={machine}", headers={"X-Prometheus-Scrape-Timeout-Seconds": "10"})
+            answer = self.connection.getresponse()
+            body = answer.read()
+            if answer.status != 200:
+                self.failed += 1
+            self.samples += sum(1 for line in body.splitlines() if not line.startswith(b"#"))
+        except OSError:
+            self.failed += 1
+            self.connection.close()
+        self.seconds.append(time.perf_counter() - start)
+
+    def rounds(self, count, interval):
+        step = interval / len(self.machines)
+        due = time.monotonic()
+        for _ in range(count):
+            for machine in self.machines:
+                time.sleep(max(0.0, due - time.monotonic()))
+                self.one(machine)
+                due += step
+
+    def until(self, stop):
+        """As P3 asks: every machine once a second."""
+        while not stop.is_set():
+            self.one(self.machines[len(self.seconds) % len(self.machines)])
+            time.sleep(1.0 / len(self.machines))
+
+
+def operation_seconds(api, machine, seconds):
+    taken = []
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        start = time.perf_counter()
+        pfn = api.call("PageService", "AllocPages", machine=machine, gfp=1).outcome.value
+        taken.append(time.perf_counter() - start)
+        api.call("PageService", "FreePages", machine=machine, pfn=pfn)
+    return taken
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--machines", type=int, default=1000)
+    arguments.add_argument("--interval", type=float, default=15)
+    arguments.add_argument("--rounds", type=int, default=2)
+    arguments.add_argument("--pairs", type=int, default=5)
+    options = arguments.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        children = Children(folder)
+        try:
+            server = start_server(children)
+            api = Api(server.grpc, folder)
+            machines = [f"m{i}" for i in range(options.machines)]
+            for i, name in enumerate(machines):
+                api.call("MachineService", "CreateMachine", machine_id=name, spec={"preset": PRESETS[i % len(PRESETS)]})
+            cpu = lambda: float(next(line for line in Page(f"http://{server.http}/metrics").text.splitlines()
+                                     if line.startswith("process_cpu_seconds_total ")).split()[1])
+            scraper = Scraper(server.http, machines)
+            before, start = cpu(), time.monotonic()
+            scraper.rounds(options.rounds, options.interval)
+            share = (cpu() - before) / (time.monotonic() - start)
+            print(f"scrapes {len(scraper.seconds)} failed {scraper.failed} samples {scraper.samples / len(scraper.seconds):.0f} a probe")
+            print(f"probe p50 {percentile(scraper.seconds, .5) * 1e3:.2f} ms p99 {percentile(scraper.seconds, .99) * 1e3:.2f} ms; "
+                  f"server {share:.3f} cores for {options.machines} machines every {options.interval:.0f} s")
+            ratios = []
+            for _ in range(options.pairs):
+                alone = percentile(operation_seconds(api, "machines/m0", 2), .99)
+                stop = threading.Event()
+                beside = Scraper(server.http, machines[:50])
+                thread = threading.Thread(target=beside.until, args=(stop,))
+                thread.start()
+                scraped = percentile(operation_seconds(api, "machines/m0", 2), .99)
+                stop.set()
+                thread.join()
+                ratios.append(scraped / alone)
+            print(f"p99 of operations during scrapes / without: median {statistics.median(ratios):.2f} ({min(ratios):.2f} .. {max(ratios):.2f})")
+        finally:
+            children.stop()
+
+
+if __name__ == "__main__":
+    main()
