@@ -122,7 +122,7 @@ absl::StatusOr<std::string> RequestBytes(const MethodDescriptor& method, const s
   } else if (!message.empty()) {
     const auto parsed = google::protobuf::util::JsonStringToMessage(message, request.get());
     // The parser quotes what it could not read, which may be anything: no text, perhaps.
-    if (!parsed.ok()) return WithReason(absl::InvalidArgumentError(absl::CHexEscape(parsed.message())), "MALFORMED_MESSAGE");
+    if (!parsed.ok()) return WithReason(absl::InvalidArgumentError(absl::CHexEscape(std::string(parsed.message()))), "MALFORMED_MESSAGE");
   }
   return request->SerializeAsString();
 }

@@ -13,7 +13,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 class Api:
     """api.call("MachineService", "GetMachine", name="machines/m") -> GetMachineResponse."""
 
-    MODULES = ("file", "machine", "operation", "outcome", "page", "proc", "process", "watch")
+    MODULES = ("file", "kernel_memory", "machine", "operation", "outcome", "page", "proc", "process", "watch")
 
     def __init__(self, address, folder):
         generated = os.path.join(folder, "generated")
