@@ -36,22 +36,6 @@ absl::Status Invalid(absl::string_view field, absl::string_view rule) {
   return absl::InvalidArgumentError(absl::StrCat("spec.", field, ": ", rule));
 }
 
-uint64_t PageOffsetOf(VmSplit split) {
-  switch (split) {
-    case VmSplit::k3G:
-      return 0xc0000000;
-    case VmSplit::k3GOpt:
-      return 0xb0000000;
-    case VmSplit::k2G:
-      return 0x80000000;
-    case VmSplit::k2GOpt:
-      return 0x78000000;
-    case VmSplit::k1G:
-      return 0x40000000;
-  }
-  return 0;
-}
-
 // find_low_pfn_range(): which frames are lowmem and which HighMem, "highmem=" considered.
 void FindLowPfnRange(KernelLayout& l) {
   const uint64_t most = l.maxmem_pfn.raw();
@@ -84,7 +68,7 @@ void FindLowPfnRange(KernelLayout& l) {
 absl::StatusOr<KernelLayout> ComputeX86(const KernelLayoutConfig& config, absl::Span<const PfnRange> ram) {
   const bool pae = config.kind == LayoutKind::kX86_32Pae;
   const uint64_t pmd_size = pae ? 2 * kMiB : 4 * kMiB;
-  if (PageOffsetOf(config.vmsplit) == 0) return Invalid("vmsplit", "must be a value of VmSplit");
+  if (PageOffsetOf(config.vmsplit) == VirtAddr(0)) return Invalid("vmsplit", "must be a value of VmSplit");
   if (pae && (config.vmsplit == VmSplit::k3GOpt || config.vmsplit == VmSplit::k2GOpt)) {
     return Invalid("vmsplit", "with PAE the kernel's part starts on a multiple of 1 GiB: VM_SPLIT_3G, _2G or _1G");
   }
@@ -93,7 +77,7 @@ absl::StatusOr<KernelLayout> ComputeX86(const KernelLayoutConfig& config, absl::
   }
   KernelLayout l;
   l.config = config;
-  const uint64_t page_offset = PageOffsetOf(config.vmsplit);
+  const uint64_t page_offset = PageOffsetOf(config.vmsplit).raw();
   l.page_offset = l.task_size = VirtAddr(page_offset);
   l.fixaddr_top = VirtAddr(kX86FixaddrTop);
   l.fixaddr_start = VirtAddr(kX86FixaddrTop - kX86FixedPermanent * kX86Page);
@@ -205,6 +189,22 @@ absl::StatusOr<KernelLayout> ComputeArm64(const KernelLayoutConfig& config, absl
 }
 
 }  // namespace
+
+VirtAddr PageOffsetOf(VmSplit split) {
+  switch (split) {
+    case VmSplit::k3G:
+      return VirtAddr(0xc0000000);
+    case VmSplit::k3GOpt:
+      return VirtAddr(0xb0000000);
+    case VmSplit::k2G:
+      return VirtAddr(0x80000000);
+    case VmSplit::k2GOpt:
+      return VirtAddr(0x78000000);
+    case VmSplit::k1G:
+      return VirtAddr(0x40000000);
+  }
+  return VirtAddr(0);
+}
 
 absl::StatusOr<KernelLayout> ComputeKernelLayout(const KernelLayoutConfig& config, absl::Span<const PfnRange> ram, PhysAddr image) {
   MMLAB_CHECK(!ram.empty());

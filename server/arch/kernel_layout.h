@@ -117,6 +117,9 @@ struct KernelLayout {
 // VMALLOC_OFFSET of x86-32.
 inline constexpr uint64_t kVmallocOffset = 8 << 20;
 
+// Where the kernel's part starts; 0: not a split.
+VirtAddr PageOffsetOf(VmSplit split);
+
 // Computes the layout for a kernel that was given this RAM (ascending, without overlaps, not empty) and whose image lies at `image` (ARM64
 // only). INVALID_ARGUMENT names the field of v1::MachineSpec and the rule: a split that the layout kind does not have, va_bits and page
 // size that do not go together, no room left for lowmem.

@@ -64,6 +64,7 @@ absl::Status CheckSpec(const MachineSpec& spec) {
   }
   const bool x86 = spec.layout != LayoutKind::kArm64;
   if (!x86 && spec.vmsplit != VmSplit::k3G) return Invalid("vmsplit", "only x86-32 has it");
+  if (!x86 && spec.va_bits == 39) return absl::UnimplementedError("spec.va_bits: only 48 is simulated yet");
   if (!x86 && spec.highmem) return Invalid("highmem", "only x86-32 has it");
   if (x86 && (spec.va_bits != 48 || spec.kasan)) return Invalid(spec.kasan ? "kasan" : "va_bits", "only LAYOUT_ARM64 has it");
   if (spec.boot_time_seconds < 0 || spec.boot_time_seconds > 4'000'000'000) {

@@ -40,9 +40,16 @@ class Machine::Pressure final : public MemoryPressure {
   OomKiller& oom_;
 };
 
+// On x86-32 processes have what is below PAGE_OFFSET.
+static Layout LayoutWithSplit(const MachineSpec& spec) {
+  Layout layout = GetLayout(spec.layout);
+  if (layout.is_x86()) layout.task_size = layout.stack_top = PageOffsetOf(spec.vmsplit);
+  return layout;
+}
+
 Machine::Machine(MachineSpec spec)
     : spec_(std::move(spec)),
-      layout_(&GetLayout(spec_.layout)),
+      layout_(std::make_unique<const Layout>(LayoutWithSplit(spec_))),
       tracer_(std::make_unique<Tracer>()),
       sysctls_(std::make_unique<Sysctls>(*layout_)),
       now_nanoseconds_(spec_.boot_time_seconds * kSecond),
@@ -106,7 +113,13 @@ void Machine::SetComputedSysctls() {
   sysctls_->Set(Sysctl::kVmAdminReserveKbytes, std::min<uint64_t>(free_kbytes / 32, 8192));
   // set_max_threads(): thread stacks may take an eighth of memory. THREAD_SIZE is 8 KiB, on ARM64 16 KiB.
   const uint64_t stack = layout_->is_x86() ? 8192 : 16384;
-  const uint64_t threads = (memory_->managed_pages().raw() << shift) / (stack * 8);
+  // Computed before init sections and initramfs are freed, and CMA areas come to the page allocator.
+  uint64_t pages = memory_->managed_pages().raw();
+  for (const BootReservation& r : spec_.reserved_ranges) {
+    if (r.freed_late) pages -= std::min(pages, r.range.length().raw() >> shift);
+  }
+  for (const Zone& zone : memory_->zones()) pages -= std::min<uint64_t>(pages, zone.cma_pages);
+  const uint64_t threads = (pages << shift) / (stack * 8);
   sysctls_->Set(Sysctl::kKernelThreadsMax, std::clamp<uint64_t>(threads, 20, 0x3fffffff));
   for (const auto& [name, value] : spec_.recorded_sysctls) sysctls_->Write(name, value);
 }

@@ -85,7 +85,7 @@ class Machine {
   void ForgetEndedProcesses();
 
   MachineSpec spec_;
-  const Layout* layout_;
+  std::unique_ptr<const Layout> layout_;  // Its own: where user space ends depends on the split.
   KernelLayout kernel_layout_;
   std::unique_ptr<Tracer> tracer_;
   std::unique_ptr<Sysctls> sysctls_;

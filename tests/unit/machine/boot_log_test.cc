@@ -56,6 +56,17 @@ TEST(BootLogTest, SaysWhatIsLostWithoutHighmem) {
   EXPECT_EQ((*machine)->CheckInvariants(), std::vector<std::string>());
 }
 
+TEST(BootLogTest, ProcessesHaveWhatIsBelowTheSplit) {
+  MachineSpec spec;
+  spec.vmsplit = VmSplit::k2G;
+  ASSERT_TRUE(DescribeUsualBoard(Bytes(uint64_t{1} << 30), spec).ok());
+  const auto machine = Machine::Boot(spec);
+  ASSERT_TRUE(machine.ok()) << machine.status();
+  EXPECT_EQ((*machine)->layout().task_size, VirtAddr(0x80000000));
+  EXPECT_EQ((*machine)->kernel_layout().task_size, VirtAddr(0x80000000));
+  EXPECT_EQ((*machine)->CheckInvariants(), std::vector<std::string>());
+}
+
 TEST(BootLogTest, ShowsTheMapThatTheCommandLineMade) {
   MachineSpec spec;
   ASSERT_TRUE(DescribeUsualBoard(Bytes(uint64_t{1} << 30), spec).ok());
