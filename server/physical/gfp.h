@@ -6,7 +6,7 @@
 
 namespace mmlab {
 
-// Allocation flags, the kernel's gfp_t by the kernel's names (include/linux/gfp_types.h). Bit values are ours.
+// Allocation flags, the kernel's gfp_t by the kernel's names and bit values (include/linux/gfp_types.h).
 using Gfp = uint32_t;
 
 inline constexpr Gfp kGfpZoneDma = 1u << 0;         // __GFP_DMA
@@ -15,10 +15,10 @@ inline constexpr Gfp kGfpZoneDma32 = 1u << 2;       // __GFP_DMA32
 inline constexpr Gfp kGfpMovable = 1u << 3;         // __GFP_MOVABLE
 inline constexpr Gfp kGfpReclaimable = 1u << 4;     // __GFP_RECLAIMABLE
 inline constexpr Gfp kGfpHigh = 1u << 5;            // __GFP_HIGH: may use part of the reserves
-inline constexpr Gfp kGfpAtomicFlag = 1u << 6;      // __GFP_ATOMIC
-inline constexpr Gfp kGfpIo = 1u << 7;              // __GFP_IO
-inline constexpr Gfp kGfpFs = 1u << 8;              // __GFP_FS
-inline constexpr Gfp kGfpZero = 1u << 9;            // __GFP_ZERO
+inline constexpr Gfp kGfpIo = 1u << 6;              // __GFP_IO
+inline constexpr Gfp kGfpFs = 1u << 7;              // __GFP_FS
+inline constexpr Gfp kGfpZero = 1u << 8;            // __GFP_ZERO
+inline constexpr Gfp kGfpAtomicFlag = 1u << 9;      // __GFP_ATOMIC
 inline constexpr Gfp kGfpDirectReclaim = 1u << 10;  // __GFP_DIRECT_RECLAIM
 inline constexpr Gfp kGfpKswapdReclaim = 1u << 11;  // __GFP_KSWAPD_RECLAIM
 inline constexpr Gfp kGfpWrite = 1u << 12;          // __GFP_WRITE
@@ -30,7 +30,7 @@ inline constexpr Gfp kGfpMemalloc = 1u << 17;       // __GFP_MEMALLOC: ignores w
 inline constexpr Gfp kGfpComp = 1u << 18;           // __GFP_COMP
 inline constexpr Gfp kGfpNoMemalloc = 1u << 19;     // __GFP_NOMEMALLOC
 inline constexpr Gfp kGfpHardwall = 1u << 20;       // __GFP_HARDWALL
-inline constexpr Gfp kGfpAccount = 1u << 21;        // __GFP_ACCOUNT
+inline constexpr Gfp kGfpAccount = 1u << 22;        // __GFP_ACCOUNT
 
 inline constexpr Gfp kGfpReclaim = kGfpDirectReclaim | kGfpKswapdReclaim;
 inline constexpr Gfp kGfpAtomic = kGfpHigh | kGfpAtomicFlag | kGfpKswapdReclaim;  // GFP_ATOMIC

@@ -86,7 +86,7 @@ TEST_F(OomTest, TheHighestScoreIsKilledAndItsMemoryServesWhoAsked) {
   const Pid immune = Start("immune", -1000, 4 * kMiB);
   const Pid hog = Start("hog", 0, 0);
   Explanation why;
-  const Outcome outcome = Fill(hog, 26 * kMiB, &why);
+  const Outcome outcome = Fill(hog, 24 * kMiB, &why);
   EXPECT_EQ(outcome.error, Errno::kOk);
   EXPECT_FALSE(outcome.signal.has_value());
   EXPECT_FALSE(Lives(eager));
@@ -103,7 +103,7 @@ TEST_F(OomTest, TheHighestScoreIsKilledAndItsMemoryServesWhoAsked) {
 TEST_F(OomTest, WhoAsksCanBeTheVictim) {
   const Pid hog = Start("hog", 0, 0);
   const Pid small = Start("small", 0, 2 * kMiB);
-  const Outcome outcome = Fill(hog, 60 * kMiB);
+  const Outcome outcome = Fill(hog, 46 * kMiB);
   ASSERT_TRUE(outcome.signal.has_value());
   EXPECT_EQ(outcome.signal->number, SignalNumber::kSigKill);
   EXPECT_FALSE(Lives(hog));
@@ -123,7 +123,7 @@ TEST_F(OomTest, TheAllocatingTaskIsKilledWhenThatIsAskedFor) {
 TEST_F(OomTest, AfterAPanicNothingRuns) {
   const Pid hog = Start("hog", 0, 0);
   ASSERT_EQ(machine_->Apply(op::WriteSysctl{"vm.panic_on_oom", "1"}).error, Errno::kOk);
-  Fill(hog, 60 * kMiB);
+  Fill(hog, 46 * kMiB);
   EXPECT_THAT(machine_->kernel_log().Text(), HasSubstr("Kernel panic - not syncing: Out of memory: system-wide panic_on_oom is enabled"));
   EXPECT_THAT(machine_->Apply(op::AdvanceTime{1}).unimplemented, HasSubstr("panicked"));
 }

@@ -175,8 +175,7 @@ TEST_F(ProbeTest, ServerMetricsTellOfTheHost) {
         "\nmmlab_http_requests_total{code=\"404\",handler=\"/probe\"} 1\n", "\nmmlab_worker_threads_busy 0\n"}) {
     EXPECT_THAT(text, HasSubstr(line));
   }
-  for (const char* part : {"journal", "snapshot", "watch", "tenant", "quota"})
-    EXPECT_THAT(text, Not(HasSubstr(std::string("mmlab_") + part)));
+  for (const char* part : {"journal", "snapshot", "tenant", "quota"}) EXPECT_THAT(text, Not(HasSubstr(std::string("mmlab_") + part)));
 }
 
 }  // namespace
