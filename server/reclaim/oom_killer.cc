@@ -78,8 +78,8 @@ void OomKiller::DumpHeader(Gfp gfp, int order, const std::vector<Candidate>& can
   const std::string comm = current == nullptr ? "swapper/0" : current->comm;
   // Pages for user memory are asked for as folios.
   if ((gfp & kGfpMovable) != 0) gfp |= kGfpComp;
-  log_.Log(LogLevel::kWarning, absl::StrFormat("%s invoked oom-killer: gfp_mask=%s, order=%d, oom_score_adj=%d", comm, GfpText(gfp), order,
-                                               current == nullptr ? 0 : current->oom_score_adj));
+  log_.Log(LogLevel::kWarning, absl::StrFormat("%s invoked oom-killer: gfp_mask=%s, order=%d, oom_score_adj=%d", comm, GfpMaskText(gfp),
+                                               order, current == nullptr ? 0 : current->oom_score_adj));
   log_.Log(LogLevel::kWarning,
            absl::StrFormat("CPU: %d PID: %d Comm: %s Not tainted %s %s", memory_.current_cpu(), current == nullptr ? 0 : current->pid.raw(),
                            comm, settings_.kernel_release, settings_.kernel_version));

@@ -9,45 +9,6 @@
 namespace mmlab {
 namespace {
 
-struct GfpName {
-  Gfp bits;
-  const char* name;
-};
-// The composite ones first, as trace/events/mmflags.h lists them.
-constexpr GfpName kGfpNames[] = {
-    {kGfpHighuserMovable, "GFP_HIGHUSER_MOVABLE"},
-    {kGfpHighuser, "GFP_HIGHUSER"},
-    {kGfpUser, "GFP_USER"},
-    {kGfpKernelAccount, "GFP_KERNEL_ACCOUNT"},
-    {kGfpKernel, "GFP_KERNEL"},
-    {kGfpReclaim | kGfpIo, "GFP_NOFS"},
-    {kGfpAtomic, "GFP_ATOMIC"},
-    {kGfpReclaim, "GFP_NOIO"},
-    {kGfpNowait, "GFP_NOWAIT"},
-    {kGfpZoneDma, "GFP_DMA"},
-    {kGfpZoneHighmem, "__GFP_HIGHMEM"},
-    {kGfpZoneDma32, "GFP_DMA32"},
-    {kGfpHigh, "__GFP_HIGH"},
-    {kGfpAtomicFlag, "__GFP_ATOMIC"},
-    {kGfpIo, "__GFP_IO"},
-    {kGfpFs, "__GFP_FS"},
-    {kGfpNoWarn, "__GFP_NOWARN"},
-    {kGfpRetryMayFail, "__GFP_RETRY_MAYFAIL"},
-    {kGfpNoFail, "__GFP_NOFAIL"},
-    {kGfpNoRetry, "__GFP_NORETRY"},
-    {kGfpComp, "__GFP_COMP"},
-    {kGfpZero, "__GFP_ZERO"},
-    {kGfpNoMemalloc, "__GFP_NOMEMALLOC"},
-    {kGfpMemalloc, "__GFP_MEMALLOC"},
-    {kGfpHardwall, "__GFP_HARDWALL"},
-    {kGfpReclaimable, "__GFP_RECLAIMABLE"},
-    {kGfpMovable, "__GFP_MOVABLE"},
-    {kGfpAccount, "__GFP_ACCOUNT"},
-    {kGfpWrite, "__GFP_WRITE"},
-    {kGfpDirectReclaim, "__GFP_DIRECT_RECLAIM"},
-    {kGfpKswapdReclaim, "__GFP_KSWAPD_RECLAIM"},
-};
-
 // ___GFP_ACCOUNT has another place among the kernel's bits; all others are where ours are.
 constexpr uint32_t kKernelGfpAccount = 0x400000;
 
@@ -191,15 +152,9 @@ class MemoryReport {
 
 }  // namespace
 
-std::string GfpText(Gfp gfp) {
+std::string GfpMaskText(Gfp gfp) {
   const uint32_t kernel = (gfp & ~kGfpAccount) | ((gfp & kGfpAccount) != 0 ? kKernelGfpAccount : 0);
-  std::string names;
-  for (const GfpName& entry : kGfpNames) {
-    if ((gfp & entry.bits) != entry.bits) continue;
-    absl::StrAppend(&names, names.empty() ? "" : "|", entry.name);
-    gfp &= ~entry.bits;
-  }
-  return absl::StrFormat("%#x(%s)", kernel, names);
+  return absl::StrFormat("%#x(%s)", kernel, GfpText(gfp));
 }
 
 void ReportMemory(const BuddyMemory& memory, const Processes& processes, KernelLogger& log) { MemoryReport(memory, processes, log).All(); }

@@ -53,7 +53,7 @@ NOT_SIMULATED = {
         "node_memory_Active_file_bytes", "node_memory_Inactive_file_bytes", "node_memory_Unevictable_bytes", "node_vmstat_oom_kill",
     },
     "the kernel's own memory": {
-        "node_memory_Slab_bytes", "node_memory_SReclaimable_bytes", "node_memory_SUnreclaim_bytes", "node_memory_KernelStack_bytes",
+        "node_memory_KernelStack_bytes",
         "node_memory_Percpu_bytes", "node_memory_VmallocUsed_bytes", "node_memory_DirectMap2M_bytes",
         "node_memory_DirectMap4k_bytes",
     },
