@@ -100,7 +100,10 @@ class ConnectTest(unittest.TestCase):
         self.expect_error(self.post("MachineService/ListMachines", Connect_Timeout_Ms="-1"), 400, "invalid_argument")
         self.expect_error(self.post("MachineService/ListMachines", Connect_Timeout_Ms="12345678901"), 400, "invalid_argument")
         self.expect_error(self.post("MachineService/ListMachines", Connect_Timeout_Ms="0"), 504, "deadline_exceeded")
-        self.assertEqual(self.post("MachineService/ListMachines", b" " * (5 << 20)).status, 413)
+        try:
+            self.assertEqual(self.post("MachineService/ListMachines", b" " * (5 << 20)).status, 413)
+        except (ConnectionError, urllib.error.URLError):
+            pass  # The server answers and closes while this side still sends: a kernel may tell of the reset first.
 
     def test_get_where_nothing_changes(self):
         message = '{"name":"machines/m"}'
