@@ -129,6 +129,15 @@ SlabGeometry SlubGeometry(const SlabPlatform& platform, uint32_t object_size, ui
   return g;
 }
 
+bool IsSlabGeometry(const SlabPlatform& platform, const SlabGeometry& g) {
+  const auto fits = [&](int order, uint32_t objects) {
+    return order >= 0 && order <= kMaxOrder && objects >= 1 && objects <= kMaxObjects &&
+           uint64_t{objects} * g.size + g.red_left_pad <= platform.page_size.bytes().raw() << order;
+  };
+  return g.size > 0 && std::has_single_bit(g.align) && fits(g.order, g.objects) && fits(g.min_order, g.min_objects) &&
+         g.min_order <= g.order && g.min_objects <= g.objects;
+}
+
 KmallocType KmallocTypeOf(Gfp gfp) {
   if ((gfp & kGfpZoneDma) != 0) return KmallocType::kDma;
   if ((gfp & kGfpReclaimable) != 0) return KmallocType::kReclaim;

@@ -89,6 +89,9 @@ uint32_t SlabAlignment(const SlabPlatform& platform, SlabFlags flags, uint32_t a
 // The geometry that SLUB chooses, or size 0: no slab can hold such an object. `align` is the final one (SlabAlignment).
 SlabGeometry SlubGeometry(const SlabPlatform& platform, uint32_t object_size, uint32_t align, SlabFlags flags, bool constructor);
 
+// Whether slabs could look like this at all, for geometry that comes from somewhere else.
+bool IsSlabGeometry(const SlabPlatform& platform, const SlabGeometry& geometry);
+
 // The kinds of kmalloc caches, in the order in which the kernel makes them.
 enum class KmallocType : uint8_t { kNormal = 0, kCgroup = 1, kReclaim = 2, kDma = 3 };
 inline constexpr int kKmallocTypes = 4;

@@ -143,6 +143,10 @@ class Slub {
   std::vector<SlabCacheId> Caches() const;  // Oldest first.
   std::vector<SlabPageView> Slabs(SlabCacheId id) const;
   SlabPageView SlabOf(SlabObject object) const;
+  // The partial lists of the current CPU and of the node, from head to tail.
+  std::vector<SlabPageView> CpuPartial(SlabCacheId id) const;
+  std::vector<SlabPageView> NodePartial(SlabCacheId id) const;
+  VirtAddr AddressOfPage(Pfn pfn) const { return VirtAddr(linear_base_ + (pfn.raw() << platform_.page_size.shift())); }
   // Which objects of a slab are allocated, by index.
   std::vector<bool> AllocatedIn(SlabObject object) const;
   // The slab that serves the current CPU, and how many free objects stand on the CPU's list and on the slab's own.

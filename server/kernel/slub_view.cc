@@ -63,6 +63,19 @@ SlabPageView Slub::ViewOf(const Slab& slab) const {
 
 SlabPageView Slub::SlabOf(SlabObject object) const { return ViewOf(slabs_[object.slab]); }
 
+std::vector<SlabPageView> Slub::CpuPartial(SlabCacheId id) const {
+  std::vector<SlabPageView> views;
+  const CpuSlab& cpu = CacheOf(id).cpus[static_cast<size_t>(memory_.current_cpu())];
+  for (uint32_t at = cpu.partial; at != kNoSlab; at = slabs_[at].next) views.push_back(ViewOf(slabs_[at]));
+  return views;
+}
+
+std::vector<SlabPageView> Slub::NodePartial(SlabCacheId id) const {
+  std::vector<SlabPageView> views;
+  for (uint32_t at = CacheOf(id).partial_head; at != kNoSlab; at = slabs_[at].next) views.push_back(ViewOf(slabs_[at]));
+  return views;
+}
+
 std::vector<bool> Slub::AllocatedIn(SlabObject object) const {
   const Slab& slab = slabs_[object.slab];
   std::vector<bool> allocated(slab.objects);

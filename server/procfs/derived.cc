@@ -26,8 +26,6 @@ bool IsDerived(NodeStat item) {
     case NodeStat::kNrActiveFile:
     case NodeStat::kNrUnevictable:
     // The kernel's own memory.
-    case NodeStat::kNrSlabReclaimable:
-    case NodeStat::kNrSlabUnreclaimable:
     case NodeStat::kNrKernelMiscReclaimable:
     case NodeStat::kNrKernelStack:
       return false;

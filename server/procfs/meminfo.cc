@@ -37,6 +37,8 @@ uint64_t Available(const Machine& machine, const ZoneSums& sums) {
   // The page cache apart from shmem is what the file LRU lists hold; half of it, at least down to the low watermarks, can go.
   const int64_t cache = stat.Get(NodeStat::kNrFilePages) - stat.Get(NodeStat::kNrShmem);
   available += cache - std::min(cache / 2, static_cast<int64_t>(sums.low_marks));
+  const int64_t slab = stat.Get(NodeStat::kNrSlabReclaimable);
+  available += slab - std::min(slab / 2, static_cast<int64_t>(sums.low_marks));
   return static_cast<uint64_t>(std::max<int64_t>(available, 0));
 }
 
@@ -88,7 +90,14 @@ std::vector<MeminfoField> MeminfoFields(const Machine& machine) {
   fields.Pages("AnonPages", stat.Get(NodeStat::kNrAnonPages));
   fields.Pages("Mapped", stat.Get(NodeStat::kNrMapped));
   fields.Pages("Shmem", stat.Get(NodeStat::kNrShmem));
-  // KReclaimable, Slab, SReclaimable, SUnreclaim, KernelStack: the kernel's own memory is not simulated.
+  // What slab objects take that somebody asked for; what the kernel took while it started is part of the reserved and used memory.
+  const int64_t reclaimable = stat.Get(NodeStat::kNrSlabReclaimable);
+  const int64_t unreclaimable = stat.Get(NodeStat::kNrSlabUnreclaimable);
+  fields.Pages("KReclaimable", reclaimable);
+  fields.Pages("Slab", reclaimable + unreclaimable);
+  fields.Pages("SReclaimable", reclaimable);
+  fields.Pages("SUnreclaim", unreclaimable);
+  // KernelStack: kernel stacks are not simulated.
   fields.Pages("PageTables", stat.Get(NodeStat::kNrPageTablePages));
   fields.Pages("SecPageTables", uint64_t{0});
   fields.Pages("NFS_Unstable", uint64_t{0});

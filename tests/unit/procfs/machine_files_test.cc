@@ -78,6 +78,32 @@ TEST_P(RecordedFilesTest, CmdlineVersionAndSwapsAreTheSame) {
   EXPECT_EQ(Ours("swaps"), Recorded("swaps"));
 }
 
+// How objects lie in slabs follows from the sizes of structures and the number of CPUs; how many there are, from what ran.
+class SlabinfoTest : public RecordedFilesTest {};
+
+TEST_P(SlabinfoTest, HasTheSameCachesWithTheSameGeometry) {
+  const auto by_name = [](const std::string& text) {
+    std::map<std::string, std::vector<std::string>> caches;
+    Lines lines = LinesOf(text);
+    for (size_t i = 2; i < lines.size(); ++i) {
+      const std::vector<std::string> words = absl::StrSplit(lines[i], ' ', absl::SkipEmpty());
+      caches[words[0]] = {words[3], words[4], words[5]};  // objsize, objperslab, pagesperslab
+    }
+    return caches;
+  };
+  const std::string ours = Ours("slabinfo");
+  const std::string recorded = Recorded("slabinfo");
+  EXPECT_EQ(Lines(LinesOf(ours).begin(), LinesOf(ours).begin() + 2), Lines(LinesOf(recorded).begin(), LinesOf(recorded).begin() + 2));
+  for (const auto& [name, geometry] : by_name(recorded)) {
+    const auto caches = by_name(ours);
+    const auto found = caches.find(name);
+    ASSERT_NE(found, caches.end()) << name;
+    EXPECT_EQ(found->second, geometry) << name;
+  }
+}
+INSTANTIATE_TEST_SUITE_P(Presets, SlabinfoTest,
+                         testing::Values("686-1G", "686-1G-smp4", "686-pae-1G", "686-pae-1G-smp4", "arm64-1G", "arm64-1G-smp4"));
+
 TEST_P(RecordedFilesTest, SysctlsAreTheSame) {
   for (const std::string& line : LinesOf(Recorded("sys_vm.tsv"))) {
     const std::vector<std::string> parts = absl::StrSplit(line, absl::MaxSplits('\t', 1));
@@ -143,8 +169,9 @@ TEST_P(RecordedFilesTest, PagetypeinfoHasTheSameForm) {
 TEST_P(RecordedFilesTest, MeminfoHasTheSameFormAndStaticFigures) {
   ExpectSubsequence(Ours("meminfo"), Recorded("meminfo"), [](const std::string& ours, const std::string& recorded) {
     // What depends on what runs; all else follows from the configuration.
-    static constexpr const char* kMoving[] = {"MemFree:",   "MemAvailable:", "Cached:", "HighFree:",   "LowFree:",      "Dirty:",
-                                              "AnonPages:", "Mapped:",       "Shmem:",  "PageTables:", "Committed_AS:", "CmaFree:"};
+    static constexpr const char* kMoving[] = {
+        "MemFree:", "MemAvailable:", "Cached:",       "HighFree:", "LowFree:",      "Dirty:", "AnonPages:",    "Mapped:",
+        "Shmem:",   "PageTables:",   "Committed_AS:", "CmaFree:",  "KReclaimable:", "Slab:",  "SReclaimable:", "SUnreclaim:"};
     const std::string label = LabelOf(ours);
     if (std::find(std::begin(kMoving), std::end(kMoving), label) == std::end(kMoving)) {
       EXPECT_EQ(ours, recorded);
