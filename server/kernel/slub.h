@@ -10,6 +10,7 @@
 
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "server/base/check.h"
 #include "server/base/explanation.h"
 #include "server/base/hash.h"
 #include "server/base/random.h"
@@ -111,7 +112,19 @@ class Slub {
     return AllocSlow(cache, cpu, gfp);
   }
   // kmem_cache_free(). REQUIRES: an allocated object of that cache (FaultOf is kNone).
-  void FreeObject(SlabCacheId id, SlabObject object);
+  void FreeObject(SlabCacheId id, SlabObject object) {
+    Cache& cache = CacheOf(id);
+    CpuSlab& cpu = cache.cpus[static_cast<size_t>(memory_.current_cpu())];
+    if (object.slab == cpu.slab && tracer_.explanation() == nullptr) [[likely]] {
+      uint16_t& link = slabs_[object.slab].links[object.index];
+      MMLAB_CHECK(link == kAllocated);
+      link = cpu.freelist;
+      cpu.freelist = static_cast<uint16_t>(object.index);
+      --cache.allocated;
+      return;
+    }
+    FreeSlow(cache, object);
+  }
 
   // kmem_cache_alloc_bulk(): all or nothing. kmem_cache_free_bulk(): objects of one slab that stand close together go back at once.
   [[nodiscard]] bool AllocBulk(SlabCacheId id, Gfp gfp, absl::Span<SlabObject> out);
@@ -235,6 +248,7 @@ class Slub {
   bool RefillCpu(Cache& cache, CpuSlab& cpu, Gfp gfp);
   bool TakeNodePartial(Cache& cache, CpuSlab& cpu);
   std::optional<SlabObject> AllocChecked(Cache& cache, Gfp gfp);
+  void FreeSlow(Cache& cache, SlabObject object);
   void FreeRun(Cache& cache, uint32_t slab, uint16_t head, uint16_t tail, uint16_t count);
   void FreeChecked(Cache& cache, uint32_t slab, uint16_t head, uint16_t tail, uint16_t count);
   void FreeToOtherSlab(Cache& cache, uint32_t slab, uint16_t head, uint16_t tail, uint16_t count);

@@ -95,11 +95,10 @@ std::optional<SlabObject> Slub::AllocChecked(Cache& cache, Gfp gfp) {
   return SlabObject{at, index};
 }
 
-void Slub::FreeObject(SlabCacheId id, SlabObject object) {
-  Cache& cache = CacheOf(id);
+void Slub::FreeSlow(Cache& cache, SlabObject object) {
   const auto index = static_cast<uint16_t>(object.index);
   MMLAB_CHECK(object.slab < slabs_.size() && index < slabs_[object.slab].objects && slabs_[object.slab].links[index] == kAllocated &&
-              slabs_[object.slab].cache == static_cast<uint32_t>(id));
+              slabs_[object.slab].cache == cache.id);
   FreeRun(cache, object.slab, index, index, 1);
 }
 
