@@ -6,6 +6,7 @@
 #include "server/base/event.h"
 #include "server/base/explanation.h"
 #include "server/files/files.h"
+#include "server/machine/answer.h"
 #include "server/machine/machine.h"
 #include "server/machine/perform_pages.h"
 #include "server/machine/perform_slab.h"
@@ -17,26 +18,6 @@
 
 namespace mmlab {
 namespace {
-
-Outcome Answer(Errno error) {
-  Outcome outcome;
-  outcome.error = error;
-  return outcome;
-}
-
-Outcome Answer(const SysResult<uint64_t>& result) {
-  Outcome outcome;
-  outcome.error = result.error();
-  if (result.ok()) outcome.value = result.value();
-  return outcome;
-}
-
-Outcome Answer(const SysResult<Pid>& result) {
-  Outcome outcome;
-  outcome.error = result.error();
-  if (result.ok()) outcome.value = static_cast<uint64_t>(result.value().raw());
-  return outcome;
-}
 
 Outcome Unimplemented(std::string why) {
   Outcome outcome;

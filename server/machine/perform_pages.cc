@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "server/machine/answer.h"
+
 namespace mmlab {
 namespace {
 
@@ -12,18 +14,6 @@ constexpr uint32_t kHandedOut = 1;
 Gfp GfpOf(op::GfpClass gfp, bool zero) { return mmlab::GfpOf(gfp) | (zero ? kGfpZero : 0); }
 
 bool IsOrder(int32_t order) { return order >= 0 && order <= kMaxOrder; }
-
-Outcome Answer(Errno error) {
-  Outcome outcome;
-  outcome.error = error;
-  return outcome;
-}
-
-Outcome Value(uint64_t value) {
-  Outcome outcome;
-  outcome.value = value;
-  return outcome;
-}
 
 }  // namespace
 
