@@ -48,6 +48,7 @@ bool IsDerived(VmEvent item) {
     case VmEvent::kPgfault:
     case VmEvent::kPgmajfault:
     case VmEvent::kPgreuse:
+    case VmEvent::kOomKill:
     case VmEvent::kUnevictablePgsMlocked:
     case VmEvent::kUnevictablePgsMunlocked:
     // Without swap, also compressed.
