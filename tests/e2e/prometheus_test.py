@@ -54,8 +54,7 @@ NOT_SIMULATED = {
     },
     "the kernel's own memory": {
         "node_memory_Slab_bytes", "node_memory_SReclaimable_bytes", "node_memory_SUnreclaim_bytes", "node_memory_KernelStack_bytes",
-        "node_memory_Percpu_bytes", "node_memory_VmallocUsed_bytes", "node_memory_DirectMap2M_bytes",
-        "node_memory_DirectMap4k_bytes",
+        "node_memory_DirectMap2M_bytes", "node_memory_DirectMap4k_bytes",
     },
     "block devices": {"node_vmstat_pgpgin", "node_vmstat_pgpgout"},
 }
