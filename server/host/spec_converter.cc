@@ -1,5 +1,6 @@
 #include "server/host/spec_converter.h"
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "absl/strings/strip.h"
 #include "server/base/status_macros.h"
 #include "server/host/errors.h"
+#include "server/kernel/vmallocinfo.h"
 #include "server/machine/board.h"
 #include "server/machine/iomem_text.h"
 
@@ -228,6 +230,15 @@ absl::StatusOr<MachineSpec> MachineSpecFromProto(const v1::MachineSpec& spec) {
   MMLAB_RETURN_IF_ERROR(NamedRangesFromProto("cma_areas", spec.cma_areas(), native.cma_areas));
   MMLAB_RETURN_IF_ERROR(SysctlsFromProto("sysctls", spec.sysctls(), native.sysctls));
   MMLAB_RETURN_IF_ERROR(SysctlsFromProto("recorded.sysctls", spec.recorded().sysctls(), native.recorded_sysctls));
+  for (const std::string& line : spec.recorded().vmallocinfo()) {
+    std::optional<KernelArea> area = ParseVmallocinfoLine(line);
+    if (!area) return InvalidField("recorded.vmallocinfo", "must be lines of /proc/vmallocinfo");
+    if (!native.recorded_areas.empty() && area->start < native.recorded_areas.back().end) {
+      return InvalidField("recorded.vmallocinfo", "must be in order of addresses, without overlaps");
+    }
+    if (native.recorded_areas.size() == size_t{kMaxNodes}) return InvalidField("recorded.vmallocinfo", "must be at most 4096 lines");
+    native.recorded_areas.push_back(*std::move(area));
+  }
   native.preset = spec.preset();
   native.no_hardware_access_flag = spec.no_hardware_access_flag();
   native.seed = spec.seed();

@@ -13,6 +13,7 @@
 #include "server/files/files.h"
 #include "server/kernel/slub.h"
 #include "server/machine/boot.h"
+#include "server/machine/kernel_addresses.h"
 #include "server/machine/kernel_log.h"
 #include "server/machine/memory_map.h"
 #include "server/machine/sysctls.h"
@@ -223,6 +224,10 @@ std::vector<std::string> Machine::CheckInvariants() const {
   files_->CheckInvariants(&violations);
   processes_->CheckInvariants(&violations);
   if (slub_ != nullptr) slub_->CheckInvariants(&violations);
+  if (kernel_addresses_ != nullptr) {
+    kernel_addresses_->vmalloc.CheckInvariants(&violations);
+    kernel_addresses_->kmap.CheckInvariants(&violations);
+  }
   return violations;
 }
 
@@ -233,6 +238,10 @@ uint64_t Machine::StateHash() const {
   processes_->AddToHash(hasher);
   sysctls_->AddToHash(hasher);
   if (slub_ != nullptr) slub_->AddToHash(hasher);
+  if (kernel_addresses_ != nullptr) {
+    kernel_addresses_->vmalloc.AddToHash(hasher);
+    kernel_addresses_->kmap.AddToHash(hasher);
+  }
   log_->AddToHash(hasher);
   oom_->AddToHash(hasher);
   for (const auto& [pid, cpu] : cpu_of_) {
@@ -248,9 +257,12 @@ Bytes Machine::HostMemory() const {
   uint64_t spec_bytes = spec_.command_line.capacity() + spec_.kernel_version.capacity() + spec_.kernel_compiler.capacity() +
                         spec_.firmware_ranges.capacity() * sizeof(FirmwareRange) +
                         spec_.reserved_ranges.capacity() * sizeof(BootReservation) + spec_.kernel_sections.capacity() * sizeof(NamedRange) +
-                        spec_.iomem_resources.capacity() * sizeof(IomemResource);
+                        spec_.iomem_resources.capacity() * sizeof(IomemResource) + spec_.recorded_areas.capacity() * sizeof(KernelArea);
   return Bytes(sizeof(Machine) + sizeof(Sysctls) + sizeof(Tracer) + spec_bytes + memory_->HostMemory() +
-               (slub_ != nullptr ? slub_->HostMemory() : 0)) +
+               (slub_ != nullptr ? slub_->HostMemory() : 0) +
+               (kernel_addresses_ != nullptr ? kernel_addresses_->vmalloc.HostMemory() + kernel_addresses_->kmap.HostMemory() +
+                                                   kernel_addresses_->tables.HostMemory()
+                                             : 0)) +
          files_->HostMemory() + processes_->HostMemory() + log_->HostMemory() + Bytes(sizeof(OomKiller));
 }
 

@@ -23,10 +23,12 @@ class Files;
 class KernelLog;
 class OomKiller;
 class Processes;
+class Kmap;
 class Slub;
 class Sysctls;
 class Tracer;
 enum class Sysctl : uint8_t;
+class Vmalloc;
 class VmStat;
 
 // One simulated computer: a deterministic state machine. The same description and the same operations give the same outcomes, counters and
@@ -53,6 +55,8 @@ class Machine {
   const VmStat& vm_stat() const;
   // Calls `read` with the slab allocator. It exists on the host once it was used; before, `read` sees what it will start as.
   void ReadSlub(absl::FunctionRef<void(const Slub&)> read) const;
+  // The same for the kernel's address space and the mappings of high memory.
+  void ReadVmalloc(absl::FunctionRef<void(const Vmalloc&)> read) const;
   const Files& files() const { return *files_; }
   const Processes& processes() const { return *processes_; }
   const Sysctls& sysctls() const { return *sysctls_; }
@@ -83,6 +87,9 @@ class Machine {
   Slub& MakeSlub();
   void UpdateOomSettings();
   void ForgetEndedProcesses();
+  struct KernelAddresses;  // kernel_addresses.h
+  std::unique_ptr<KernelAddresses> FreshKernelAddresses() const;
+  KernelAddresses& MakeKernelAddresses();
 
   MachineSpec spec_;
   std::unique_ptr<const Layout> layout_;  // Its own: where user space ends depends on the split.
@@ -90,7 +97,8 @@ class Machine {
   std::unique_ptr<Tracer> tracer_;
   std::unique_ptr<Sysctls> sysctls_;
   std::unique_ptr<BuddyMemory> memory_;
-  std::unique_ptr<Slub> slub_;  // Null until it is used.
+  std::unique_ptr<Slub> slub_;                         // Null until it is used.
+  std::unique_ptr<KernelAddresses> kernel_addresses_;  // Likewise.
   std::unique_ptr<Files> files_;
   std::unique_ptr<Processes> processes_;
   std::unique_ptr<KernelLog> log_;

@@ -10,6 +10,7 @@
 #include "server/arch/kernel_layout.h"
 #include "server/arch/layout.h"
 #include "server/base/address.h"
+#include "server/kernel/vmalloc.h"
 
 namespace mmlab {
 
@@ -57,6 +58,7 @@ struct MachineSpec {
   TransparentHugepage transparent_hugepage = TransparentHugepage::kNever;
   std::map<std::string, std::string> sysctls;           // Set by the user; by name with dots.
   std::map<std::string, std::string> recorded_sysctls;  // Of the recorded boot, where no rule derives them.
+  std::vector<KernelArea> recorded_areas;               // Likewise: of the kernel's address space, by address.
   bool no_hardware_access_flag = false;
   uint64_t seed = 0;
   std::string hostname;

@@ -243,6 +243,67 @@ struct Ksize {
   uint64_t address = 0;
 };
 
+struct Vmalloc {
+  uint64_t size = 0;
+  uint64_t align = 0;
+  uint64_t start = 0;
+  uint64_t end = 0;
+  GfpClass gfp = GfpClass::kKernel;
+  uint32_t flags = 0;
+  std::string caller;
+  int32_t cpu = 0;
+};
+struct Vfree {
+  uint64_t address = 0;
+  int32_t cpu = 0;
+};
+struct Vmap {
+  std::vector<uint64_t> pfns;
+  uint64_t page_count = 0;
+  std::string caller;
+};
+struct Vunmap {
+  uint64_t address = 0;
+};
+struct GetVmArea {
+  uint64_t size = 0;
+  uint32_t flags = 0;
+  std::string caller;
+};
+struct Ioremap {
+  uint64_t physical = 0;
+  uint64_t size = 0;
+  std::string caller;
+};
+struct Iounmap {
+  uint64_t address = 0;
+};
+struct VmMapRam {
+  std::vector<uint64_t> pfns;
+  uint64_t page_count = 0;
+  int32_t cpu = 0;
+};
+struct VmUnmapRam {
+  uint64_t address = 0;
+  uint64_t page_count = 0;
+};
+struct VmUnmapAliases {};
+struct Kmap {
+  uint64_t pfn = 0;
+};
+struct Kunmap {
+  uint64_t pfn = 0;
+};
+struct KmapLocal {
+  uint64_t pfn = 0;
+  int32_t cpu = 0;
+};
+struct KunmapLocal {
+  uint64_t address = 0;
+  int32_t cpu = 0;
+};
+struct KmapFlushUnused {};
+
 struct WriteSysctl {
   std::string name;  // With dots: "vm.overcommit_memory".
   std::string value;
@@ -260,7 +321,9 @@ using Operation =
                  op::Ftruncate, op::Pread, op::Pwrite, op::Shmget, op::Shmat, op::Shmdt, op::ShmRemove, op::AllocPages, op::FreePages,
                  op::GetFreePages, op::AllocPagesExact, op::FreePagesExact, op::AllocPagesBulk, op::FreePageList, op::SplitPage,
                  op::DrainPages, op::KmemCacheCreate, op::KmemCacheDestroy, op::KmemCacheShrink, op::KmemCacheAlloc, op::KmemCacheFree,
-                 op::Kmalloc, op::Krealloc, op::Kfree, op::Ksize, op::WriteSysctl, op::AdvanceTime>;
+                 op::Kmalloc, op::Krealloc, op::Kfree, op::Ksize, op::Vmalloc, op::Vfree, op::Vmap, op::Vunmap, op::GetVmArea, op::Ioremap,
+                 op::Iounmap, op::VmMapRam, op::VmUnmapRam, op::VmUnmapAliases, op::Kmap, op::Kunmap, op::KmapLocal, op::KunmapLocal,
+                 op::KmapFlushUnused, op::WriteSysctl, op::AdvanceTime>;
 
 // "mmap", "alloc_pages": the operation's name as metrics and logs show it.
 const char* OperationName(const Operation& operation);

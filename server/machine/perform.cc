@@ -7,7 +7,9 @@
 #include "server/base/explanation.h"
 #include "server/files/files.h"
 #include "server/machine/answer.h"
+#include "server/machine/kernel_addresses.h"
 #include "server/machine/machine.h"
+#include "server/machine/perform_kernel_addresses.h"
 #include "server/machine/perform_pages.h"
 #include "server/machine/perform_slab.h"
 #include "server/machine/sysctls.h"
@@ -214,6 +216,26 @@ class Machine::Performer {
   Outcome operator()(const op::Kfree& o) { return OnCpu(o.cpu) ? PerformSlab(o, machine_.MakeSlub()) : Answer(Errno::kEINVAL); }
   Outcome operator()(const op::Ksize& o) { return PerformSlab(o, machine_.MakeSlub()); }
 
+  Outcome operator()(const op::Vmalloc& o) {
+    return OnCpu(o.cpu) ? PerformVmalloc(o, GfpOf(o.gfp), Addresses().vmalloc) : Answer(Errno::kEINVAL);
+  }
+  Outcome operator()(const op::Vfree& o) { return OnCpu(o.cpu) ? PerformVmalloc(o, Addresses().vmalloc) : Answer(Errno::kEINVAL); }
+  Outcome operator()(const op::Vmap& o) { return PerformVmalloc(o, *machine_.memory_, Addresses().vmalloc); }
+  Outcome operator()(const op::Vunmap& o) { return PerformVmalloc(o, Addresses().vmalloc); }
+  Outcome operator()(const op::GetVmArea& o) { return PerformVmalloc(o, Addresses().vmalloc); }
+  Outcome operator()(const op::Ioremap& o) { return PerformVmalloc(o, Addresses().vmalloc); }
+  Outcome operator()(const op::Iounmap& o) { return PerformVmalloc(o, Addresses().vmalloc); }
+  Outcome operator()(const op::VmMapRam& o) {
+    return OnCpu(o.cpu) ? PerformVmalloc(o, *machine_.memory_, Addresses().vmalloc) : Answer(Errno::kEINVAL);
+  }
+  Outcome operator()(const op::VmUnmapRam& o) { return PerformVmalloc(o, Addresses().vmalloc); }
+  Outcome operator()(const op::VmUnmapAliases& o) { return PerformVmalloc(o, Addresses().vmalloc); }
+  Outcome operator()(const op::Kmap& o) { return PerformKmap(o, Addresses().kmap); }
+  Outcome operator()(const op::Kunmap& o) { return PerformKmap(o, Addresses().kmap); }
+  Outcome operator()(const op::KmapLocal& o) { return OnCpu(o.cpu) ? PerformKmap(o, Addresses().kmap) : Answer(Errno::kEINVAL); }
+  Outcome operator()(const op::KunmapLocal& o) { return OnCpu(o.cpu) ? PerformKmap(o, Addresses().kmap) : Answer(Errno::kEINVAL); }
+  Outcome operator()(const op::KmapFlushUnused& o) { return PerformKmap(o, Addresses().kmap); }
+
   Outcome operator()(const op::WriteSysctl& o) {
     On(Pid());
     SysctlWrite written = machine_.sysctls_->Write(o.name, o.value);
@@ -229,6 +251,7 @@ class Machine::Performer {
   }
 
  private:
+  KernelAddresses& Addresses() { return machine_.MakeKernelAddresses(); }
   // The operation runs on the CPU where its process is.
   void On(Pid pid) {
     int cpu = 0;

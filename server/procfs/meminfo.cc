@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "server/kernel/vmalloc.h"
 #include "server/machine/machine.h"
 #include "server/machine/memory_map.h"
 #include "server/physical/page_allocator.h"
@@ -107,8 +108,12 @@ std::vector<MeminfoField> MeminfoFields(const Machine& machine) {
   fields.Pages("Committed_AS", machine.processes().committed().raw());
   const KernelLayout& kernel = machine.kernel_layout();
   fields.Kilobytes("VmallocTotal", (kernel.vmalloc_end - kernel.vmalloc_start).raw() >> 10);
-  // VmallocUsed and Percpu: not simulated.
+  uint64_t vmalloc_used = 0;
+  machine.ReadVmalloc([&](const Vmalloc& vmalloc) { vmalloc_used = vmalloc.nr_vmalloc_pages(); });
+  fields.Pages("VmallocUsed", vmalloc_used);
   fields.Pages("VmallocChunk", uint64_t{0});
+  // Pages of the per-CPU allocator's first chunk, as the recorded kernels made it for each CPU.
+  fields.Pages("Percpu", static_cast<uint64_t>(machine.spec().cpus) * (x86 ? 33u : 34u));
   fields.Pages("HardwareCorrupted", uint64_t{0});
   for (absl::string_view name : {"AnonHugePages", "ShmemHugePages", "ShmemPmdMapped", "FileHugePages", "FilePmdMapped"}) {
     fields.Pages(name, uint64_t{0});

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
+#include "server/kernel/vmallocinfo.h"
 #include "server/machine/machine.h"
 #include "server/machine/sysctls.h"
 #include "server/process/process.h"
@@ -56,6 +57,12 @@ constexpr MachineFile kMachineFiles[] = {
     {"sys/kernel/ostype", OstypeText},
     {"sys/kernel/version", KernelVersionText},
     {"version", VersionText},
+    {"vmallocinfo",
+     [](const Machine& m) {
+       std::string text;
+       m.ReadVmalloc([&](const Vmalloc& vmalloc) { text = VmallocinfoText(vmalloc, m.layout()); });
+       return text;
+     }},
     {"vmstat", VmstatText},
     {"zoneinfo", ZoneinfoText},
 };
@@ -79,9 +86,9 @@ constexpr ProcessFile kProcessFiles[] = {
 
 // What Linux has, and a machine cannot show yet.
 constexpr absl::string_view kMissing[] = {
-    "cgroups",    "cpuinfo",    "crypto",  "devices",     "diskstats",  "filesystems", "interrupts",   "kmsg",        "kpagecgroup",
-    "kpagecount", "kpageflags", "loadavg", "locks",       "modules",    "mounts",      "pressure/cpu", "pressure/io", "pressure/memory",
-    "schedstat",  "softirqs",   "stat",    "sysvipc/shm", "timer_list", "uptime",      "vmallocinfo",
+    "cgroups",     "cpuinfo",         "crypto",     "devices",  "diskstats", "filesystems", "interrupts", "kmsg",
+    "kpagecgroup", "kpagecount",      "kpageflags", "loadavg",  "locks",     "modules",     "mounts",     "pressure/cpu",
+    "pressure/io", "pressure/memory", "schedstat",  "softirqs", "stat",      "sysvipc/shm", "timer_list", "uptime",
 };
 constexpr absl::string_view kMissingOfProcess[] = {
     "auxv", "cgroup", "clear_refs", "cmdline", "environ", "exe",       "fd",    "io",   "map_files",

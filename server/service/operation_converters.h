@@ -37,6 +37,11 @@ absl::Status CheckFields(const v1::KmemCacheAllocRequest& request);
 absl::Status CheckFields(const v1::KmemCacheFreeRequest& request);
 absl::Status CheckFields(const v1::KmallocRequest& request);
 absl::Status CheckFields(const v1::KreallocRequest& request);
+absl::Status CheckFields(const v1::VmallocRequest& request);
+absl::Status CheckFields(const v1::VmapRequest& request);
+absl::Status CheckFields(const v1::GetVmAreaRequest& request);
+absl::Status CheckFields(const v1::IoremapRequest& request);
+absl::Status CheckFields(const v1::VmMapRamRequest& request);
 absl::Status CheckFields(const v1::WriteSysctlRequest& request);
 absl::Status CheckFields(const v1::AdvanceTimeRequest& request);
 template <typename Request>
@@ -65,6 +70,15 @@ inline bool IsShort(const v1::WriteSysctlRequest&) { return false; }
 inline constexpr int kShortPages = 1024;
 inline bool IsShort(const v1::AllocPagesBulkRequest& request) { return request.count() <= kShortPages; }
 inline bool IsShort(const v1::FreePageListRequest& request) { return request.pfns_size() <= kShortPages; }
+inline bool IsShort(const v1::VmallocRequest& request) { return request.size_bytes() <= kShortBytes; }
+inline bool IsShort(const v1::VfreeRequest&) { return false; }
+inline bool IsShort(const v1::VmapRequest&) { return false; }
+inline bool IsShort(const v1::VunmapRequest&) { return false; }
+inline bool IsShort(const v1::IoremapRequest&) { return false; }
+inline bool IsShort(const v1::IounmapRequest&) { return false; }
+inline bool IsShort(const v1::VmMapRamRequest&) { return false; }
+inline bool IsShort(const v1::VmUnmapRamRequest&) { return false; }
+inline bool IsShort(const v1::VmUnmapAliasesRequest&) { return false; }
 template <typename Request>
 bool IsShort(const Request& request) {
   if constexpr (requires { request.length_bytes(); }) return request.length_bytes() <= kShortBytes;

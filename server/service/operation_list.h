@@ -63,15 +63,33 @@
   X(Kfree, kfree)                         \
   X(Ksize, ksize)
 
+#define MMLAB_KERNEL_ADDRESS_OPERATIONS(X) \
+  X(Vmalloc, vmalloc)                      \
+  X(Vfree, vfree)                          \
+  X(Vmap, vmap)                            \
+  X(Vunmap, vunmap)                        \
+  X(GetVmArea, get_vm_area)                \
+  X(Ioremap, ioremap)                      \
+  X(Iounmap, iounmap)                      \
+  X(VmMapRam, vm_map_ram)                  \
+  X(VmUnmapRam, vm_unmap_ram)              \
+  X(VmUnmapAliases, vm_unmap_aliases)      \
+  X(Kmap, kmap)                            \
+  X(Kunmap, kunmap)                        \
+  X(KmapLocal, kmap_local)                 \
+  X(KunmapLocal, kunmap_local)             \
+  X(KmapFlushUnused, kmap_flush_unused)
+
 #define MMLAB_MACHINE_OPERATIONS(X) \
   X(WriteSysctl, write_sysctl)      \
   X(AdvanceTime, advance_time)
 
-#define MMLAB_OPERATIONS(X)   \
-  MMLAB_PROCESS_OPERATIONS(X) \
-  MMLAB_FILE_OPERATIONS(X)    \
-  MMLAB_PAGE_OPERATIONS(X)    \
-  MMLAB_SLAB_OPERATIONS(X)    \
+#define MMLAB_OPERATIONS(X)          \
+  MMLAB_PROCESS_OPERATIONS(X)        \
+  MMLAB_FILE_OPERATIONS(X)           \
+  MMLAB_PAGE_OPERATIONS(X)           \
+  MMLAB_SLAB_OPERATIONS(X)           \
+  MMLAB_KERNEL_ADDRESS_OPERATIONS(X) \
   MMLAB_MACHINE_OPERATIONS(X)
 
 #endif  // MMLAB_SERVER_SERVICE_OPERATION_LIST_H_

@@ -24,6 +24,7 @@
 #include "server/metrics/server_metrics.h"
 #include "server/service/connect.h"
 #include "server/service/file_service.h"
+#include "server/service/kernel_address_service.h"
 #include "server/service/layout_service.h"
 #include "server/service/machine_service.h"
 #include "server/service/operation_service.h"
@@ -100,6 +101,7 @@ struct Server::Parts {
         file_service(context),
         page_service(context),
         slab_service(context),
+        kernel_address_service(context),
         proc_service(context),
         layout_service(context),
         operation_service(context),
@@ -116,6 +118,7 @@ struct Server::Parts {
   FileService file_service;
   PageService page_service;
   SlabService slab_service;
+  KernelAddressService kernel_address_service;
   ProcService proc_service;
   LayoutService layout_service;
   OperationService operation_service;
@@ -143,6 +146,7 @@ absl::Status Server::Parts::StartGrpc(const ServerOptions& options) {
   builder.RegisterService(&file_service);
   builder.RegisterService(&page_service);
   builder.RegisterService(&slab_service);
+  builder.RegisterService(&kernel_address_service);
   builder.RegisterService(&proc_service);
   builder.RegisterService(&layout_service);
   builder.RegisterService(&operation_service);

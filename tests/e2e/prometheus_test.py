@@ -53,8 +53,7 @@ NOT_SIMULATED = {
         "node_memory_Active_file_bytes", "node_memory_Inactive_file_bytes", "node_memory_Unevictable_bytes",
     },
     "the kernel's own memory": {
-        "node_memory_KernelStack_bytes", "node_memory_Percpu_bytes", "node_memory_VmallocUsed_bytes", "node_memory_DirectMap2M_bytes",
-        "node_memory_DirectMap4k_bytes",
+        "node_memory_KernelStack_bytes", "node_memory_DirectMap2M_bytes", "node_memory_DirectMap4k_bytes",
     },
     "block devices": {"node_vmstat_pgpgin", "node_vmstat_pgpgout"},
 }

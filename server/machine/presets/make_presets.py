@@ -380,6 +380,8 @@ def make(capture, captures):
     for name, figures in zone.items():
         if figures["managed"]:
             out.append(f"  managed_pages {{ key: {text(name)} value: {figures['managed']} }}")
+    for line in (capture / "vmallocinfo").read_text().splitlines():
+        out.append(f"  vmallocinfo: {text(line)}")
     out.append(f"  how: {text(how)}")
     out.append("}")
     return "\n".join(out) + "\n", residue

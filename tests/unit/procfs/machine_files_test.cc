@@ -72,6 +72,8 @@ class RecordedFilesTest : public testing::TestWithParam<std::string> {
 
 TEST_P(RecordedFilesTest, IomemIsTheSameByteForByte) { EXPECT_EQ(Ours("iomem"), Recorded("iomem")); }
 
+TEST_P(RecordedFilesTest, VmallocinfoIsTheSameByteForByte) { EXPECT_EQ(Ours("vmallocinfo"), Recorded("vmallocinfo")); }
+
 TEST_P(RecordedFilesTest, CmdlineVersionAndSwapsAreTheSame) {
   EXPECT_EQ(Ours("cmdline"), Recorded("cmdline"));
   EXPECT_EQ(Ours("version"), Recorded("version"));

@@ -1,0 +1,76 @@
+#include "server/machine/kernel_addresses.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "server/arch/kernel_layout.h"
+#include "server/machine/memory_map.h"
+#include "server/physical/page_allocator.h"
+
+namespace mmlab {
+namespace {
+
+// IOREMAP_MAX_ORDER: a pmd entry on x86-32, a pud entry on ARM64.
+int IoremapMaxOrder(LayoutKind kind) {
+  switch (kind) {
+    case LayoutKind::kX86_32:
+      return 22;
+    case LayoutKind::kX86_32Pae:
+      return 21;
+    case LayoutKind::kArm64:
+      return 30;
+  }
+  return 22;
+}
+
+}  // namespace
+
+Machine::KernelAddresses::KernelAddresses(const Layout& layout, const VmallocConfig& vmalloc_config, const KmapConfig& kmap_config,
+                                          BuddyMemory& memory, Tracer& tracer)
+    : tables(layout, memory, std::nullopt), vmalloc(vmalloc_config, &memory, &tables, tracer), kmap(kmap_config, &tables, tracer) {}
+
+std::unique_ptr<Machine::KernelAddresses> Machine::FreshKernelAddresses() const {
+  const bool x86 = layout_->is_x86();
+  VmallocConfig config;
+  config.start = kernel_layout_.vmalloc_start;
+  config.end = kernel_layout_.vmalloc_end;
+  config.last_address = x86 ? std::numeric_limits<uint32_t>::max() : std::numeric_limits<uint64_t>::max();
+  config.page_size = layout_->page_size;
+  config.word_bytes = layout_->word_bytes;
+  config.ioremap_max_order = IoremapMaxOrder(layout_->kind);
+  config.max_cpus = x86 ? 32 : 256;
+  config.cpus = spec_.cpus;
+  config.total_ram = memory_->managed_pages();
+  config.system_ram = RamFrames(layout_->page_size, KernelMemoryMap(spec_));
+  KmapConfig kmap;
+  kmap.page_offset = kernel_layout_.page_offset;
+  kmap.max_low_pfn = kernel_layout_.max_low_pfn;
+  kmap.end_pfn = memory_->end_pfn();
+  kmap.cpus = spec_.cpus;
+  kmap.page_size = layout_->page_size;
+  if (x86) {
+    kmap.pkmap_base = kernel_layout_.pkmap_base;
+    kmap.last_pkmap = kernel_layout_.last_pkmap;
+    kmap.fix_kmap_first = kernel_layout_.FixToVirt(kernel_layout_.fix_kmap_begin);
+  }
+  auto addresses = std::make_unique<KernelAddresses>(*layout_, config, kmap, *memory_, *tracer_);
+  const VirtAddr lowest = std::min(kernel_layout_.modules_vaddr, kernel_layout_.vmalloc_start);
+  std::vector<KernelArea> areas;
+  for (const KernelArea& area : spec_.recorded_areas) {
+    if (lowest.raw() <= area.start && area.end <= kernel_layout_.vmalloc_end.raw()) areas.push_back(area);
+  }
+  addresses->vmalloc.AddBootAreas(areas, false);  // False for areas that overlap: those behind are then left out.
+  return addresses;
+}
+
+Machine::KernelAddresses& Machine::MakeKernelAddresses() {
+  if (kernel_addresses_ == nullptr) kernel_addresses_ = FreshKernelAddresses();
+  return *kernel_addresses_;
+}
+
+void Machine::ReadVmalloc(absl::FunctionRef<void(const Vmalloc&)> read) const {
+  if (kernel_addresses_ != nullptr) return read(kernel_addresses_->vmalloc);
+  read(FreshKernelAddresses()->vmalloc);
+}
+
+}  // namespace mmlab
