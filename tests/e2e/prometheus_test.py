@@ -48,10 +48,7 @@ NOT_SIMULATED = {
         "node_pressure_irq_stalled_seconds_total", "node_pressure_memory_waiting_seconds_total",
         "node_pressure_memory_stalled_seconds_total",
     },
-    "reclaim, its LRU lists and the OOM killer": {
-        "node_memory_Active_bytes", "node_memory_Inactive_bytes", "node_memory_Active_anon_bytes", "node_memory_Inactive_anon_bytes",
-        "node_memory_Active_file_bytes", "node_memory_Inactive_file_bytes", "node_memory_Unevictable_bytes", "node_vmstat_oom_kill",
-    },
+    "the OOM killer": {"node_vmstat_oom_kill"},
     "the kernel's own memory": {
         "node_memory_KernelStack_bytes",
         "node_memory_Percpu_bytes", "node_memory_VmallocUsed_bytes", "node_memory_DirectMap2M_bytes",
