@@ -126,6 +126,21 @@ uint64_t Reclaim::ReclaimCgroups(const std::vector<uint16_t>& numbers, uint64_t 
 
 bool Reclaim::OutOfMemory(Gfp gfp, int order, int /*highest_zone*/) { return killer_.OutOfMemory(gfp, order); }
 
+void Reclaim::DropCaches(uint32_t bits) {
+  if ((bits & 1) != 0) {
+    memory_.vm_stat().Count(VmEvent::kDropPagecache);
+    files_.DropClean();
+  }
+  if ((bits & 2) != 0) {
+    memory_.vm_stat().Count(VmEvent::kDropSlab);
+    for (Shrinker* shrinker : shrinkers_) {
+      while (const uint64_t objects = shrinker->CountObjects()) {
+        if (shrinker->ScanObjects(objects) == 0 || shrinker->CountObjects() >= objects) break;
+      }
+    }
+  }
+}
+
 void Reclaim::AddToHash(StateHasher& hasher) const {
   hasher.Add(static_cast<uint64_t>(kswapd_failures_));
   hasher.Add(static_cast<uint64_t>(refaults_));
