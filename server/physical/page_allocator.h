@@ -63,6 +63,8 @@ class BuddyMemory final : public PhysicalMemory {
   bool AboveLowWatermark(int zone, int highest_zone) const;
   // ZONE_RECLAIM_ACTIVE: while set, the CPUs keep fewer free pages to themselves.
   void SetReclaimActive(int zone, bool active);
+  // Takes back the boost of a zone's watermarks: kswapd has done what it was for.
+  void DropWatermarkBoost(int zone) { lists_.zones()[static_cast<size_t>(zone)].watermark_boost = 0; }
 
   // --- What else the kernel's allocator offers ---
 

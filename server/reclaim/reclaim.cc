@@ -65,7 +65,10 @@ void Reclaim::BalanceNode(int highest_zone) {
     if (sc.scanned < sc.target || sc.freed == freed_before) --sc.priority;
   }
   kswapd_failures_ = sc.freed == 0 && !balanced ? kswapd_failures_ + 1 : 0;
-  for (int zone = 0; zone <= highest_zone; ++zone) memory_.SetReclaimActive(zone, false);
+  for (int zone = 0; zone <= highest_zone; ++zone) {
+    memory_.SetReclaimActive(zone, false);
+    memory_.DropWatermarkBoost(zone);
+  }
   refaults_ = memory_.vm_stat().Get(NodeStat::kWorkingsetActivateFile);
   if (Explanation* why = tracer_.explanation()) {
     why->Add(StepKind::kKswapdSleep, Balanced(highest_zone) ? "a zone is above its high watermark: kswapd sleeps again"
