@@ -79,9 +79,9 @@ constexpr ProcessFile kProcessFiles[] = {
 
 // What Linux has, and a machine cannot show yet.
 constexpr absl::string_view kMissing[] = {
-    "cgroups",    "cpuinfo",    "crypto",   "devices", "diskstats",   "filesystems", "interrupts",   "kmsg",        "kpagecgroup",
-    "kpagecount", "kpageflags", "loadavg",  "locks",   "modules",     "mounts",      "pressure/cpu", "pressure/io", "pressure/memory",
-    "schedstat",  "softirqs", "stat",    "sysvipc/shm", "timer_list",  "uptime",       "vmallocinfo",
+    "cgroups",    "cpuinfo",    "crypto",  "devices",     "diskstats",  "filesystems", "interrupts",   "kmsg",        "kpagecgroup",
+    "kpagecount", "kpageflags", "loadavg", "locks",       "modules",    "mounts",      "pressure/cpu", "pressure/io", "pressure/memory",
+    "schedstat",  "softirqs",   "stat",    "sysvipc/shm", "timer_list", "uptime",      "vmallocinfo",
 };
 constexpr absl::string_view kMissingOfProcess[] = {
     "auxv", "cgroup", "clear_refs", "cmdline", "environ", "exe",       "fd",    "io",   "map_files",

@@ -52,7 +52,7 @@
   X(SplitPage, split_page)              \
   X(DrainPages, drain_pages)
 
-#define MMLAB_SLAB_OPERATIONS(X)            \
+#define MMLAB_SLAB_OPERATIONS(X)          \
   X(KmemCacheCreate, kmem_cache_create)   \
   X(KmemCacheDestroy, kmem_cache_destroy) \
   X(KmemCacheShrink, kmem_cache_shrink)   \
