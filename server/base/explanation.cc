@@ -81,6 +81,18 @@ absl::string_view StepKindName(StepKind kind) {
       return "vmap_block";
     case StepKind::kKmapSlot:
       return "kmap_slot";
+    case StepKind::kKswapdWake:
+      return "kswapd_wake";
+    case StepKind::kKswapdSleep:
+      return "kswapd_sleep";
+    case StepKind::kDirectReclaim:
+      return "direct_reclaim";
+    case StepKind::kScanBalance:
+      return "scan_balance";
+    case StepKind::kPageEvicted:
+      return "page_evicted";
+    case StepKind::kPageKept:
+      return "page_kept";
     case StepKind::kOomScore:
       return "oom_score";
   }

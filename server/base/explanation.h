@@ -42,7 +42,13 @@ enum class StepKind : uint8_t {
   kVmapPurge = 41,        // Lazily freed ranges become free, and why now.
   kVmapBlock = 42,        // A block of vm_map_ram().
   kKmapSlot = 43,         // Which slot maps a frame of high memory.
-  kOomScore = 70,         // One process's badness when memory is gone, and whether it was chosen.
+  kKswapdWake = 50,       // kswapd was woken, with every zone's free pages against its watermarks.
+  kKswapdSleep = 51,      // kswapd ended, and what it had freed.
+  kDirectReclaim = 52,    // The request reclaimed by itself.
+  kScanBalance = 53,      // How many pages of each LRU list are looked at, and by which rule.
+  kPageEvicted = 54,
+  kPageKept = 55,  // A page was looked at by reclaim and kept, and why.
+  kOomScore = 70,  // One process's badness when memory is gone, and whether it was chosen.
 };
 
 // In what a fact's number is counted.

@@ -209,14 +209,18 @@ void Files::AddToHash(StateHasher& hasher) const {
       hasher.Add(index.raw());
       hasher.Add(pfn.raw());
     }
+    for (const auto& [index, shadow] : inode->shadows) {
+      hasher.Add(index.raw());
+      hasher.Add(shadow);
+    }
   }
 }
 
 Bytes Files::HostMemory() const {
   Bytes total(sizeof(Files));
   for (const auto& [id, inode] : by_id_) {
-    total +=
-        Bytes(sizeof(Inode) + inode->path.capacity() + inode->disk.capacity() + inode->pages.size() * 20 + inode->mappings.size() * 24);
+    total += Bytes(sizeof(Inode) + inode->path.capacity() + inode->disk.capacity() + (inode->pages.size() + inode->shadows.size()) * 20 +
+                   inode->mappings.size() * 24);
   }
   return total;
 }

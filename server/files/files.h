@@ -80,8 +80,17 @@ class Files {
   // file_write_and_wait_range(): writes back the dirty pages [first, end) of an ext4 file; nothing to do for shmem.
   void Sync(Inode& inode, PageIndex first, PageIndex end);
 
-  // Takes a clean page that nobody maps out of the page cache (__remove_mapping()).
+  // Takes a clean page that nobody maps out of the page cache.
   void DropCleanPage(Pfn pfn);
+  // The same for reclaim, which remembers when that was (__remove_mapping(), workingset_eviction()): should the page come back soon, it is
+  // active at once.
+  void Evict(Pfn pfn);
+  // invalidate_mapping_pages() of every file: whatever is clean and mapped by nobody goes (vm.drop_caches).
+  void DropClean();
+  // lru_add_drain()
+  void DrainLru() {
+    if (mapper_ != nullptr) mapper_->DrainLru();
+  }
 
   // Bytes of a file into and out of its page cache, for tools; a system call goes page by page instead.
   Errno WriteContent(Inode& inode, uint64_t offset, absl::string_view data);

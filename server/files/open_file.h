@@ -25,10 +25,11 @@ struct Inode {
   std::string path;   // As maps shows it: "/path", "/memfd:name (deleted)", "/SYSV00000000 (deleted)", "/dev/zero (deleted)".
   uint64_t size = 0;  // i_size, bytes.
   std::string disk;   // kExt4: the first bytes of what is on the disk, zeros behind them; a page outside the page cache is read from here.
-  absl::btree_map<PageIndex, Pfn> pages;        // Page cache.
-  bool noreserve = false;                       // Shared anonymous memory and SysV shm: VM_NORESERVE at creation (accounted page by page).
-  int writable_mappings = 0;                    // i_mmap_writable
-  absl::btree_map<uint64_t, VmArea*> mappings;  // i_mmap: the VMAs that map it, by VmArea::file_link (in the order of their making).
+  absl::btree_map<PageIndex, Pfn> pages;         // Page cache.
+  absl::btree_map<PageIndex, uint64_t> shadows;  // What reclaim left behind of pages that it evicted (mm/workingset.c).
+  bool noreserve = false;                        // Shared anonymous memory and SysV shm: VM_NORESERVE at creation (accounted page by page).
+  int writable_mappings = 0;                     // i_mmap_writable
+  absl::btree_map<uint64_t, VmArea*> mappings;   // i_mmap: the VMAs that map it, by VmArea::file_link (in the order of their making).
   uint64_t mappings_made = 0;
   bool shmem() const { return kind != FileKind::kExt4 && kind != FileKind::kDevZero && kind != FileKind::kPipe; }
 };

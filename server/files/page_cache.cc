@@ -4,6 +4,7 @@
 #include "server/base/explanation.h"
 #include "server/files/files.h"
 #include "server/physical/contents.h"
+#include "server/physical/lru_lists.h"
 #include "server/physical/physical_memory.h"
 #include "server/physical/vm_stat.h"
 
@@ -37,6 +38,10 @@ SysResult<Pfn> Files::AddPage(Inode& inode, PageIndex index) {
     ++shmem_pages_;
     vm_stat_.Add(NodeStat::kNrShmem, 1);
   }
+  if (const auto shadow = inode.shadows.find(index); shadow != inode.shadows.end()) {
+    memory_.lru().NoteRefault(*pfn, shadow->second, false);
+    inode.shadows.erase(shadow);
+  }
   if (mapper_ != nullptr) mapper_->AddToLru(*pfn);
   return *pfn;
 }
@@ -67,6 +72,7 @@ void Files::RemovePage(Inode& inode, PageIndex index, Pfn pfn) {
 }
 
 void Files::RemovePages(Inode& inode, PageIndex first, PageIndex end) {
+  inode.shadows.erase(inode.shadows.lower_bound(first), inode.shadows.lower_bound(end));
   bool drained = false;
   for (auto it = inode.pages.lower_bound(first); it != inode.pages.end() && it->first < end; it = inode.pages.lower_bound(first)) {
     // Releasing a batch of pages empties the per-CPU LRU batches first.
@@ -123,11 +129,39 @@ void Files::DropCleanPage(Pfn pfn) {
   MMLAB_CHECK(inode != nullptr);
   // What was written since the page was read lives only here.
   const uint64_t offset = uint64_t{frame.index} << page_size_.shift();
-  std::string bytes(std::min<uint64_t>(page_size_.bytes().raw(), inode->size > offset ? inode->size - offset : 0), '\0');
-  memory_.contents().Read(pfn, 0, bytes.data(), bytes.size());
-  if (inode->disk.size() < offset + bytes.size()) inode->disk.resize(offset + bytes.size());
-  inode->disk.replace(offset, bytes.size(), bytes);
+  const bool zero = memory_.contents().BytesIfAny(pfn) == nullptr;
+  if (!zero || offset < inode->disk.size()) {
+    std::string bytes(std::min<uint64_t>(page_size_.bytes().raw(), inode->size > offset ? inode->size - offset : 0), '\0');
+    memory_.contents().Read(pfn, 0, bytes.data(), bytes.size());
+    if (inode->disk.size() < offset + bytes.size()) inode->disk.resize(offset + bytes.size());
+    inode->disk.replace(offset, bytes.size(), bytes);
+  }
   RemovePage(*inode, PageIndex(frame.index), pfn);
+}
+
+void Files::Evict(Pfn pfn) {
+  const Frame& frame = memory_.frame(pfn);
+  Inode* inode = FindById(static_cast<uint32_t>(frame.mapping));
+  MMLAB_CHECK(inode != nullptr);
+  inode->shadows[PageIndex(frame.index)] = memory_.lru().NoteEviction(pfn);
+  DropCleanPage(pfn);
+}
+
+void Files::DropClean() {
+  DrainLru();
+  for (const auto& [id, inode] : by_id_) {
+    if (inode->kind != FileKind::kExt4) continue;
+    for (auto it = inode->pages.begin(); it != inode->pages.end();) {
+      const auto [index, pfn] = *it;
+      const Frame& frame = memory_.frame(pfn);
+      if (frame.refcount == 1 && (frame.flags & kPgDirty) == 0) {
+        DropCleanPage(pfn);
+        it = inode->pages.upper_bound(index);
+      } else {
+        ++it;
+      }
+    }
+  }
 }
 
 void Files::MarkDirty(const Inode& inode, Pfn pfn) {

@@ -17,10 +17,10 @@
 #include "server/machine/kernel_log.h"
 #include "server/machine/memory_map.h"
 #include "server/machine/sysctls.h"
-#include "server/physical/memory_pressure.h"
 #include "server/physical/page_allocator.h"
 #include "server/process/processes.h"
 #include "server/reclaim/oom_killer.h"
+#include "server/reclaim/reclaim.h"
 
 namespace mmlab {
 namespace {
@@ -28,18 +28,6 @@ namespace {
 constexpr int64_t kSecond = 1'000'000'000;
 
 }  // namespace
-
-// Nothing is reclaimed yet: the last resort comes at once.
-class Machine::Pressure final : public MemoryPressure {
- public:
-  explicit Pressure(OomKiller& oom) : oom_(oom) {}
-  void WakeKswapd(Gfp, int, int) override {}
-  uint64_t DirectReclaim(Gfp, int, int) override { return 0; }
-  bool OutOfMemory(Gfp gfp, int order, int) override { return oom_.OutOfMemory(gfp, order); }
-
- private:
-  OomKiller& oom_;
-};
 
 // On x86-32 processes have what is below PAGE_OFFSET.
 static Layout LayoutWithSplit(const MachineSpec& spec) {
@@ -57,7 +45,8 @@ Machine::Machine(MachineSpec spec)
       next_stat_update_(now_nanoseconds_ + kSecond) {}
 
 Machine::~Machine() {
-  // Top down: processes let go of files, files of frames.
+  // Top down: processes let go of files, files of frames. A machine that did not boot has none of them.
+  if (memory_ != nullptr) memory_->SetMemoryPressure(nullptr);
   processes_.reset();
   files_.reset();
 }
@@ -75,8 +64,8 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Boot(MachineSpec spec) {
                                              !m.spec_.no_hardware_access_flag, m.spec_.seed);
   m.log_ = std::make_unique<KernelLog>(m.now_nanoseconds_, m.now_nanoseconds_);
   m.oom_ = std::make_unique<OomKiller>(*m.memory_, *m.processes_, m.memory_->vm_stat(), *m.log_, *m.tracer_, m.now_nanoseconds_);
-  m.pressure_ = std::make_unique<Pressure>(*m.oom_);
-  m.memory_->SetMemoryPressure(m.pressure_.get());
+  m.reclaim_ = std::make_unique<Reclaim>(*m.memory_, *m.files_, m.processes_->reverse_map(), *m.oom_, *m.tracer_);
+  m.memory_->SetMemoryPressure(m.reclaim_.get());
   m.SetComputedSysctls();
   m.UpdateProcessLimits();
   m.UpdateOomSettings();
@@ -165,6 +154,9 @@ void Machine::Follow(Sysctl id) {
       // The next round is planned anew from now on; 0 stands for the shortest interval.
       next_stat_update_ = now_nanoseconds_ + std::max<int64_t>(1, static_cast<int64_t>(sysctls_->value(id))) * kSecond;
       break;
+    case Sysctl::kVmDropCaches:
+      reclaim_->DropCaches(value(id));
+      break;
     default:
       UpdateProcessLimits();
       UpdateOomSettings();
@@ -236,6 +228,7 @@ uint64_t Machine::StateHash() const {
   memory_->StateHash(hasher);
   files_->AddToHash(hasher);
   processes_->AddToHash(hasher);
+  reclaim_->AddToHash(hasher);
   sysctls_->AddToHash(hasher);
   if (slub_ != nullptr) slub_->AddToHash(hasher);
   if (kernel_addresses_ != nullptr) {

@@ -20,10 +20,11 @@ class BuddyMemory;
 class EventSink;
 class Explanation;
 class Files;
+class Kmap;
 class KernelLog;
 class OomKiller;
 class Processes;
-class Kmap;
+class Reclaim;
 class Slub;
 class Sysctls;
 class Tracer;
@@ -73,7 +74,6 @@ class Machine {
   Bytes HostMemory() const;
 
  private:
-  class Pressure;   // What the page allocator asks for when memory is short.
   class Performer;  // One function for each operation; perform.cc.
 
   explicit Machine(MachineSpec spec);
@@ -103,7 +103,7 @@ class Machine {
   std::unique_ptr<Processes> processes_;
   std::unique_ptr<KernelLog> log_;
   std::unique_ptr<OomKiller> oom_;
-  std::unique_ptr<Pressure> pressure_;
+  std::unique_ptr<Reclaim> reclaim_;
   absl::btree_map<Pid, int> cpu_of_;  // Where a process was switched to; CPU 0 when it is not here.
   int64_t now_nanoseconds_;
   int64_t next_stat_update_;  // When the counters of the CPUs are next added up (vm.stat_interval).

@@ -223,6 +223,13 @@ SysctlWrite Sysctls::Write(absl::string_view name, absl::string_view text) {
     return SysctlWrite::Refused(Errno::kEINVAL);
   }
   if (row.kind == Kind::kRefresh) return SysctlWrite::Taken(*id);
+  if (*id == Sysctl::kVmDropCaches) {
+    const std::optional<ParsedNumber> bits = TakeNumber(text);
+    if (!bits || bits->overflow || bits->negative || bits->magnitude < 1 || bits->magnitude > 4)
+      return SysctlWrite::Refused(Errno::kEINVAL);
+    Set(*id, bits->magnitude);
+    return SysctlWrite::Taken(*id);
+  }
   if (row.kind == Kind::kTrigger) return SysctlWrite::NotSimulated(absl::StrCat(name, " is not simulated yet"));
   if (absl::StripAsciiWhitespace(text).empty()) return SysctlWrite::Refused(Errno::kEINVAL);
   if (row.kind == Kind::kRatios) return WriteRatios(text);

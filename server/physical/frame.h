@@ -48,15 +48,16 @@ inline constexpr uint32_t kNoFrame = 0xffffffff;  // End of a list of frames.
 struct Frame {
   uint32_t next = kNoFrame;  // Links of whichever list the frame is on (free list, per-CPU list, LRU), by frame number.
   uint32_t prev = kNoFrame;
-  uint32_t flags = 0;  // FrameFlag bits.
+  uint32_t flags : 24 = 0;  // FrameFlag bits.
   FrameState state = FrameState::kReserved;
-  uint8_t order = 0;          // Of the block that starts here: free, on a per-CPU list, or allocated.
-  uint8_t migrate_type = 0;   // MigrateType remembered while free or on a per-CPU list.
-  uint8_t zone = 0;           // Index into PhysicalMemory::zones().
-  int32_t refcount = 0;       // page_count()
-  int32_t mapcount = 0;       // page_mapcount(): page-table entries that map it.
-  uint64_t index : 40 = 0;    // page->index: page offset in its file, or virtual page number for anonymous pages.
-  uint64_t mapping : 24 = 0;  // Which anon_vma (kAnon) or file (kFile, kShmem) it belongs to; 0 = none.
+  uint8_t order = 0;             // Of the block that starts here: free, on a per-CPU list, or allocated.
+  uint8_t migrate_type : 4 = 0;  // MigrateType remembered while free or on a per-CPU list.
+  uint8_t zone : 4 = 0;          // Index into PhysicalMemory::zones().
+  uint16_t memcg = 0;            // Memory cgroup that is charged for it; 0 = none (the root).
+  int32_t refcount = 0;          // page_count()
+  int32_t mapcount = 0;          // page_mapcount(): page-table entries that map it.
+  uint64_t index : 40 = 0;       // page->index: page offset in its file, or virtual page number for anonymous pages.
+  uint64_t mapping : 24 = 0;     // Which anon_vma (kAnon) or file (kFile, kShmem) it belongs to; 0 = none.
 };
 static_assert(sizeof(Frame) == 32);
 

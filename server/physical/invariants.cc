@@ -123,6 +123,7 @@ void BuddyMemory::CheckInvariants(std::vector<std::string>* problems) const {
       for (const FrameList& list : pcp.lists) on_cpus += list.count;
     }
   }
+  lru_.CheckInvariants(problems);
   if (touched != listed[0]) problems->push_back(absl::StrCat(listed[0], " blocks say they are free, ", touched, " are on free lists"));
   if (on_cpus != listed[1]) problems->push_back(absl::StrCat(listed[1], " blocks say a CPU has them, ", on_cpus, " are on per-CPU lists"));
 }
@@ -167,13 +168,14 @@ void BuddyMemory::StateHash(StateHasher& hasher) const {
       const Frame& frame = block.frames[i];
       if (frame.state <= FrameState::kPcp && frame.flags == 0 && frame.refcount == 0) continue;
       hasher.Add(uint64_t{base} + i);
-      hasher.Add(uint64_t{frame.flags} << 32 | static_cast<uint32_t>(frame.state) << 16 | frame.order);
+      hasher.Add(uint64_t{frame.memcg} << 56 | uint64_t{frame.flags} << 32 | static_cast<uint32_t>(frame.state) << 16 | frame.order);
       hasher.Add(uint64_t{frame.next} << 32 | frame.prev);
       hasher.Add(static_cast<uint64_t>(frame.refcount) << 32 ^ static_cast<uint32_t>(frame.mapcount));
       hasher.Add(uint64_t{frame.index} << 24 | frame.mapping);
     }
   });
   vm_stat_.StateHash(hasher);
+  lru_.StateHash(hasher);
   contents_.StateHash(hasher);
 }
 

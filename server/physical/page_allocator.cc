@@ -4,6 +4,7 @@
 #include "server/physical/page_allocator.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "server/base/event.h"
@@ -146,33 +147,72 @@ inline uint32_t BuddyMemory::GetPageFromFreelist(Gfp gfp, int order, uint32_t fl
 
 uint32_t BuddyMemory::AllocSlowpath(Gfp gfp, int order, AllocContext context) {
   uint32_t flags = SlowFlags(gfp, order, context);
+  // Whoever frees memory gets what it needs for that from the reserves, and without asking for more to be freed.
+  const bool freeing = std::exchange(freeing_, true);
+  const auto done = [&](uint32_t pfn) {
+    freeing_ = freeing;
+    return pfn;
+  };
+  if (!freeing && pressure_ != nullptr && (flags & kAllocKswapd) != 0) pressure_->WakeKswapd(gfp, order, context.highest_zone);
   uint32_t pfn = GetPageFromFreelist(gfp, order, flags, context);
-  if (pfn != kNoFrame) return pfn;
-  if ((gfp & (kGfpMemalloc | kGfpNoMemalloc)) == kGfpMemalloc) {
+  if (pfn != kNoFrame) return done(pfn);
+  if ((gfp & (kGfpMemalloc | kGfpNoMemalloc)) == kGfpMemalloc || (freeing && (gfp & kGfpNoMemalloc) == 0)) {
     flags = kAllocNoWatermarks | (flags & (kAllocKswapd | kAllocCma));
   }
   pfn = GetPageFromFreelist(gfp, order, flags, context);
-  if (pfn != kNoFrame || (gfp & kGfpDirectReclaim) == 0) return pfn;
-  DrainAllPages();
-  pfn = GetPageFromFreelist(gfp, order, flags, context);
-  if (pfn != kNoFrame) return pfn;
-  if (UnreserveHighatomic(context, true)) pfn = GetPageFromFreelist(gfp, order, flags, context);
-  if (pfn == kNoFrame) pfn = AllocAfterKilling(gfp, order, flags, context);
+  if (pfn != kNoFrame || (gfp & kGfpDirectReclaim) == 0 || freeing) return done(pfn);
+  if (pressure_ != nullptr) pfn = AllocAfterReclaim(gfp, order, flags, context);
+  if (pfn == kNoFrame) {
+    DrainAllPages();
+    pfn = GetPageFromFreelist(gfp, order, flags, context);
+  }
+  if (pfn == kNoFrame && UnreserveHighatomic(context, true)) pfn = GetPageFromFreelist(gfp, order, flags, context);
+  if (pfn == kNoFrame && pressure_ != nullptr) pfn = AllocAfterKilling(gfp, order, flags, context);
   if (pfn == kNoFrame && (gfp & kGfpNoFail) != 0) pfn = GetPageFromFreelist(gfp, order, flags | kAllocMinReserve, context);
-  return pfn;
+  return done(pfn);
+}
+
+// Direct reclaim as long as it frees something.
+uint32_t BuddyMemory::AllocAfterReclaim(Gfp gfp, int order, uint32_t flags, const AllocContext& context) {
+  constexpr int kMaxReclaimRetries = 16;
+  // What is freed for larger blocks need not lie together, so progress alone does not count there.
+  for (int fruitless = 0; fruitless < kMaxReclaimRetries; fruitless = order == 0 ? 0 : fruitless + 1) {
+    const uint64_t freed = pressure_->DirectReclaim(gfp, order, context.highest_zone);
+    uint32_t pfn = GetPageFromFreelist(gfp, order, flags, context);
+    if (pfn == kNoFrame && freed > 0) {
+      DrainAllPages();
+      pfn = GetPageFromFreelist(gfp, order, flags, context);
+    }
+    if (pfn != kNoFrame || freed == 0 || (gfp & kGfpNoRetry) != 0) return pfn;
+  }
+  return kNoFrame;
+}
+
+bool BuddyMemory::AboveHighWatermark(int zone_index, int highest_zone) const {
+  const Zone& zone = zones()[static_cast<size_t>(zone_index)];
+  return zone.managed == 0 ||
+         WatermarkOk(zone, 0, zone.wmark_high + zone.watermark_boost, highest_zone, 0, static_cast<int64_t>(zone.free_pages()));
+}
+
+bool BuddyMemory::AboveLowWatermark(int zone_index, int highest_zone) const {
+  const Zone& zone = zones()[static_cast<size_t>(zone_index)];
+  return zone.managed == 0 ||
+         WatermarkOk(zone, 0, zone.wmark_low + zone.watermark_boost, highest_zone, 0, static_cast<int64_t>(zone.free_pages()));
+}
+
+void BuddyMemory::SetReclaimActive(int zone, bool active) {
+  uint32_t& flags = lists_.zones()[static_cast<size_t>(zone)].flags;
+  flags = active ? flags | kZoneReclaimActive : flags & ~uint32_t{kZoneReclaimActive};
 }
 
 // __alloc_pages_may_oom(): the last resort of requests that killing somebody can help.
 uint32_t BuddyMemory::AllocAfterKilling(Gfp gfp, int order, uint32_t flags, const AllocContext& context) {
   constexpr Gfp kGivesUp = kGfpNoRetry | kGfpRetryMayFail;
-  if (pressure_ == nullptr || in_pressure_ || order > kCostlyOrder) return kNoFrame;
+  if (order > kCostlyOrder) return kNoFrame;
   if ((gfp & kGfpFs) == 0 || (gfp & kGivesUp) != 0 || context.highest_zone < normal_zone_) return kNoFrame;
   uint32_t pfn = kNoFrame;
   while (pfn == kNoFrame) {
-    in_pressure_ = true;
-    const bool freed = pressure_->OutOfMemory(gfp, order, context.highest_zone);
-    in_pressure_ = false;
-    if (!freed) break;
+    if (!pressure_->OutOfMemory(gfp, order, context.highest_zone)) break;
     DrainAllPages();
     pfn = GetPageFromFreelist(gfp, order, flags, context);
   }
@@ -250,6 +290,7 @@ void BuddyMemory::EmitAlloc(uint32_t pfn, int order, Gfp gfp, int type) const {
 inline void BuddyMemory::ClearForFree(Frame& frame, uint32_t pfn, int order) {
   if (EventSink* events = tracer_.events()) events->Emit(EventKind::kMmPageFree, {pfn, order});
   frame.flags = 0;
+  frame.memcg = 0;
   frame.refcount = 0;
   frame.mapcount = 0;
   frame.index = 0;
@@ -307,9 +348,13 @@ inline bool BuddyMemory::FreeQuick(uint32_t pfn) {
   Frame& frame = block->frames[offset];
   PerCpuPages* pcp = pcp_now_[frame.zone];
   const bool ordinary = type < kMigratePcpTypes && frame.state > FrameState::kPcp && frame.order == 0;
-  if (!ordinary || pcp->count + 1 >= pcp->high || (lists_.zones()[frame.zone].flags & kZoneReclaimActive) != 0) [[unlikely]]
+  if (!ordinary) [[unlikely]]
+    return false;
+  if ((frame.flags & kPgLru) != 0) lru_.Remove(Pfn(pfn));
+  if (pcp->count + 1 >= pcp->high || (lists_.zones()[frame.zone].flags & kZoneReclaimActive) != 0) [[unlikely]]
     return false;
   frame.flags = 0;
+  frame.memcg = 0;
   frame.state = FrameState::kPcp;
   frame.migrate_type = static_cast<uint8_t>(type);
   frame.refcount = 0;
@@ -333,6 +378,7 @@ void BuddyMemory::FreePages(Pfn head, PageOrder page_order) {
   }
   Frame& frame = lists_.frame(pfn);
   MMLAB_CHECK(frame.state > FrameState::kPcp && frame.order == order);
+  if ((frame.flags & kPgLru) != 0) lru_.Remove(head);
   ClearForFree(frame, pfn, order);
   Zone& zone = lists_.zones()[frame.zone];
   const int type = lists_.PageblockType(pfn);

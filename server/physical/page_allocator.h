@@ -11,6 +11,7 @@
 #include "server/base/explanation.h"
 #include "server/base/hash.h"
 #include "server/physical/free_lists.h"
+#include "server/physical/lru_lists.h"
 #include "server/physical/page_contents.h"
 #include "server/physical/physical_config.h"
 #include "server/physical/physical_memory.h"
@@ -28,8 +29,8 @@ class MemoryPressure;
 // Always true between calls: every frame is in one state (FrameState); nr_free_pages of a zone with the CPUs' parts is what stands on its
 // lists; no two free buddies of one kind stay apart; CheckInvariants() proves it.
 //
-// There is no reclaim yet: a request that may reclaim (kGfpDirectReclaim) and finds no memory takes back what the CPUs hold and the
-// high-order reserve, as reclaim that finds nothing to evict does, and then fails.
+// What happens when memory runs low is MemoryPressure's part. Without one, a request that may reclaim (kGfpDirectReclaim) and finds no
+// memory takes back what the CPUs hold and the high-order reserve, as reclaim that finds nothing to evict does, and then fails.
 //
 // Not thread-safe: the machine's lane.
 class BuddyMemory final : public PhysicalMemory {
@@ -50,10 +51,20 @@ class BuddyMemory final : public PhysicalMemory {
   PageContents& contents() override { return contents_; }
   const PageContents& contents() const override { return contents_; }
   PageSize page_size() const override { return page_size_; }
+  LruLists& lru() override { return lru_; }
+  const LruLists& lru() const { return lru_; }
   Pfn zero_frame() const override { return Pfn(zero_frame_); }
 
   // Who frees memory when it runs low; null: nobody. Outlives its use here.
   void SetMemoryPressure(MemoryPressure* pressure) { pressure_ = pressure; }
+  // zone_watermark_ok() against the zone's high watermark, and against its low one, for single pages of requests that may use zones up to
+  // highest_zone.
+  bool AboveHighWatermark(int zone, int highest_zone) const;
+  bool AboveLowWatermark(int zone, int highest_zone) const;
+  // ZONE_RECLAIM_ACTIVE: while set, the CPUs keep fewer free pages to themselves.
+  void SetReclaimActive(int zone, bool active);
+  // Takes back the boost of a zone's watermarks: kswapd has done what it was for.
+  void DropWatermarkBoost(int zone) { lists_.zones()[static_cast<size_t>(zone)].watermark_boost = 0; }
 
   // --- What else the kernel's allocator offers ---
 
@@ -175,6 +186,7 @@ class BuddyMemory final : public PhysicalMemory {
   uint32_t SlowFlags(Gfp gfp, int order, const AllocContext& context) const;
   uint32_t GetPageFromFreelist(Gfp gfp, int order, uint32_t flags, const AllocContext& context);
   uint32_t AllocSlowpath(Gfp gfp, int order, AllocContext context);
+  uint32_t AllocAfterReclaim(Gfp gfp, int order, uint32_t flags, const AllocContext& context);
   uint32_t AllocAfterKilling(Gfp gfp, int order, uint32_t flags, const AllocContext& context);
   void PrepareNewPage(uint32_t pfn, int order, Gfp gfp);
   void EmitAlloc(uint32_t pfn, int order, Gfp gfp, int type) const;
@@ -270,8 +282,9 @@ class BuddyMemory final : public PhysicalMemory {
   FreeLists lists_;
   PageContents contents_;
   VmStat vm_stat_;
+  LruLists lru_{lists_, vm_stat_};
   MemoryPressure* pressure_ = nullptr;
-  bool in_pressure_ = false;  // While memory is being freed for a request.
+  bool freeing_ = false;  // Inside the slow path: memory is being freed (PF_MEMALLOC).
 };
 
 }  // namespace mmlab

@@ -302,7 +302,7 @@ void BuddyMemory::AddZoneStat(Pfn pfn, ZoneStat item, int64_t delta) {
 }
 
 uint64_t BuddyMemory::HostMemory() const {
-  uint64_t bytes = sizeof(*this) + lists_.HostMemory() + contents_.HostMemory();
+  uint64_t bytes = sizeof(*this) + lists_.HostMemory() + contents_.HostMemory() + lru_.HostMemory();
   for (const Zone& zone : lists_.zones()) bytes += zone.pcp.size() * sizeof(PerCpuPages);
   return bytes;
 }

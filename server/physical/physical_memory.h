@@ -11,6 +11,7 @@
 namespace mmlab {
 
 class FrameContents;
+class LruLists;
 
 // The frames of one machine and who may have them: zones, free lists, per-CPU lists. Linux: mm/page_alloc.c.
 //
@@ -33,6 +34,9 @@ class PhysicalMemory {
   virtual FrameContents& contents() = 0;
   virtual const FrameContents& contents() const = 0;
   virtual PageSize page_size() const = 0;
+
+  // The LRU lists that reclaim works on. A frame that is freed leaves them by itself.
+  virtual LruLists& lru() = 0;
 
   // A frame that no allocation returns, always zero, mapped wherever an anonymous page was only read (ZERO_PAGE(0)).
   virtual Pfn zero_frame() const = 0;

@@ -13,6 +13,8 @@ constexpr size_t kMaxIds = size_t{1} << 24;  // Frame::mapping has 24 bits.
 void Link(VmArea& vma, AnonVma& anon_vma) {
   vma.anon_vma_chain.insert(vma.anon_vma_chain.begin(), &anon_vma);
   ++anon_vma.linked_vmas;
+  if (vma.rmap_number == 0) vma.rmap_number = vma.mm->anon_vmas->NextRmapNumber();
+  anon_vma.vmas.emplace(vma.rmap_number, &vma);
 }
 
 // anon_vma_compatible(): whether two neighbours could one day merge, after mprotect made their permissions equal.
@@ -107,6 +109,7 @@ void AnonVmaFork(VmArea& child, const VmArea& parent) {
 void UnlinkAnonVmas(VmArea& vma) {
   absl::InlinedVector<AnonVma*, 1> empty;
   for (AnonVma* anon_vma : vma.anon_vma_chain) {
+    anon_vma->vmas.erase(vma.rmap_number);
     if (--anon_vma->linked_vmas > 0) continue;
     --anon_vma->parent->children;
     empty.push_back(anon_vma);

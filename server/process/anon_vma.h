@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "absl/container/btree_map.h"
 #include "server/process/vm_area.h"
 
 namespace mmlab {
@@ -18,11 +19,12 @@ class AnonVma {
  public:
   uint32_t id = 0;  // Frame::mapping of its pages; never 0. Used again after the last VMA left.
   AnonVma* root = nullptr;
-  AnonVma* parent = nullptr;  // Itself for a root.
-  int references = 1;         // One for the chain of VMAs, one for each descendant that has this as root.
-  int linked_vmas = 0;        // VMAs whose anon_vma_chain holds it.
-  int children = 0;           // num_children: anon_vmas whose parent it is; a root counts itself.
-  int active_vmas = 0;        // num_active_vmas: VMAs whose anon_vma it is.
+  AnonVma* parent = nullptr;                // Itself for a root.
+  int references = 1;                       // One for the chain of VMAs, one for each descendant that has this as root.
+  int linked_vmas = 0;                      // VMAs whose anon_vma_chain holds it.
+  int children = 0;                         // num_children: anon_vmas whose parent it is; a root counts itself.
+  int active_vmas = 0;                      // num_active_vmas: VMAs whose anon_vma it is.
+  absl::btree_map<uint64_t, VmArea*> vmas;  // rb_root: those whose chain holds it, by VmArea::rmap_number.
 };
 
 // All AnonVmas of a machine, by id.
@@ -30,12 +32,14 @@ class AnonVmaTable {
  public:
   AnonVma& Allocate();
   void Put(AnonVma& anon_vma);  // put_anon_vma()
+  uint64_t NextRmapNumber() { return ++rmap_numbers_; }
   const AnonVma* Find(uint32_t id) const { return id < by_id_.size() ? by_id_[id].get() : nullptr; }
   size_t size() const { return by_id_.size() - free_ids_.size() - (by_id_.empty() ? 0 : 1); }
 
  private:
   std::vector<std::unique_ptr<AnonVma>> by_id_;  // Element 0 stays empty.
   std::vector<uint32_t> free_ids_;
+  uint64_t rmap_numbers_ = 0;
 };
 
 // anon_vma_prepare(): gives the VMA an anon_vma if it has none, a neighbour's where find_mergeable_anon_vma() allows. Idempotent.

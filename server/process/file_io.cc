@@ -4,6 +4,7 @@
 #include "server/arch/layout.h"
 #include "server/files/files.h"
 #include "server/physical/contents.h"
+#include "server/physical/lru_lists.h"
 #include "server/physical/physical_memory.h"
 #include "server/process/processes.h"
 #include "server/process/user_memory.h"
@@ -36,7 +37,10 @@ SysResult<uint64_t> Processes::ReadFile(Process& process, OpenFile& file, uint64
     const auto page = files_.PageForRead(inode, PageIndex(position >> page_size.shift()));
     if (!page.ok()) return done > 0 ? SysResult<uint64_t>(done) : page.error();
     bytes.assign(count, '\0');
-    if (page.value().has_value()) memory_.contents().Read(page.value()->pfn, in_page, bytes.data(), count);
+    if (page.value().has_value()) {
+      memory_.contents().Read(page.value()->pfn, in_page, bytes.data(), count);
+      memory_.lru().MarkAccessed(page.value()->pfn);
+    }
     const uint64_t copied = user.CopyTo(address + done, bytes.data(), count);
     done += copied;
     if (copied < count) return done > 0 ? SysResult<uint64_t>(done) : Errno::kEFAULT;
@@ -61,7 +65,12 @@ SysResult<uint64_t> Processes::WriteFile(Process& process, OpenFile& file, uint6
     const auto page = files_.PageForWrite(inode, PageIndex(position >> page_size.shift()));
     if (!page.ok()) return done > 0 ? SysResult<uint64_t>(done) : page.error();
     bytes.resize(count);
-    user.CopyFrom(address + done, bytes.data(), count);
+    // The source may have to be faulted in again; the page of the file is held meanwhile, so that reclaim does not take it.
+    Frame& held = memory_.frame(page.value().pfn);
+    ++held.refcount;
+    const uint64_t copied = user.CopyFrom(address + done, bytes.data(), count);
+    --held.refcount;
+    if (copied < count) return done > 0 ? SysResult<uint64_t>(done) : Errno::kEFAULT;
     memory_.contents().Write(page.value().pfn, in_page, bytes.data(), count);
     files_.MarkDirty(inode, page.value().pfn);
     inode.size = std::max(inode.size, position + count);

@@ -126,6 +126,7 @@ SysResult<std::shared_ptr<AddressSpace>> Processes::DupMm(Process& parent, Proce
     auto copy = std::make_unique<VmArea>(*vma);
     copy->links = {};
     copy->anon_vma_chain.clear();
+    copy->rmap_number = 0;
     copy->mm = mm.get();
     if (copy->is(kVmWipeOnFork)) {
       copy->anon_vma = nullptr;

@@ -2,7 +2,9 @@
 
 #include "server/base/check.h"
 #include "server/base/hash.h"
+#include "server/physical/lru_lists.h"
 #include "server/physical/physical_memory.h"
+#include "server/physical/vm_stat.h"
 
 namespace mmlab {
 
@@ -29,7 +31,7 @@ void LruBatches::FlushTo(Batch& batch, int& batch_count) {
   const int count = batch_count;
   batch_count = 0;
   for (int i = 0; i < count; ++i) {
-    memory_.frame(batch[i]).flags |= kPgLru;
+    memory_.lru().Add(batch[i]);
     Put(batch[i]);
   }
 }
@@ -38,9 +40,11 @@ void LruBatches::FlushLazyFree() {
   const int count = lazy_free_count_;
   lazy_free_count_ = 0;
   for (int i = 0; i < count; ++i) {
-    Frame& frame = memory_.frame(lazy_free_[i]);
-    if ((frame.flags & (kPgUnevictable | kPgMlocked | kPgSwapCache)) == 0) {
-      frame.flags &= ~uint32_t{kPgActive | kPgReferenced | kPgSwapBacked};
+    // lru_lazyfree_fn()
+    const uint32_t flags = memory_.frame(lazy_free_[i]).flags;
+    if ((flags & (kPgLru | kPgSwapBacked)) == (kPgLru | kPgSwapBacked) && (flags & (kPgUnevictable | kPgMlocked | kPgSwapCache)) == 0) {
+      memory_.lru().ChangeFlags(lazy_free_[i], 0, kPgActive | kPgReferenced | kPgSwapBacked);
+      vm_stat_.Count(VmEvent::kPglazyfree);
     }
     Put(lazy_free_[i]);
   }

@@ -10,6 +10,7 @@ namespace mmlab {
 
 class PhysicalMemory;
 class StateHasher;
+class VmStat;
 
 // The per-CPU batches through which pages reach the LRU lists (lru_add) and lazily freed pages lose PG_swapbacked (lru_lazyfree).
 // Linux: struct cpu_fbatches, mm/swap.c.
@@ -20,7 +21,7 @@ class LruBatches {
  public:
   static constexpr int kBatch = 15;  // PAGEVEC_SIZE
 
-  explicit LruBatches(PhysicalMemory& memory) : memory_(memory) {}
+  LruBatches(PhysicalMemory& memory, VmStat& vm_stat) : memory_(memory), vm_stat_(vm_stat) {}
 
   void Add(Pfn pfn) {  // folio_add_lru()
     AddTo(added_, added_count_, pfn);
@@ -42,6 +43,7 @@ class LruBatches {
   void Put(Pfn pfn);
 
   PhysicalMemory& memory_;
+  VmStat& vm_stat_;
   Batch added_;
   Batch mlocked_;
   Batch lazy_free_;

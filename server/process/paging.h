@@ -11,6 +11,7 @@
 #include "server/base/address.h"
 #include "server/base/errno.h"
 #include "server/files/file_mapper.h"
+#include "server/physical/reverse_map.h"
 #include "server/process/access.h"
 #include "server/process/lru_batches.h"
 #include "server/process/process.h"
@@ -20,6 +21,7 @@
 namespace mmlab {
 
 class AddressSpace;
+class AnonVmaTable;
 class Files;
 class PhysicalMemory;
 class Process;
@@ -49,9 +51,10 @@ enum class FaultOutcome : uint8_t { kMinor, kMajor, kSigBus, kSigSegv, kOom };
 //
 // Always true: a frame's mapcount is the number of entries that map it (the zero page, vvar and special entries apart; the first page of
 // the vdso counts one more, for init); an anonymous page that is marked exclusive is mapped once.
-class Paging final : public FileMapper {
+class Paging final : public FileMapper, public ReverseMap {
  public:
-  Paging(const Layout& layout, PhysicalMemory& memory, Files& files, VmStat& vm_stat, Tracer& tracer, bool hardware_access_flag);
+  Paging(const Layout& layout, PhysicalMemory& memory, Files& files, const AnonVmaTable& anon_vmas, VmStat& vm_stat, Tracer& tracer,
+         bool hardware_access_flag);
   ~Paging() override;
 
   const PageTableFormat& format() const { return format_; }
@@ -104,6 +107,10 @@ class Paging final : public FileMapper {
   void CleanFilePage(Inode& inode, PageIndex index) override;
   void AddToLru(Pfn pfn) override;
   void DrainLru() override;
+
+  // ReverseMap (paging_reverse_map.cc).
+  PageReferences TestClearReferenced(Pfn pfn) override;
+  UnmapOutcome TryToUnmap(Pfn pfn) override;
 
   // One entry of smaps, by walking the tables.
   Smaps MeasureVma(const VmArea& vma) const;
@@ -163,15 +170,20 @@ class Paging final : public FileMapper {
   bool WantsWriteNotify(const VmArea& vma) const;
   Pte MaybeWritable(Pte pte, const VmArea& vma) const;
   void AddNewAnonRmap(Pfn pfn, Frame& frame, VmArea& vma, VirtAddr address);
-  void AddFileRmap(Frame& frame, VmArea& vma);
-  void RemoveRmap(Frame& frame, const VmArea& vma);
+  void AddFileRmap(Pfn pfn, Frame& frame, VmArea& vma);
+  void RemoveRmap(Pfn pfn, Frame& frame, const VmArea& vma);
   void PutPage(Pfn pfn, Frame& frame);
-  void MlockPage(Frame& frame);
-  void MunlockPage(Frame& frame);
+  void MlockPage(Pfn pfn, Frame& frame);
+  void MunlockPage(Pfn pfn, Frame& frame);
   void CountRssFast(Process& task, AddressSpace& mm, RssKind kind, int64_t pages);
   void AddRss(Process* task, AddressSpace& mm, const RssDelta& delta);
   void ZapTable(Process* task, VmArea& vma, uint8_t* table, VirtAddr start, VirtAddr last, bool even_cows);
   void ZapRange(Process* task, VmArea& vma, VirtRange range, bool even_cows);
+
+  // Calls visit(vma, address, table, index) for each entry that maps the page.
+  template <typename Visit>
+  void ForEachMapping(Pfn pfn, const Frame& frame, Visit visit) const;
+  void UnmapEntry(VmArea& vma, uint8_t* table, uint32_t index, Pfn pfn, Frame& frame);
 
   void AccumulateSmaps(const VmArea& vma, SmapsSums& sums) const;
   static Smaps ToSmaps(const SmapsSums& sums);
@@ -200,6 +212,7 @@ class Paging final : public FileMapper {
   FaultOutcome FinishFault(Fault& fault, Pfn pfn);
   void SetPte(Fault& fault, Pfn pfn, VirtAddr address);
   bool PrepareTable(Fault& fault);  // pte_alloc()
+  bool PrepareTableFor(Fault& fault, Pfn pfn);
   std::optional<Pfn> VdsoPage(PageIndex index);
   std::optional<Pfn> VvarPage();
 
@@ -212,6 +225,7 @@ class Paging final : public FileMapper {
   const PageTableFormat format_;
   PhysicalMemory& memory_;
   Files& files_;
+  const AnonVmaTable& anon_vmas_;
   VmStat& vm_stat_;
   Tracer& tracer_;
   const bool hardware_access_flag_;

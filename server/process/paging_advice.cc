@@ -20,9 +20,9 @@ void Paging::UpdateMlocked(VmArea& vma, VirtRange range) {
       Frame* frame = NormalPage(format_.Load(table, index), &pfn);
       if (frame == nullptr) continue;
       if (vma.is(kVmLocked)) {
-        MlockPage(*frame);
+        MlockPage(pfn, *frame);
       } else {
-        MunlockPage(*frame);
+        MunlockPage(pfn, *frame);
       }
     }
   });
@@ -120,7 +120,7 @@ void Paging::MadvisePageout(Process& /*task*/, VmArea& vma, VirtRange range) {
     if (frame->state != FrameState::kFile || frame->refcount != 2 || (frame->flags & kPgDirty) != 0 || format_.Dirty(pte)) continue;
     format_.Store(table, index, 0);
     --vma.mm->rss[static_cast<size_t>(RssKind::kFile)];
-    RemoveRmap(*frame, vma);
+    RemoveRmap(pfn, *frame, vma);
     PutPage(pfn, *frame);
     files_.DropCleanPage(pfn);
   }

@@ -158,11 +158,14 @@ FaultOutcome Paging::SharedWriteFault(Fault& fault, Frame& frame) {
 
 FaultOutcome Paging::CopyPage(Fault& fault, std::optional<Pfn> old_pfn) {
   AnonVmaPrepare(fault.vma);
+  Frame* old_frame = old_pfn.has_value() ? &memory_.frame(*old_pfn) : nullptr;
+  // Held, so that reclaim does not take it when the copy finds memory short.
+  if (old_frame != nullptr) ++old_frame->refcount;
   const std::optional<Pfn> pfn = memory_.AllocPages(kGfpHighuserMovable, PageOrder(0));
+  if (old_frame != nullptr) --old_frame->refcount;
   if (!pfn.has_value()) return FaultOutcome::kOom;
   if (old_pfn.has_value()) memory_.contents().Copy(*old_pfn, *pfn);
 
-  Frame* old_frame = old_pfn.has_value() ? &memory_.frame(*old_pfn) : nullptr;
   if (old_frame == nullptr || old_frame->state != FrameState::kAnon) {
     if (old_frame != nullptr) CountRssFast(fault.task, fault.mm, KindOf(*old_frame), -1);
     CountRssFast(fault.task, fault.mm, RssKind::kAnon, 1);
@@ -172,7 +175,7 @@ FaultOutcome Paging::CopyPage(Fault& fault, std::optional<Pfn> old_pfn) {
   AddNewAnonRmap(*pfn, memory_.frame(*pfn), fault.vma, fault.address);
   format_.Store(fault.table, fault.index, pte);
   if (old_frame != nullptr) {
-    RemoveRmap(*old_frame, fault.vma);
+    RemoveRmap(*old_pfn, *old_frame, fault.vma);
     PutPage(*old_pfn, *old_frame);
   }
   if (Explanation* why = tracer_.explanation()) {

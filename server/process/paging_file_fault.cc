@@ -59,6 +59,7 @@ bool Paging::FaultAround(Fault& fault, bool* out_of_memory) {
     *out_of_memory = true;
     return false;
   }
+  it = inode.pages.lower_bound(first);  // The table may have cost pages of this file.
   bool mapped = false;
   int64_t count = 0;
   for (; it != inode.pages.end() && it->first < end; ++it) {
@@ -93,7 +94,7 @@ void Paging::SetPte(Fault& fault, Pfn pfn, VirtAddr address) {
     AddNewAnonRmap(pfn, frame, vma, address);
   } else {
     CountRssFast(fault.task, fault.mm, KindOf(frame), 1);
-    AddFileRmap(frame, vma);
+    AddFileRmap(pfn, frame, vma);
   }
   format_.Store(fault.table, format_.IndexOf(address, 1), pte);
 }
@@ -118,8 +119,17 @@ Paging::BackingPage Paging::GetBackingPage(Fault& fault) {
   return {page.error() == Errno::kENOMEM ? FaultOutcome::kOom : FaultOutcome::kSigBus, Pfn()};
 }
 
+// Makes the table, while the page that it is for is held, so that reclaim does not take it.
+bool Paging::PrepareTableFor(Fault& fault, Pfn pfn) {
+  Frame& frame = memory_.frame(pfn);
+  ++frame.refcount;
+  const bool made = PrepareTable(fault);
+  --frame.refcount;
+  return made;
+}
+
 FaultOutcome Paging::FinishFault(Fault& fault, Pfn pfn) {
-  if (!PrepareTable(fault)) return FaultOutcome::kOom;
+  if (!PrepareTableFor(fault, pfn)) return FaultOutcome::kOom;
   SetPte(fault, pfn, fault.address);
   if (Explanation* why = tracer_.explanation()) {
     why->Add(StepKind::kFaultDecision, "the page is mapped")
@@ -135,7 +145,7 @@ FaultOutcome Paging::CowFileFault(Fault& fault) {
   const std::optional<Pfn> copy = memory_.AllocPages(kGfpHighuserMovable, PageOrder(0));
   if (!copy.has_value()) return FaultOutcome::kOom;
   const BackingPage page = GetBackingPage(fault);
-  if (page.outcome > FaultOutcome::kMajor || !PrepareTable(fault)) {
+  if (page.outcome > FaultOutcome::kMajor || !PrepareTableFor(fault, page.pfn)) {
     memory_.FreePages(*copy, PageOrder(0));
     return page.outcome > FaultOutcome::kMajor ? page.outcome : FaultOutcome::kOom;
   }

@@ -1,6 +1,7 @@
 // Frames behind entries: who maps them, who counts them, how they go. Linux: mm/rmap.c, mm/memory.c (zap_pte_range), mm/mlock.c.
 #include "server/base/check.h"
 #include "server/files/files.h"
+#include "server/physical/lru_lists.h"
 #include "server/physical/physical_memory.h"
 #include "server/physical/vm_stat.h"
 #include "server/process/address_space.h"
@@ -39,23 +40,23 @@ void Paging::AddNewAnonRmap(Pfn pfn, Frame& frame, VmArea& vma, VirtAddr address
   frame.index = vma.IndexOf(address, layout_.page_size).raw();
   vm_stat_.Add(NodeStat::kNrAnonPages, 1);
   if ((vma.flags & (kVmLocked | kVmSpecial)) == kVmLocked) {
-    MlockPage(frame);
+    MlockPage(pfn, frame);
     lru_.AddMlocked(pfn);
   } else {
     lru_.Add(pfn);
   }
 }
 
-void Paging::AddFileRmap(Frame& frame, VmArea& vma) {
+void Paging::AddFileRmap(Pfn pfn, Frame& frame, VmArea& vma) {
   ++frame.refcount;
   if (++frame.mapcount == 1) vm_stat_.Add(NodeStat::kNrMapped, 1);
-  if ((vma.flags & (kVmLocked | kVmSpecial)) == kVmLocked) MlockPage(frame);
+  if ((vma.flags & (kVmLocked | kVmSpecial)) == kVmLocked) MlockPage(pfn, frame);
 }
 
-void Paging::RemoveRmap(Frame& frame, const VmArea& vma) {
+void Paging::RemoveRmap(Pfn pfn, Frame& frame, const VmArea& vma) {
   MMLAB_CHECK(frame.mapcount > 0);
   if (--frame.mapcount == 0) vm_stat_.Add(frame.state == FrameState::kAnon ? NodeStat::kNrAnonPages : NodeStat::kNrMapped, -1);
-  if ((vma.flags & (kVmLocked | kVmSpecial)) == kVmLocked) MunlockPage(frame);
+  if ((vma.flags & (kVmLocked | kVmSpecial)) == kVmLocked) MunlockPage(pfn, frame);
 }
 
 void Paging::PutPage(Pfn pfn, Frame& frame) {
@@ -67,9 +68,10 @@ void Paging::PutPage(Pfn pfn, Frame& frame) {
 }
 
 // mlock_count: how many VM_LOCKED VMAs map the page; kept, as the kernel does, where the page's list link would be.
-void Paging::MlockPage(Frame& frame) {
+void Paging::MlockPage(Pfn pfn, Frame& frame) {
   if ((frame.flags & kPgMlocked) == 0) {
-    frame.flags |= kPgMlocked | kPgUnevictable;
+    if ((frame.flags & kPgLru) != 0) vm_stat_.Count(VmEvent::kUnevictablePgsCulled);
+    memory_.lru().ChangeFlags(pfn, kPgMlocked | kPgUnevictable, kPgActive);
     frame.prev = 0;
     ++mlocked_pages_;
     vm_stat_.Count(VmEvent::kUnevictablePgsMlocked);
@@ -77,10 +79,11 @@ void Paging::MlockPage(Frame& frame) {
   ++frame.prev;
 }
 
-void Paging::MunlockPage(Frame& frame) {
+void Paging::MunlockPage(Pfn pfn, Frame& frame) {
   if ((frame.flags & kPgMlocked) == 0 || --frame.prev > 0) return;
-  frame.flags &= ~uint32_t{kPgMlocked | kPgUnevictable};
   frame.prev = kNoFrame;
+  if ((frame.flags & kPgLru) != 0) vm_stat_.Count(VmEvent::kUnevictablePgsRescued);
+  memory_.lru().ChangeFlags(pfn, 0, kPgMlocked | kPgUnevictable);
   --mlocked_pages_;
   vm_stat_.Count(VmEvent::kUnevictablePgsMunlocked);
 }
@@ -118,8 +121,9 @@ void Paging::ZapTable(Process* task, VmArea& vma, uint8_t* table, VirtAddr start
     if (!anonymous && format_.Dirty(pte)) {
       if (Inode* inode = files_.FindById(static_cast<uint32_t>(frame->mapping)); inode != nullptr) files_.MarkDirty(*inode, pfn);
     }
+    if (!anonymous && format_.Young(pte) && !vma.is(kVmSeqRead)) memory_.lru().MarkAccessed(pfn);
     --delta[static_cast<size_t>(KindOf(*frame))];
-    RemoveRmap(*frame, vma);
+    RemoveRmap(pfn, *frame, vma);
     PutPage(pfn, *frame);
   }
   AddRss(task, *vma.mm, delta);

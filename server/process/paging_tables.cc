@@ -11,15 +11,17 @@
 
 namespace mmlab {
 
-Paging::Paging(const Layout& layout, PhysicalMemory& memory, Files& files, VmStat& vm_stat, Tracer& tracer, bool hardware_access_flag)
+Paging::Paging(const Layout& layout, PhysicalMemory& memory, Files& files, const AnonVmaTable& anon_vmas, VmStat& vm_stat, Tracer& tracer,
+               bool hardware_access_flag)
     : layout_(layout),
       format_(layout),
       memory_(memory),
       files_(files),
+      anon_vmas_(anon_vmas),
       vm_stat_(vm_stat),
       tracer_(tracer),
       hardware_access_flag_(hardware_access_flag),
-      lru_(memory) {}
+      lru_(memory, vm_stat) {}
 
 Paging::~Paging() = default;
 

@@ -25,8 +25,8 @@ Processes::Processes(const Layout& layout, PhysicalMemory& memory, Files& files,
       files_(files),
       vm_stat_(vm_stat),
       tracer_(tracer),
-      paging_(std::make_unique<Paging>(layout, memory, files, vm_stat, tracer, hardware_access_flag)),
       anon_vmas_(std::make_unique<AnonVmaTable>()),
+      paging_(std::make_unique<Paging>(layout, memory, files, *anon_vmas_, vm_stat, tracer, hardware_access_flag)),
       commit_(std::make_unique<CommitAccount>(limits_, tracer)),
       shm_(std::make_unique<ShmTable>()),
       random_(seed) {
@@ -39,6 +39,8 @@ Processes::~Processes() {
   files_.SetCommitCharger(nullptr);
   files_.SetMapper(nullptr);
 }
+
+ReverseMap& Processes::reverse_map() { return *paging_; }
 
 ProcessCore Processes::Core() { return ProcessCore{layout_, limits_, *paging_, files_, *commit_, *anon_vmas_, tracer_}; }
 

@@ -28,6 +28,7 @@ class OpenFile;
 class Paging;
 class PhysicalMemory;
 class Process;
+class ReverseMap;
 class ShmTable;
 class StateHasher;
 class Tracer;
@@ -50,6 +51,8 @@ class Processes {
 
   ProcessLimits& limits() { return limits_; }
   const ProcessLimits& limits() const { return limits_; }
+  // Who maps which page, for reclaim.
+  ReverseMap& reverse_map();
 
   SysResult<Pid> Create(const std::string& comm, uint32_t uid, bool kernel_thread);
   SysResult<uint64_t> Exec(Pid pid, const ElfImage& image, const ElfImage* interpreter, const std::vector<std::string>& arguments,
@@ -168,9 +171,9 @@ class Processes {
   Files& files_;
   VmStat& vm_stat_;
   Tracer& tracer_;
+  std::unique_ptr<AnonVmaTable> anon_vmas_;
   std::unique_ptr<Paging> paging_;
   ProcessLimits limits_;
-  std::unique_ptr<AnonVmaTable> anon_vmas_;
   std::unique_ptr<CommitAccount> commit_;
   std::unique_ptr<ShmTable> shm_;
   Random random_;

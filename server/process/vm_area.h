@@ -73,6 +73,7 @@ struct VmArea {
   uint64_t file_link = 0;                           // Its key in file->inode->mappings.
   AnonVma* anon_vma = nullptr;                      // Set by AnonVmaPrepare() when the first anonymous page comes.
   absl::InlinedVector<AnonVma*, 1> anon_vma_chain;  // All that pages mapped here may belong to, newest first.
+  uint64_t rmap_number = 0;                         // Its key in AnonVma::vmas; 0 before it was first linked to one.
   std::shared_ptr<const std::string> name;          // prctl(PR_SET_VMA_ANON_NAME); null = none.
 
   // Where it stands in its VmaTree; only the tree touches it.

@@ -46,6 +46,7 @@ std::unique_ptr<VmArea> MmCall::Duplicate(const VmArea& vma) const {
   auto copy = std::make_unique<VmArea>(vma);
   copy->links = {};
   copy->anon_vma_chain.clear();
+  copy->rmap_number = 0;
   return copy;
 }
 

@@ -6,11 +6,16 @@ bool IsDerived(ZoneStat item) {
   switch (item) {
     case ZoneStat::kNrFreePages:
     case ZoneStat::kNrFreeCma:
+    case ZoneStat::kNrZoneInactiveAnon:
+    case ZoneStat::kNrZoneActiveAnon:
+    case ZoneStat::kNrZoneInactiveFile:
+    case ZoneStat::kNrZoneActiveFile:
+    case ZoneStat::kNrZoneUnevictable:
     case ZoneStat::kNrMlock:    // Counted for all zones together.
     case ZoneStat::kNrBounce:   // No device that cannot reach high memory.
     case ZoneStat::kNrZspages:  // No compressed swap.
       return true;
-    default:  // Of the LRU lists; nr_zone_write_pending is not counted by zone.
+    default:  // nr_zone_write_pending is not counted by zone.
       return false;
   }
 }
@@ -19,12 +24,6 @@ bool IsDerived(NumaStat) { return true; }
 
 bool IsDerived(NodeStat item) {
   switch (item) {
-    // The LRU lists.
-    case NodeStat::kNrInactiveAnon:
-    case NodeStat::kNrActiveAnon:
-    case NodeStat::kNrInactiveFile:
-    case NodeStat::kNrActiveFile:
-    case NodeStat::kNrUnevictable:
     // The kernel's own memory.
     case NodeStat::kNrKernelMiscReclaimable:
     case NodeStat::kNrKernelStack:
@@ -49,6 +48,35 @@ bool IsDerived(VmEvent item) {
     case VmEvent::kPgmajfault:
     case VmEvent::kPgreuse:
     case VmEvent::kOomKill:
+    case VmEvent::kAllocstallDma:
+    case VmEvent::kAllocstallDma32:
+    case VmEvent::kAllocstallNormal:
+    case VmEvent::kAllocstallHigh:
+    case VmEvent::kAllocstallMovable:
+    case VmEvent::kPgskipDma:
+    case VmEvent::kPgskipDma32:
+    case VmEvent::kPgskipNormal:
+    case VmEvent::kPgskipHigh:
+    case VmEvent::kPgskipMovable:
+    case VmEvent::kPgactivate:
+    case VmEvent::kPgdeactivate:
+    case VmEvent::kPglazyfree:
+    case VmEvent::kPglazyfreed:
+    case VmEvent::kPgrefill:
+    case VmEvent::kPgstealKswapd:
+    case VmEvent::kPgstealDirect:
+    case VmEvent::kPgscanKswapd:
+    case VmEvent::kPgscanDirect:
+    case VmEvent::kPgscanAnon:
+    case VmEvent::kPgscanFile:
+    case VmEvent::kPgstealAnon:
+    case VmEvent::kPgstealFile:
+    case VmEvent::kSlabsScanned:
+    case VmEvent::kPageoutrun:
+    case VmEvent::kDropPagecache:
+    case VmEvent::kDropSlab:
+    case VmEvent::kUnevictablePgsCulled:
+    case VmEvent::kUnevictablePgsRescued:
     case VmEvent::kUnevictablePgsMlocked:
     case VmEvent::kUnevictablePgsMunlocked:
     // Without swap, also compressed.

@@ -35,8 +35,8 @@ ZoneSums SumsOf(const Machine& machine) {
 uint64_t Available(const Machine& machine, const ZoneSums& sums) {
   const VmStat& stat = machine.vm_stat();
   int64_t available = static_cast<int64_t>(sums.free) - static_cast<int64_t>(machine.memory().total_reserve_pages());
-  // The page cache apart from shmem is what the file LRU lists hold; half of it, at least down to the low watermarks, can go.
-  const int64_t cache = stat.Get(NodeStat::kNrFilePages) - stat.Get(NodeStat::kNrShmem);
+  // Half of the pages of files, at least down to the low watermarks, can go.
+  const int64_t cache = stat.Get(NodeStat::kNrActiveFile) + stat.Get(NodeStat::kNrInactiveFile);
   available += cache - std::min(cache / 2, static_cast<int64_t>(sums.low_marks));
   const int64_t slab = stat.Get(NodeStat::kNrSlabReclaimable);
   available += slab - std::min(slab / 2, static_cast<int64_t>(sums.low_marks));
@@ -74,7 +74,17 @@ std::vector<MeminfoField> MeminfoFields(const Machine& machine) {
   fields.Pages("Buffers", uint64_t{0});  // There are no block devices with a page cache of their own.
   fields.Pages("Cached", stat.Get(NodeStat::kNrFilePages));
   fields.Pages("SwapCached", uint64_t{0});
-  // Active, Inactive and Unevictable: LRU lists are not simulated.
+  const int64_t active_anon = stat.Get(NodeStat::kNrActiveAnon);
+  const int64_t inactive_anon = stat.Get(NodeStat::kNrInactiveAnon);
+  const int64_t active_file = stat.Get(NodeStat::kNrActiveFile);
+  const int64_t inactive_file = stat.Get(NodeStat::kNrInactiveFile);
+  fields.Pages("Active", active_anon + active_file);
+  fields.Pages("Inactive", inactive_anon + inactive_file);
+  fields.Pages("Active(anon)", active_anon);
+  fields.Pages("Inactive(anon)", inactive_anon);
+  fields.Pages("Active(file)", active_file);
+  fields.Pages("Inactive(file)", inactive_file);
+  fields.Pages("Unevictable", stat.Get(NodeStat::kNrUnevictable));
   fields.Pages("Mlocked", machine.processes().mlocked_pages().raw());
   if (x86) {
     fields.Pages("HighTotal", sums.high_managed);

@@ -48,10 +48,6 @@ NOT_SIMULATED = {
         "node_pressure_irq_stalled_seconds_total", "node_pressure_memory_waiting_seconds_total",
         "node_pressure_memory_stalled_seconds_total",
     },
-    "reclaim and its LRU lists": {
-        "node_memory_Active_bytes", "node_memory_Inactive_bytes", "node_memory_Active_anon_bytes", "node_memory_Inactive_anon_bytes",
-        "node_memory_Active_file_bytes", "node_memory_Inactive_file_bytes", "node_memory_Unevictable_bytes",
-    },
     "the kernel's own memory": {
         "node_memory_KernelStack_bytes", "node_memory_DirectMap2M_bytes", "node_memory_DirectMap4k_bytes",
     },

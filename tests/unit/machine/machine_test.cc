@@ -106,7 +106,7 @@ TEST(MachineSysctlTest, WatermarksAndReservesAreComputedAnew) {
   EXPECT_EQ(dma.lowmem_reserve[1], normal.managed / 128);
   EXPECT_EQ(machine->Apply(op::WriteSysctl{"vm.min_free_kbytes", "x"}).error, Errno::kEINVAL);
   EXPECT_EQ(machine->Apply(op::WriteSysctl{"vm.nothing", "1"}).error, Errno::kENOENT);
-  EXPECT_FALSE(machine->Apply(op::WriteSysctl{"vm.drop_caches", "3"}).unimplemented.empty());
+  EXPECT_FALSE(machine->Apply(op::WriteSysctl{"vm.nr_hugepages", "3"}).unimplemented.empty());
 }
 
 struct AllocCase {

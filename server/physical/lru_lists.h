@@ -1,0 +1,106 @@
+#ifndef MMLAB_SERVER_PHYSICAL_LRU_LISTS_H_
+#define MMLAB_SERVER_PHYSICAL_LRU_LISTS_H_
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "server/base/address.h"
+#include "server/base/hash.h"
+#include "server/physical/free_lists.h"
+#include "server/physical/vm_stat.h"
+#include "server/physical/zone.h"
+
+namespace mmlab {
+
+// enum lru_list of include/linux/mmzone.h, in its order, which is also that of the counters (nr_inactive_anon ...).
+enum class LruKind : uint8_t { kInactiveAnon = 0, kActiveAnon = 1, kInactiveFile = 2, kActiveFile = 3, kUnevictable = 4 };
+inline constexpr int kLruKinds = 5;
+
+inline constexpr bool IsActive(LruKind kind) { return kind == LruKind::kActiveAnon || kind == LruKind::kActiveFile; }
+inline constexpr bool IsFile(LruKind kind) { return kind == LruKind::kInactiveFile || kind == LruKind::kActiveFile; }
+
+// The evictable pages of the node that one memory cgroup is charged for, in the order of their age, newest first. Linux: struct lruvec,
+// include/linux/mmzone.h.
+//
+// Always true: counts are what the lists hold, by zone; the unevictable list has only a count, as in Linux, where a locked page's link
+// counts its locks.
+struct Lruvec {
+  std::array<FrameList, kLruKinds> lists;
+  std::array<std::array<uint32_t, kZones>, kLruKinds> zone_pages{};
+  uint64_t nonresident_age = 0;  // Evictions and activations so far, the clock of refault distances (mm/workingset.c).
+
+  FrameList& list(LruKind kind) { return lists[static_cast<size_t>(kind)]; }
+  const FrameList& list(LruKind kind) const { return lists[static_cast<size_t>(kind)]; }
+  // lruvec_lru_size(): pages in zones up to that one.
+  uint64_t Pages(LruKind kind, int highest_zone = kZones - 1) const;
+};
+
+// The LRU lists of a machine: one Lruvec for each memory cgroup, number 0 for the root. Linux: mm/swap.c, include/linux/mm_inline.h.
+//
+// Which list a frame belongs on follows from its flags: kPgUnevictable, kPgActive, kPgSwapBacked. kPgLru says that it is on one.
+// Always true: nr_inactive_anon and its kin, of the node and of each zone, are the sums over the Lruvecs.
+class LruLists {
+ public:
+  LruLists(FreeLists& frames, VmStat& vm_stat);
+
+  // The list that a frame's flags name.
+  static LruKind KindOf(const Frame& frame);
+
+  // lruvec_add_folio(): to the head of its list. REQUIRES: not on one.
+  void Add(Pfn pfn);
+  // lruvec_add_folio_tail()
+  void AddTail(Pfn pfn);
+  // lruvec_del_folio(). REQUIRES: on one.
+  void Remove(Pfn pfn);
+  // Changes flags that decide the list; a frame that is on one moves to the head of the right one.
+  void ChangeFlags(Pfn pfn, uint32_t set, uint32_t clear);
+  // folio_mark_accessed(): once marks an inactive page referenced, twice makes it active.
+  void MarkAccessed(Pfn pfn);
+  // workingset_eviction(): what to remember of an evicted page.
+  uint64_t NoteEviction(Pfn pfn);
+  // workingset_refault() of a page that is not on a list yet: active at once when it came back before as many other pages were evicted as
+  // there are active ones.
+  void NoteRefault(Pfn pfn, uint64_t shadow, bool swap_space);
+  // To the other end of its list: what was not to be evicted after all, and what is to go next.
+  void RotateToHead(Pfn pfn);
+  void RotateToTail(Pfn pfn);
+
+  // --- By memory cgroup ---
+
+  Lruvec& of(uint16_t memcg) { return *lruvecs_[memcg]; }
+  const Lruvec& of(uint16_t memcg) const { return *lruvecs_[memcg]; }
+  Lruvec& root() { return root_; }
+  const Lruvec& root() const { return root_; }
+  // Numbers of all that exist, ascending; 0 is always there.
+  std::vector<uint16_t> Numbers() const;
+  // REQUIRES: that number has none yet.
+  void Make(uint16_t memcg);
+  // REQUIRES: its lists are empty. The root stays.
+  void Drop(uint16_t memcg);
+  // Charges a frame to another cgroup, with its place on the lists.
+  void Recharge(Pfn pfn, uint16_t memcg);
+
+  void CheckInvariants(std::vector<std::string>* problems) const;
+  void StateHash(StateHasher& hasher) const;
+  uint64_t HostMemory() const;
+
+ private:
+  Frame& frame(Pfn pfn) { return frames_.frame(static_cast<uint32_t>(pfn.raw())); }
+  void Count(const Frame& frame, LruKind kind, int delta);
+  void LinkHead(FrameList& list, uint32_t pfn, Frame& frame);
+  void LinkTail(FrameList& list, uint32_t pfn, Frame& frame);
+  void Unlink(FrameList& list, uint32_t pfn, Frame& frame);
+
+  FreeLists& frames_;
+  VmStat& vm_stat_;
+  Lruvec root_;
+  std::vector<std::unique_ptr<Lruvec>> made_;  // By number, 0 and those that do not exist null.
+  std::vector<Lruvec*> lruvecs_;               // By number.
+};
+
+}  // namespace mmlab
+
+#endif  // MMLAB_SERVER_PHYSICAL_LRU_LISTS_H_

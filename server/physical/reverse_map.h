@@ -1,0 +1,36 @@
+#ifndef MMLAB_SERVER_PHYSICAL_REVERSE_MAP_H_
+#define MMLAB_SERVER_PHYSICAL_REVERSE_MAP_H_
+
+#include <cstdint>
+
+#include "server/base/address.h"
+
+namespace mmlab {
+
+// Who used a page since somebody last asked: what its entries in page tables and their VMAs say (folio_referenced()).
+struct PageReferences {
+  int referenced = 0;       // Entries that were marked accessed.
+  bool locked = false;      // A VMA that maps it is VM_LOCKED.
+  bool executable = false;  // One that used it is VM_EXEC.
+};
+
+// How taking a page out of page tables ended (try_to_unmap(), and what shrink_folio_list() makes of it).
+enum class UnmapOutcome : uint8_t {
+  kUnmapped,   // No entry maps it any more. An entry that was dirty has made the page dirty.
+  kStillUsed,  // Mapped by a locked VMA, or lazily freed and written again since.
+};
+
+// What reclaim asks of the owners of mapped pages. Done by process, wired by machine.
+class ReverseMap {
+ public:
+  virtual ~ReverseMap() = default;
+  // Counts and clears the accessed marks of all entries that map the page.
+  virtual PageReferences TestClearReferenced(Pfn pfn) = 0;
+  // Takes the page out of every page table; anonymous pages leave the swap entry behind that the swap cache has for them, lazily freed
+  // clean ones leave nothing.
+  virtual UnmapOutcome TryToUnmap(Pfn pfn) = 0;
+};
+
+}  // namespace mmlab
+
+#endif  // MMLAB_SERVER_PHYSICAL_REVERSE_MAP_H_

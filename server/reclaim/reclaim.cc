@@ -1,0 +1,152 @@
+#include "server/reclaim/reclaim.h"
+
+#include <algorithm>
+
+#include "server/base/check.h"
+#include "server/base/explanation.h"
+#include "server/files/files.h"
+#include "server/physical/page_allocator.h"
+#include "server/physical/reverse_map.h"
+#include "server/physical/shrinker.h"
+#include "server/reclaim/oom_killer.h"
+#include "server/reclaim/scan_control.h"
+
+// When memory is freed and for how long: kswapd, direct reclaim, the killer.
+
+namespace mmlab {
+
+Reclaim::Reclaim(BuddyMemory& memory, Files& files, ReverseMap& reverse_map, OomKiller& killer, Tracer& tracer)
+    : memory_(memory), files_(files), reverse_map_(reverse_map), killer_(killer), tracer_(tracer) {}
+
+bool Reclaim::Balanced(int highest_zone) const {
+  // pgdat_balanced(): one zone above its high watermark is enough.
+  for (int zone = 0; zone <= highest_zone; ++zone) {
+    if (memory_.zones()[static_cast<size_t>(zone)].managed > 0 && memory_.AboveHighWatermark(zone, highest_zone)) return true;
+  }
+  return false;
+}
+
+void Reclaim::WakeKswapd(Gfp gfp, int order, int highest_zone) {
+  (void)gfp;
+  if (kswapd_failures_ >= kMaxReclaimRetries || Balanced(highest_zone)) return;
+  if (Explanation* why = tracer_.explanation()) {
+    ExplanationStep& step = why->Add(StepKind::kKswapdWake, "no zone that the request may use is above its low watermark: kswapd is woken");
+    step.Number("order", order).Number("highest_zone", highest_zone);
+    for (int zone = 0; zone <= highest_zone; ++zone) {
+      const Zone& of = memory_.zones()[static_cast<size_t>(zone)];
+      if (of.managed == 0) continue;
+      step.Text("zone", of.name()).Pages("free", PageCount(of.free_pages())).Pages("low", PageCount(of.wmark_low));
+      step.Pages("high", PageCount(of.wmark_high));
+    }
+  }
+  BalanceNode(highest_zone);
+}
+
+// balance_pgdat()
+void Reclaim::BalanceNode(int highest_zone) {
+  memory_.vm_stat().Count(VmEvent::kPageoutrun);
+  files_.DrainLru();
+  for (int zone = 0; zone <= highest_zone; ++zone) memory_.SetReclaimActive(zone, true);
+  ScanControl sc;
+  sc.kswapd = true;
+  sc.highest_zone = highest_zone;
+  bool balanced = false;
+  while (sc.priority >= 1) {
+    balanced = Balanced(highest_zone);
+    if (balanced) break;
+    const uint64_t freed_before = sc.freed;
+    sc.scanned = 0;
+    sc.target = 0;
+    for (int zone = 0; zone <= highest_zone; ++zone) {
+      const Zone& of = memory_.zones()[static_cast<size_t>(zone)];
+      if (of.managed > 0) sc.target += std::max<uint64_t>(of.wmark_high + of.watermark_boost, kSwapClusterMax);
+    }
+    ShrinkNode(sc);
+    if (sc.scanned < sc.target || sc.freed == freed_before) --sc.priority;
+  }
+  kswapd_failures_ = sc.freed == 0 && !balanced ? kswapd_failures_ + 1 : 0;
+  for (int zone = 0; zone <= highest_zone; ++zone) {
+    memory_.SetReclaimActive(zone, false);
+    memory_.DropWatermarkBoost(zone);
+  }
+  refaults_ = memory_.vm_stat().Get(NodeStat::kWorkingsetActivateFile);
+  if (Explanation* why = tracer_.explanation()) {
+    why->Add(StepKind::kKswapdSleep, Balanced(highest_zone) ? "a zone is above its high watermark: kswapd sleeps again"
+                                                            : "kswapd found nothing more to free and gives up")
+        .Pages("freed", PageCount(sc.freed))
+        .Number("priority", sc.priority)
+        .Number("failures", kswapd_failures_);
+  }
+}
+
+uint64_t Reclaim::DirectReclaim(Gfp gfp, int order, int highest_zone) {
+  (void)gfp;
+  files_.DrainLru();
+  ScanControl sc;
+  sc.highest_zone = highest_zone;
+  sc.target = kSwapClusterMax;
+  constexpr auto kFirst = static_cast<int>(VmEvent::kAllocstallDma);
+  const Zone& zone = memory_.zones()[static_cast<size_t>(highest_zone)];
+  memory_.vm_stat().Count(static_cast<VmEvent>(kFirst + static_cast<int>(zone.type)));
+  const uint64_t freed = TryToFree(sc);
+  if (Explanation* why = tracer_.explanation()) {
+    why->Add(StepKind::kDirectReclaim, "no zone is above its min watermark: the request waits and frees pages itself")
+        .Number("order", order)
+        .Pages("freed", PageCount(freed))
+        .Pages("scanned", PageCount(sc.scanned_in_all))
+        .Number("priority", sc.priority);
+  }
+  return freed;
+}
+
+// do_try_to_free_pages()
+uint64_t Reclaim::TryToFree(ScanControl& sc) {
+  while (true) {
+    for (sc.priority = kDefaultPriority; sc.priority >= 0; --sc.priority) {
+      sc.scanned = 0;
+      ShrinkNode(sc);
+      if (sc.freed >= sc.target) break;
+    }
+    if (sc.cgroups == nullptr) {
+      refaults_ = memory_.vm_stat().Get(NodeStat::kWorkingsetActivateFile);
+      if (sc.freed > 0) kswapd_failures_ = 0;
+    }
+    // What the ratio of the lists kept on the active ones is taken from there before anybody is killed.
+    if (sc.freed > 0 || !sc.skipped_deactivate) return sc.freed;
+    sc.force_deactivate = true;
+    sc.skipped_deactivate = false;
+  }
+}
+
+uint64_t Reclaim::ReclaimCgroups(const std::vector<uint16_t>& numbers, uint64_t pages) {
+  files_.DrainLru();
+  ScanControl sc;
+  sc.cgroups = &numbers;
+  sc.highest_zone = static_cast<int>(memory_.zones().size()) - 1;
+  sc.target = std::max(pages, kSwapClusterMax);
+  return TryToFree(sc);
+}
+
+bool Reclaim::OutOfMemory(Gfp gfp, int order, int /*highest_zone*/) { return killer_.OutOfMemory(gfp, order); }
+
+void Reclaim::DropCaches(uint32_t bits) {
+  if ((bits & 1) != 0) {
+    memory_.vm_stat().Count(VmEvent::kDropPagecache);
+    files_.DropClean();
+  }
+  if ((bits & 2) != 0) {
+    memory_.vm_stat().Count(VmEvent::kDropSlab);
+    for (Shrinker* shrinker : shrinkers_) {
+      while (const uint64_t objects = shrinker->CountObjects()) {
+        if (shrinker->ScanObjects(objects) == 0 || shrinker->CountObjects() >= objects) break;
+      }
+    }
+  }
+}
+
+void Reclaim::AddToHash(StateHasher& hasher) const {
+  hasher.Add(static_cast<uint64_t>(kswapd_failures_));
+  hasher.Add(static_cast<uint64_t>(refaults_));
+}
+
+}  // namespace mmlab

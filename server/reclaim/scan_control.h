@@ -1,0 +1,34 @@
+#ifndef MMLAB_SERVER_RECLAIM_SCAN_CONTROL_H_
+#define MMLAB_SERVER_RECLAIM_SCAN_CONTROL_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "server/reclaim/reclaim.h"
+
+namespace mmlab {
+
+inline constexpr int kDefaultPriority = 12;      // DEF_PRIORITY: 1/4096 of each list a round; one half at each step down.
+inline constexpr uint64_t kSwapClusterMax = 32;  // SWAP_CLUSTER_MAX
+inline constexpr int kMaxReclaimRetries = 16;    // MAX_RECLAIM_RETRIES
+
+// Private to this room: one run of reclaim. Linux: struct scan_control, mm/vmscan.c.
+struct Reclaim::ScanControl {
+  uint64_t target = kSwapClusterMax;  // nr_to_reclaim
+  int priority = kDefaultPriority;
+  int highest_zone = 0;  // reclaim_idx
+  bool kswapd = false;
+  const std::vector<uint16_t>* cgroups = nullptr;  // Null: all of the node.
+
+  bool force_deactivate = false;
+  bool skipped_deactivate = false;
+  bool deactivate_file = false;
+
+  uint64_t scanned = 0;  // Of this priority.
+  uint64_t scanned_in_all = 0;
+  uint64_t freed = 0;
+};
+
+}  // namespace mmlab
+
+#endif  // MMLAB_SERVER_RECLAIM_SCAN_CONTROL_H_

@@ -1,0 +1,146 @@
+#include "server/reclaim/reclaim.h"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+
+#include "server/base/explanation.h"
+#include "server/files/files.h"
+#include "server/machine/machine.h"
+#include "server/physical/page_allocator.h"
+#include "tests/unit/machine/preset_specs.h"
+#include "tests/unit/machine/random_program.h"
+
+namespace mmlab {
+namespace {
+
+constexpr uint64_t kMib = uint64_t{1} << 20;
+constexpr uint32_t kReadWrite = 3;
+constexpr uint32_t kPrivateAnonymous = 0x22;
+constexpr int32_t kMadvFree = 8;
+
+// A booted machine with one process, and what it does to its memory.
+class Pressure {
+ public:
+  Pressure() {
+    auto booted = Machine::Boot(PresetSpec("arm64-128M"));
+    EXPECT_TRUE(booted.ok()) << booted.status();
+    machine_ = std::move(booted).value();
+    CreateFile("/bin/program", 0x12000, "program");
+    pid_ = Pid(static_cast<int32_t>(machine_->Apply(op::CreateProcess{"eater", 1000, false}).value));
+    op::Exec exec;
+    exec.pid = pid_;
+    exec.image = SmallProgram(LayoutKind::kArm64);
+    EXPECT_EQ(machine_->Apply(exec).error, Errno::kOk);
+  }
+
+  Machine& machine() { return *machine_; }
+  uint64_t Map(uint64_t bytes) {
+    return machine_->Apply(op::Mmap{.pid = pid_, .length = bytes, .prot = kReadWrite, .flags = kPrivateAnonymous}).value;
+  }
+  // Writes a byte into each page; how many could be written.
+  uint64_t Write(uint64_t address, uint64_t bytes, Explanation* why = nullptr) {
+    op::AccessMemory touch{.pid = pid_, .access = {}};
+    touch.access.kind = AccessKind::kTouchWrite;
+    touch.access.address = address;
+    touch.access.length = bytes;
+    touch.access.stride = 4096;
+    const Outcome outcome = machine_->Apply(touch, why);
+    return outcome.access ? outcome.access->done : 0;
+  }
+  void CreateFile(const char* path, uint64_t bytes, const std::string& content) {
+    op::CreateFile file{.path = path, .file_system = op::FileSystem::kExt4, .size = bytes, .content = content, .resident = true};
+    EXPECT_EQ(machine_->Apply(file).error, Errno::kOk);
+  }
+  // The first bytes of a file, by pread().
+  std::string ReadBack(const char* path, uint64_t offset, uint64_t bytes) {
+    const Outcome fd = machine_->Apply(op::Open{.pid = pid_, .path = path, .flags = 0});
+    const uint64_t buffer = Map(4096);
+    EXPECT_EQ(machine_->Apply(op::Pread{pid_, static_cast<int32_t>(fd.value), buffer, bytes, offset}).value, bytes);
+    op::AccessMemory load{.pid = pid_, .access = {}};
+    load.access.kind = AccessKind::kReadBytes;
+    load.access.address = buffer;
+    load.access.length = bytes;
+    return machine_->Apply(load).data;
+  }
+  void Advise(uint64_t address, uint64_t bytes, int32_t advice) {
+    EXPECT_EQ(machine_->Apply(op::Madvise{pid_, address, bytes, advice}).error, Errno::kOk);
+  }
+  uint64_t Count(VmEvent event) const { return machine_->vm_stat().Get(event); }
+  void ExpectSound() {
+    for (const std::string& problem : machine_->CheckInvariants()) ADD_FAILURE() << problem;
+  }
+
+ private:
+  std::unique_ptr<Machine> machine_;
+  Pid pid_;
+};
+
+TEST(ReclaimTest, CleanPagesOfFilesMakeRoomAndComeBackWithTheirContent) {
+  Pressure lab;
+  lab.CreateFile("/data", 48 * kMib, "first bytes");
+  const uint64_t free = lab.machine().memory().free_pages().raw() * 4096;
+  const uint64_t bytes = free + 16 * kMib;
+  EXPECT_EQ(lab.Write(lab.Map(bytes), bytes), bytes / 4096);
+  EXPECT_GT(lab.Count(VmEvent::kPgstealKswapd), 0u);
+  EXPECT_LT(lab.machine().files().cached_pages(), 48 * kMib / 4096);
+  EXPECT_EQ(lab.ReadBack("/data", 0, 11), "first bytes");
+  lab.ExpectSound();
+}
+
+TEST(ReclaimTest, WhenNothingCanBeFreedMemoryIsGone) {
+  Pressure lab;
+  const uint64_t bytes = 400 * kMib;
+  ASSERT_EQ(lab.machine().Apply(op::WriteSysctl{"vm.overcommit_memory", "1"}).error, Errno::kOk);
+  EXPECT_LT(lab.Write(lab.Map(bytes), bytes), bytes / 4096);
+  EXPECT_GT(lab.Count(VmEvent::kPgscanDirect) + lab.Count(VmEvent::kAllocstallMovable) + lab.Count(VmEvent::kAllocstallNormal), 0u);
+  lab.ExpectSound();
+}
+
+TEST(ReclaimTest, LazilyFreedPagesGoUnlessTheyWereWrittenAgain) {
+  Pressure lab;
+  const uint64_t lazy = lab.Map(32 * kMib);
+  ASSERT_EQ(lab.Write(lazy, 32 * kMib), 8192u);
+  lab.Advise(lazy, 32 * kMib, kMadvFree);
+  ASSERT_EQ(lab.Write(lazy, kMib), 256u);
+  const uint64_t bytes = lab.machine().memory().free_pages().raw() * 4096 + 8 * kMib;
+  EXPECT_EQ(lab.Write(lab.Map(bytes), bytes), bytes / 4096);
+  EXPECT_GT(lab.Count(VmEvent::kPglazyfreed), 0u);
+  EXPECT_LE(lab.Count(VmEvent::kPglazyfreed), 8192u - 256u);
+  lab.ExpectSound();
+}
+
+TEST(ReclaimTest, DropCachesTakesWhatIsCleanAndUnmapped) {
+  Pressure lab;
+  lab.CreateFile("/data", 8 * kMib, "kept");
+  const uint64_t cached = lab.machine().files().cached_pages();
+  ASSERT_EQ(lab.machine().Apply(op::WriteSysctl{"vm.drop_caches", "1"}).error, Errno::kOk);
+  EXPECT_LE(lab.machine().files().cached_pages() + 2048, cached);
+  EXPECT_EQ(lab.ReadBack("/data", 0, 4), "kept");
+  EXPECT_EQ(lab.machine().Apply(op::WriteSysctl{"vm.drop_caches", "5"}).error, Errno::kEINVAL);
+  lab.ExpectSound();
+}
+
+TEST(ReclaimTest, SaysWhyKswapdWokeAndWhatItDid) {
+  Pressure lab;
+  lab.CreateFile("/data", 48 * kMib, "");
+  const uint64_t bytes = lab.machine().memory().free_pages().raw() * 4096 - 8 * kMib;
+  const uint64_t address = lab.Map(bytes + 16 * kMib);
+  lab.Write(address, bytes);
+  bool woke = false;
+  bool evicted = false;
+  for (uint64_t at = bytes; at < bytes + 16 * kMib && !evicted; at += 4096) {
+    Explanation why;
+    lab.Write(address + at, 4096, &why);
+    for (const ExplanationStep& step : why.steps()) {
+      woke = woke || step.kind == StepKind::kKswapdWake;
+      evicted = evicted || step.kind == StepKind::kPageEvicted;
+    }
+  }
+  EXPECT_TRUE(woke);
+  EXPECT_TRUE(evicted);
+}
+
+}  // namespace
+}  // namespace mmlab
