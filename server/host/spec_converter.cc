@@ -149,6 +149,28 @@ absl::Status SysctlsFromProto(absl::string_view list, const google::protobuf::Ma
   return absl::OkStatus();
 }
 
+// Areas come by address, then the lazily freed ranges, by address again, as the file prints them.
+absl::Status VmallocinfoFromProto(const google::protobuf::RepeatedPtrField<std::string>& lines, MachineSpec& native) {
+  constexpr absl::string_view kField = "recorded.vmallocinfo";
+  MMLAB_RETURN_IF_ERROR(CheckCount(kField, lines.size()));
+  uint64_t areas_end = 0;
+  uint64_t lazy_end = 0;
+  for (const std::string& text : lines) {
+    std::optional<VmallocinfoLine> line = ParseVmallocinfoLine(text);
+    if (!line) return InvalidField(kField, "must be lines of /proc/vmallocinfo");
+    const uint64_t start = line->area.start;
+    uint64_t& end = line->lazy ? lazy_end : areas_end;
+    if (start < end) return InvalidField(kField, "must be in order of addresses, without overlaps");
+    end = line->area.end;
+    if (line->lazy) {
+      native.recorded_lazy_areas.push_back({start, end});
+    } else {
+      native.recorded_areas.push_back(std::move(line->area));
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status TextsFromProto(const v1::MachineSpec& spec, MachineSpec& native) {
   const struct {
     absl::string_view field;
@@ -230,15 +252,7 @@ absl::StatusOr<MachineSpec> MachineSpecFromProto(const v1::MachineSpec& spec) {
   MMLAB_RETURN_IF_ERROR(NamedRangesFromProto("cma_areas", spec.cma_areas(), native.cma_areas));
   MMLAB_RETURN_IF_ERROR(SysctlsFromProto("sysctls", spec.sysctls(), native.sysctls));
   MMLAB_RETURN_IF_ERROR(SysctlsFromProto("recorded.sysctls", spec.recorded().sysctls(), native.recorded_sysctls));
-  for (const std::string& line : spec.recorded().vmallocinfo()) {
-    std::optional<KernelArea> area = ParseVmallocinfoLine(line);
-    if (!area) return InvalidField("recorded.vmallocinfo", "must be lines of /proc/vmallocinfo");
-    if (!native.recorded_areas.empty() && area->start < native.recorded_areas.back().end) {
-      return InvalidField("recorded.vmallocinfo", "must be in order of addresses, without overlaps");
-    }
-    if (native.recorded_areas.size() == size_t{kMaxNodes}) return InvalidField("recorded.vmallocinfo", "must be at most 4096 lines");
-    native.recorded_areas.push_back(*std::move(area));
-  }
+  MMLAB_RETURN_IF_ERROR(VmallocinfoFromProto(spec.recorded().vmallocinfo(), native));
   native.preset = spec.preset();
   native.no_hardware_access_flag = spec.no_hardware_access_flag();
   native.seed = spec.seed();

@@ -52,13 +52,15 @@ PageCount Vmalloc::lazy_max_pages() const {
   return PageCount(static_cast<uint64_t>(log) * ((uint64_t{32} << 20) >> config_.page_size.shift()));
 }
 
-bool Vmalloc::AddBootAreas(absl::Span<const KernelArea> areas, bool take_frames) {
-  for (const KernelArea& from : areas) {
-    if (from.start >= from.end || !free_.TakeExactly(from.start, from.end)) return false;
-    KernelArea& area = areas_[from.start] = from;
+bool Vmalloc::AddBootAreas(absl::Span<const KernelArea> areas, absl::Span<const FreeAreaTree::Area> lazy) {
+  for (const KernelArea& area : areas) {
+    if (area.start >= area.end || !free_.TakeExactly(area.start, area.end)) return false;
+    areas_[area.start] = area;
     nr_vmalloc_pages_ += area.nr_pages;
-    if (!take_frames || memory_ == nullptr || area.nr_pages == 0) continue;
-    if (!FillPages(area, kGfpKernel | kGfpZoneHighmem) || !MapPages(area.start, area.pages)) return false;
+  }
+  for (const FreeAreaTree::Area& range : lazy) {
+    if (range.start >= range.end || !free_.TakeExactly(range.start, range.end)) return false;
+    AddLazy(range.start, range.end);
   }
   return true;
 }

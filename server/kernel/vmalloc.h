@@ -90,9 +90,9 @@ class Vmalloc {
 
   // --- Boot ---
 
-  // Areas that exist from boot, by address. With `take_frames`, areas of nr_pages > 0 take their frames from the page allocator.
-  // False: they overlap, or there is no memory.
-  bool AddBootAreas(absl::Span<const KernelArea> areas, bool take_frames);
+  // What is there from boot, by address: areas (their frames are boot's, none are taken here) and ranges freed lazily.
+  // False: they overlap; those behind are left out.
+  bool AddBootAreas(absl::Span<const KernelArea> areas, absl::Span<const FreeAreaTree::Area> lazy);
   // A recorded state: areas, lazily freed ranges, the free tree in pre-order. False: they contradict each other.
   bool Load(absl::Span<const KernelArea> areas, absl::Span<const FreeAreaTree::Area> lazy,
             absl::Span<const FreeAreaTree::RecordedNode> free_tree);

@@ -1,5 +1,6 @@
 #include "server/kernel/vmallocinfo.h"
 
+#include <utility>
 #include <vector>
 
 #include "absl/strings/match.h"
@@ -58,7 +59,7 @@ std::string VmallocinfoText(const Vmalloc& vmalloc, const Layout& layout) {
   return text;
 }
 
-std::optional<KernelArea> ParseVmallocinfoLine(absl::string_view line) {
+std::optional<VmallocinfoLine> ParseVmallocinfoLine(absl::string_view line) {
   const std::vector<absl::string_view> words = absl::StrSplit(line, ' ', absl::SkipEmpty());
   if (words.size() < 2) return std::nullopt;
   const std::vector<absl::string_view> range = absl::StrSplit(words[0], '-');
@@ -68,6 +69,7 @@ std::optional<KernelArea> ParseVmallocinfoLine(absl::string_view line) {
       !absl::SimpleAtoi(words[1], &size) || area.start >= area.end || area.end - area.start != size || (size | area.start) % 4096 != 0) {
     return std::nullopt;
   }
+  if (words.size() == 4 && words[2] == "unpurged" && words[3] == "vm_area") return VmallocinfoLine{std::move(area), true};
   for (size_t i = 2; i < words.size(); ++i) {
     absl::string_view word = words[i];
     uint64_t physical = 0;
@@ -85,7 +87,7 @@ std::optional<KernelArea> ParseVmallocinfoLine(absl::string_view line) {
     }
   }
   if (uint64_t{area.nr_pages} * 4096 > size) return std::nullopt;
-  return area;
+  return VmallocinfoLine{std::move(area), false};
 }
 
 }  // namespace mmlab

@@ -13,8 +13,12 @@ namespace mmlab {
 // /proc/vmallocinfo: the areas by address, then the lazily freed ranges. Linux: s_show(), mm/vmalloc.c.
 std::string VmallocinfoText(const Vmalloc& vmalloc, const Layout& layout);
 
-// The area that a line of it describes. Nothing: not as the kernel prints it.
-std::optional<KernelArea> ParseVmallocinfoLine(absl::string_view line);
+struct VmallocinfoLine {
+  KernelArea area;
+  bool lazy;  // "unpurged vm_area": freed, and not usable again yet. Nothing but start and end is meant.
+};
+// What a line of it describes. Nothing: not as the kernel prints it.
+std::optional<VmallocinfoLine> ParseVmallocinfoLine(absl::string_view line);
 
 }  // namespace mmlab
 

@@ -1,6 +1,7 @@
 #include "server/machine/kernel_addresses.h"
 
 #include <algorithm>
+#include <iterator>
 #include <limits>
 
 #include "server/arch/kernel_layout.h"
@@ -55,11 +56,12 @@ std::unique_ptr<Machine::KernelAddresses> Machine::FreshKernelAddresses() const 
   }
   auto addresses = std::make_unique<KernelAddresses>(*layout_, config, kmap, *memory_, *tracer_);
   const VirtAddr lowest = std::min(kernel_layout_.modules_vaddr, kernel_layout_.vmalloc_start);
+  const auto inside = [&](const auto& area) { return lowest.raw() <= area.start && area.end <= kernel_layout_.vmalloc_end.raw(); };
   std::vector<KernelArea> areas;
-  for (const KernelArea& area : spec_.recorded_areas) {
-    if (lowest.raw() <= area.start && area.end <= kernel_layout_.vmalloc_end.raw()) areas.push_back(area);
-  }
-  addresses->vmalloc.AddBootAreas(areas, false);  // False for areas that overlap: those behind are then left out.
+  std::copy_if(spec_.recorded_areas.begin(), spec_.recorded_areas.end(), std::back_inserter(areas), inside);
+  std::vector<FreeAreaTree::Area> lazy;
+  std::copy_if(spec_.recorded_lazy_areas.begin(), spec_.recorded_lazy_areas.end(), std::back_inserter(lazy), inside);
+  addresses->vmalloc.AddBootAreas(areas, lazy);
   return addresses;
 }
 

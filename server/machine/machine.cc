@@ -250,7 +250,8 @@ Bytes Machine::HostMemory() const {
   uint64_t spec_bytes = spec_.command_line.capacity() + spec_.kernel_version.capacity() + spec_.kernel_compiler.capacity() +
                         spec_.firmware_ranges.capacity() * sizeof(FirmwareRange) +
                         spec_.reserved_ranges.capacity() * sizeof(BootReservation) + spec_.kernel_sections.capacity() * sizeof(NamedRange) +
-                        spec_.iomem_resources.capacity() * sizeof(IomemResource) + spec_.recorded_areas.capacity() * sizeof(KernelArea);
+                        spec_.iomem_resources.capacity() * sizeof(IomemResource) + spec_.recorded_areas.capacity() * sizeof(KernelArea) +
+                        spec_.recorded_lazy_areas.capacity() * sizeof(FreeAreaTree::Area);
   return Bytes(sizeof(Machine) + sizeof(Sysctls) + sizeof(Tracer) + spec_bytes + memory_->HostMemory() +
                (slub_ != nullptr ? slub_->HostMemory() : 0) +
                (kernel_addresses_ != nullptr ? kernel_addresses_->vmalloc.HostMemory() + kernel_addresses_->kmap.HostMemory() +

@@ -59,6 +59,7 @@ struct MachineSpec {
   std::map<std::string, std::string> sysctls;           // Set by the user; by name with dots.
   std::map<std::string, std::string> recorded_sysctls;  // Of the recorded boot, where no rule derives them.
   std::vector<KernelArea> recorded_areas;               // Likewise: of the kernel's address space, by address.
+  std::vector<FreeAreaTree::Area> recorded_lazy_areas;  // Likewise: freed by vfree() and not purged yet, by address.
   bool no_hardware_access_flag = false;
   uint64_t seed = 0;
   std::string hostname;
