@@ -224,6 +224,17 @@ struct KmemCacheFree {
   uint64_t address = 0;
   int32_t cpu = 0;
 };
+struct KmemCacheAllocBulk {
+  std::string cache;
+  uint32_t count = 0;
+  GfpClass gfp = GfpClass::kKernel;
+  int32_t cpu = 0;
+};
+struct KmemCacheFreeBulk {
+  std::string cache;
+  std::vector<uint64_t> addresses;
+  int32_t cpu = 0;
+};
 struct Kmalloc {
   uint64_t size = 0;
   GfpClass gfp = GfpClass::kKernel;
@@ -321,9 +332,9 @@ using Operation =
                  op::Ftruncate, op::Pread, op::Pwrite, op::Shmget, op::Shmat, op::Shmdt, op::ShmRemove, op::AllocPages, op::FreePages,
                  op::GetFreePages, op::AllocPagesExact, op::FreePagesExact, op::AllocPagesBulk, op::FreePageList, op::SplitPage,
                  op::DrainPages, op::KmemCacheCreate, op::KmemCacheDestroy, op::KmemCacheShrink, op::KmemCacheAlloc, op::KmemCacheFree,
-                 op::Kmalloc, op::Krealloc, op::Kfree, op::Ksize, op::Vmalloc, op::Vfree, op::Vmap, op::Vunmap, op::GetVmArea, op::Ioremap,
-                 op::Iounmap, op::VmMapRam, op::VmUnmapRam, op::VmUnmapAliases, op::Kmap, op::Kunmap, op::KmapLocal, op::KunmapLocal,
-                 op::KmapFlushUnused, op::WriteSysctl, op::AdvanceTime>;
+                 op::KmemCacheAllocBulk, op::KmemCacheFreeBulk, op::Kmalloc, op::Krealloc, op::Kfree, op::Ksize, op::Vmalloc, op::Vfree,
+                 op::Vmap, op::Vunmap, op::GetVmArea, op::Ioremap, op::Iounmap, op::VmMapRam, op::VmUnmapRam, op::VmUnmapAliases, op::Kmap,
+                 op::Kunmap, op::KmapLocal, op::KunmapLocal, op::KmapFlushUnused, op::WriteSysctl, op::AdvanceTime>;
 
 // "mmap", "alloc_pages": the operation's name as metrics and logs show it.
 const char* OperationName(const Operation& operation);
@@ -336,8 +347,9 @@ struct Outcome {
   std::string unimplemented;
   std::optional<Signal> signal;
   std::optional<AccessResult> access;
-  std::string data;       // mincore's vector, bytes read, the kernel's log about a wrong free.
-  std::vector<Pfn> pfns;  // Of op::AllocPagesBulk.
+  std::string data;                 // mincore's vector, bytes read, the kernel's log about a wrong free.
+  std::vector<Pfn> pfns;            // Of op::AllocPagesBulk.
+  std::vector<uint64_t> addresses;  // Of op::KmemCacheAllocBulk.
 };
 
 }  // namespace mmlab
