@@ -7,6 +7,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <random>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,7 +15,6 @@
 #include "client/cli/commands.h"
 #include "client/cli/exit_code.h"
 #include "client/cli/output.h"
-#include "server/base/random.h"
 
 namespace mmlab {
 namespace {
@@ -106,14 +106,17 @@ constexpr std::array<WorkCache, 4> kCaches = {{{"work-mapping", 76, false, 0},
                                                {"work-inode", 616, true, 0x20000},
                                                {"work-packet", 1500, false, 0x2000}}};
 
+// 0 .. bound - 1; the same sequence on every host.
+uint64_t Below(std::mt19937_64& random, uint64_t bound) { return random() % bound; }
+
 // Sizes as kernels ask for them: mostly small ones of all kinds, few large.
-uint64_t KmallocSize(Random& random) {
-  const uint64_t dice = random.Below(100);
-  if (dice < 50) return 1 + random.Below(64);
-  if (dice < 80) return 1 + random.Below(256);
-  if (dice < 95) return 1 + random.Below(2048);
-  if (dice < 99) return 1 + random.Below(8192);
-  return 1 + random.Below(32768);
+uint64_t KmallocSize(std::mt19937_64& random) {
+  const uint64_t dice = Below(random, 100);
+  if (dice < 50) return 1 + Below(random, 64);
+  if (dice < 80) return 1 + Below(random, 256);
+  if (dice < 95) return 1 + Below(random, 2048);
+  if (dice < 99) return 1 + Below(random, 8192);
+  return 1 + Below(random, 32768);
 }
 
 // The workload on one machine: grows, loses three quarters of its objects here and there, and grows again with other sizes.
@@ -138,12 +141,12 @@ class Workload {
     std::vector<Held> wanted;
     for (size_t i = 0; i < count; ++i) {
       v1::Operation& operation = operations.emplace_back();
-      if (random_.Below(2) == 0) {
+      if (Below(random_, 2) == 0) {
         const uint64_t size = KmallocSize(random_);
         operation.mutable_kmalloc()->set_size_bytes(size);
         wanted.push_back({0, size, nullptr});
       } else {
-        const WorkCache& cache = kCaches[random_.Below(kCaches.size())];
+        const WorkCache& cache = kCaches[Below(random_, kCaches.size())];
         operation.mutable_kmem_cache_alloc()->set_cache(cache.name);
         wanted.push_back({0, cache.size, &cache});
       }
@@ -158,7 +161,7 @@ class Workload {
   void Shrink(size_t count) {
     std::vector<v1::Operation> operations;
     for (size_t i = 0; i < count && !held_.empty(); ++i) {
-      std::swap(held_[random_.Below(held_.size())], held_.back());
+      std::swap(held_[Below(random_, held_.size())], held_.back());
       const Held& object = held_.back();
       v1::Operation& operation = operations.emplace_back();
       if (object.cache == nullptr) {
@@ -189,7 +192,7 @@ class Workload {
   };
   Guest& guest_;
   const char* allocator_;
-  Random random_;
+  std::mt19937_64 random_;
   std::vector<Held> held_;
 };
 
