@@ -18,7 +18,16 @@ namespace {
 using testing::HasSubstr;
 using testing::IsEmpty;
 
-class SlabOperationsTest : public testing::TestWithParam<std::tuple<const char*, SlabAllocatorKind>> {
+using Built = std::tuple<const char*, SlabAllocatorKind>;
+
+std::string NameOf(const testing::TestParamInfo<Built>& info) {
+  constexpr const char* kKinds[] = {"", "Slub", "Slab", "Slob"};
+  std::string name = std::string(kKinds[static_cast<int>(std::get<1>(info.param))]) + std::get<0>(info.param);
+  std::erase(name, '-');
+  return name;
+}
+
+class SlabOperationsTest : public testing::TestWithParam<Built> {
  protected:
   void SetUp() override {
     MachineSpec spec = PresetSpec(std::get<0>(GetParam()));
@@ -97,8 +106,12 @@ TEST_P(SlabOperationsTest, AWrongFreeChangesNothingAndSaysWhy) {
   EXPECT_EQ(machine_->Apply(kfree).error, Errno::kOk);
   const Outcome again = machine_->Apply(kfree);
   EXPECT_EQ(again.error, Errno::kEINVAL);
-  if (Is(SlabAllocatorKind::kSlub)) EXPECT_THAT(again.data, HasSubstr("Object already free"));
-  if (Is(SlabAllocatorKind::kSlab)) EXPECT_THAT(again.data, HasSubstr("double free detected in cache"));
+  if (Is(SlabAllocatorKind::kSlub)) {
+    EXPECT_THAT(again.data, HasSubstr("Object already free"));
+  }
+  if (Is(SlabAllocatorKind::kSlab)) {
+    EXPECT_THAT(again.data, HasSubstr("double free detected in cache"));
+  }
 }
 
 TEST_P(SlabOperationsTest, KfreeOfAnObjectOfACacheIsSlobsUndoing) {
@@ -125,7 +138,9 @@ TEST_P(SlabOperationsTest, TimeBringsBackWhatSlabKeeps) {
   op::AdvanceTime advance;
   advance.nanoseconds = 4'000'000'000;
   machine_->Apply(advance);
-  if (Is(SlabAllocatorKind::kSlab)) EXPECT_LT(SlabPages(), kept);
+  if (Is(SlabAllocatorKind::kSlab)) {
+    EXPECT_LT(SlabPages(), kept);
+  }
   advance.nanoseconds = int64_t{3600} * 1'000'000'000;
   machine_->Apply(advance);
   EXPECT_EQ(SlabPages(), Is(SlabAllocatorKind::kSlub) ? kept : 0);
@@ -137,11 +152,7 @@ TEST_P(SlabOperationsTest, TimeBringsBackWhatSlabKeeps) {
 INSTANTIATE_TEST_SUITE_P(AllKernels, SlabOperationsTest,
                          testing::Combine(testing::Values("686-1G-smp4", "arm64-1G"),
                                           testing::Values(SlabAllocatorKind::kSlub, SlabAllocatorKind::kSlab, SlabAllocatorKind::kSlob)),
-                         [](const auto& info) {
-                           constexpr const char* kKinds[] = {"", "Slub", "Slab", "Slob"};
-                           return std::string(kKinds[static_cast<int>(std::get<1>(info.param))]) +
-                                  (std::string(std::get<0>(info.param)) == "arm64-1G" ? "Arm64" : "X86");
-                         });
+                         NameOf);
 
 }  // namespace
 }  // namespace mmlab
