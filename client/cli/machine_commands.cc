@@ -346,7 +346,7 @@ void AddGet(CLI::App& app, Session& session) {
 }
 
 void AddDescribe(CLI::App& app, Session& session) {
-  CLI::App* describe = app.add_subcommand("describe", "Show one machine or process in detail");
+  CLI::App* describe = app.add_subcommand("describe", "Show one thing in detail");
   describe->require_subcommand(1);
   struct Options {
     std::string machine;

@@ -195,6 +195,7 @@ Errno Processes::LoadImage(Process& process, const ElfImage& image, bool is_inte
   std::shared_ptr<Inode> inode = files_.Find(image.path);
   if (inode == nullptr) return Errno::kENOENT;
   const auto file = std::make_shared<OpenFile>(std::move(inode), true, false);
+  file->object = KernelObjectRef(anon_vmas_->kernel_objects(), KernelObject::kFilp);
   const Span span = SpanOf(image, page_mask);
   uint64_t bias = 0;
   bool first = true;
@@ -382,6 +383,7 @@ SysResult<uint64_t> Processes::Exec(Pid pid, const ElfImage& image, const ElfIma
   std::shared_ptr<AddressSpace> mm = NewMm();
   if (mm == nullptr) return Errno::kENOMEM;
   DropMm(*process);
+  process->objects.Exec(anon_vmas_->kernel_objects());
   process->mm = process->active_mm = mm;
   for (auto& [number, cpu] : cpus_) {
     if (cpu.current == process->pid) LoadMm(cpu, mm);

@@ -41,6 +41,7 @@ SysResult<uint64_t> Processes::InstallFile(Process& process, std::shared_ptr<Ope
   } else if (static_cast<uint64_t>(fd) >= limit) {
     return Errno::kEBADF;
   }
+  file->object = KernelObjectRef(anon_vmas_->kernel_objects(), KernelObject::kFilp);
   (*process.files)[fd] = std::move(file);
   return static_cast<uint64_t>(fd);
 }

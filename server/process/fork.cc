@@ -39,6 +39,7 @@ std::shared_ptr<AddressSpace> Processes::NewMm() {
   auto mm = std::make_shared<AddressSpace>();
   mm->page_size = layout_.page_size;
   mm->anon_vmas = anon_vmas_.get();
+  mm->object = KernelObjectRef(anon_vmas_->kernel_objects(), KernelObject::kMm);
   mm->task_size = layout_.task_size;
   if (!paging_->CreateTables(*mm)) return nullptr;
   return mm;
@@ -52,6 +53,7 @@ SysResult<Pid> Processes::Fork(Pid pid, uint64_t clone_flags) {
   const bool thread = (clone_flags & kCloneThread) != 0;
   child->parent = (clone_flags & (kCloneParent | kCloneThread)) != 0 ? parent->parent : parent->thread_group;
   child->comm = parent->comm;
+  child->objects = TaskObjects::Fork(anon_vmas_->kernel_objects(), parent->objects, clone_flags);
   child->uid = parent->uid;
   child->kernel_thread = parent->kernel_thread;
   child->files = (clone_flags & kCloneFiles) != 0 ? parent->files : std::make_shared<DescriptorTable>(*parent->files);

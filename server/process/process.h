@@ -8,6 +8,7 @@
 
 #include "absl/container/btree_map.h"
 #include "server/process/pid.h"
+#include "server/process/task_objects.h"
 
 namespace mmlab {
 
@@ -42,6 +43,7 @@ class Process {
   Pid thread_group;  // tgid: the pid of the first thread; its own where it is that.
   Pid parent;
   std::string comm;
+  TaskObjects objects;
   uint32_t uid = 0;
   bool kernel_thread = false;
   std::shared_ptr<AddressSpace> mm;         // Null: kernel thread, or not exec'ed yet. Shared by CLONE_VM.

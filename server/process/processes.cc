@@ -40,6 +40,8 @@ Processes::~Processes() {
   files_.SetMapper(nullptr);
 }
 
+void Processes::SetKernelObjects(KernelObjects* objects) { anon_vmas_->SetKernelObjects(objects); }
+
 ReverseMap& Processes::reverse_map() { return *paging_; }
 
 ProcessCore Processes::Core() { return ProcessCore{layout_, limits_, *paging_, files_, *commit_, *anon_vmas_, tracer_}; }
@@ -74,6 +76,7 @@ Process& Processes::NewProcess() {
 SysResult<Pid> Processes::Create(const std::string& comm, uint32_t uid, bool kernel_thread) {
   Process& process = NewProcess();
   process.comm = comm;
+  process.objects = TaskObjects::Fork(anon_vmas_->kernel_objects(), TaskObjects(), 0);
   process.uid = uid;
   process.kernel_thread = kernel_thread;
   constexpr uint64_t kDefaultStack = 8 << 20;    // _STK_LIM

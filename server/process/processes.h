@@ -24,6 +24,7 @@ class AddressSpace;
 class AnonVmaTable;
 class CommitAccount;
 class Files;
+class KernelObjects;
 class OpenFile;
 class Paging;
 class PhysicalMemory;
@@ -51,6 +52,8 @@ class Processes {
 
   ProcessLimits& limits() { return limits_; }
   const ProcessLimits& limits() const { return limits_; }
+  // Where the kernel objects of processes are accounted; it outlives the processes. Before the first one is made.
+  void SetKernelObjects(KernelObjects* objects);
   // Who maps which page, for reclaim.
   ReverseMap& reverse_map();
 

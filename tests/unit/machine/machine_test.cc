@@ -220,6 +220,7 @@ MachineSpec SmallMachine(uint64_t seed) {
     EXPECT_TRUE(DescribeUsualBoard(Bytes(64 << 20), spec).ok());
   }
   spec.cpus = seed % 2 == 0 ? 1 : 2;
+  spec.slab_allocator = static_cast<SlabAllocatorKind>(1 + (seed + seed / 3) % 3);
   return spec;
 }
 
