@@ -200,6 +200,7 @@ void Machine::ForgetEndedProcesses() {
 
 void Machine::AdvanceClock(int64_t nanoseconds) {
   now_nanoseconds_ += nanoseconds;
+  processes_->SetClock(now_nanoseconds_ - spec_.boot_time_seconds * kSecond);
   if (now_nanoseconds_ < next_stat_update_) return;
   memory_->FoldCpuCounters();  // vmstat_update(); running it more than once in a row changes nothing.
   const int64_t interval = std::max<int64_t>(1, static_cast<int64_t>(sysctls_->value(Sysctl::kVmStatInterval))) * kSecond;

@@ -28,6 +28,8 @@ constexpr const char* kNames[] = {
     "write_oom_score_adj",
     "access_memory",
     "switch_to",
+    "prctl",
+    "sbrk",
     "create_file",
     "open",
     "pipe",

@@ -1,8 +1,10 @@
 // What each operation does to a machine.
 
 #include <limits>
+#include <type_traits>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "server/base/event.h"
 #include "server/base/explanation.h"
 #include "server/files/files.h"
@@ -26,6 +28,20 @@ Outcome Unimplemented(std::string why) {
   outcome.error = Errno::kENOSYS;
   outcome.unimplemented = std::move(why);
   return outcome;
+}
+
+// Whether the acting process can't act. Who kills it, or writes its oom_score_adj, is somebody else.
+bool ActorHeld(const Operation& operation, const Processes& processes) {
+  return std::visit(
+      [&](const auto& o) {
+        using Op = std::decay_t<decltype(o)>;
+        if constexpr (requires { o.pid; } && !std::is_same_v<Op, op::Exit> && !std::is_same_v<Op, op::WriteOomScoreAdj>) {
+          return processes.Held(o.pid);
+        } else {
+          return false;
+        }
+      },
+      operation);
 }
 
 }  // namespace
@@ -135,6 +151,17 @@ class Machine::Performer {
     const SysResult<uint64_t> base = processes_.SwitchTo(o.pid, o.cpu);
     if (base.ok()) machine_.cpu_of_[o.pid] = o.cpu;
     return Answer(base);
+  }
+
+  Outcome operator()(const op::Prctl& o) {
+    On(o.pid);
+    const SysResult<uint64_t> answer = processes_.Prctl(o.pid, o.option, o.arg2, o.arg3, o.arg4, o.arg5);
+    if (answer.error() == Errno::kENOSYS) return Unimplemented(absl::StrCat("prctl option ", o.option));
+    return Answer(answer);
+  }
+  Outcome operator()(const op::Sbrk& o) {
+    On(o.pid);
+    return Answer(processes_.Sbrk(o.pid, o.increment));
   }
 
   Outcome operator()(const op::CreateFile& o) {
@@ -298,6 +325,11 @@ Outcome Machine::Apply(const Operation& operation, Explanation* explanation, Eve
   } const asking(*tracer_, explanation, events);
   ++operations_applied_;
   if (oom_->panicked()) return Unimplemented("the kernel has panicked (vm.panic_on_oom) and runs no further");
+  if (processes_->any_held() && ActorHeld(operation, *processes_)) {
+    Outcome outcome;
+    outcome.held = true;
+    return outcome;
+  }
   processes_->BeginOperation();
   const size_t processes = processes_->all().size();
   Outcome outcome = std::visit(Performer(*this), operation);

@@ -58,9 +58,6 @@ class Paging final : public FileMapper, public ReverseMap {
   ~Paging() override;
 
   const PageTableFormat& format() const { return format_; }
-  // Whether the CPU has the Memory Tagging Extension (system_supports_mte()). The newer of the two ARM64 CPUs that machines have, the one
-  // with hardware access flag, has it.
-  bool memory_tagging() const { return layout_.kind == LayoutKind::kArm64 && hardware_access_flag_; }
 
   // pgd_alloc() / mm teardown. CreateTables: false when memory is short; then nothing is left behind.
   // DestroyTables REQUIRES: everything was zapped and FreeTables() called for the whole of user space.
@@ -213,7 +210,7 @@ class Paging final : public FileMapper, public ReverseMap {
   void SetPte(Fault& fault, Pfn pfn, VirtAddr address);
   bool PrepareTable(Fault& fault);  // pte_alloc()
   bool PrepareTableFor(Fault& fault, Pfn pfn);
-  std::optional<Pfn> VdsoPage(PageIndex index);
+  std::optional<Pfn> SpecialPage(const VmArea& vma, PageIndex index);
   std::optional<Pfn> VvarPage();
 
   bool CopyTables(const VmArea& from, VmArea& to, const uint8_t* source, int level, VirtRange range);
@@ -237,7 +234,8 @@ class Paging final : public FileMapper, public ReverseMap {
   } last_table_;               // Forgotten when any table goes or moves.
   LruBatches lru_;
   uint64_t mlocked_pages_ = 0;
-  std::vector<Pfn> vdso_pages_;  // Made when first touched.
+  std::vector<Pfn> vdso_pages_;                     // Made when first touched; so are these.
+  std::array<std::optional<Pfn>, 3> compat_pages_;  // Of 32-bit ARM programs: vdso, vectors, sigpage.
   std::optional<Pfn> vvar_page_;
 };
 

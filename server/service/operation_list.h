@@ -25,7 +25,9 @@
   X(SetVmaName, set_vma_name)              \
   X(WriteOomScoreAdj, write_oom_score_adj) \
   X(AccessMemory, access_memory)           \
-  X(SwitchTo, switch_to)
+  X(SwitchTo, switch_to)                   \
+  X(Prctl, prctl)                          \
+  X(Sbrk, sbrk)
 
 #define MMLAB_FILE_OPERATIONS(X) \
   X(CreateFile, create_file)     \
