@@ -8,6 +8,7 @@
 #include <iterator>
 #include <memory>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "client/cli/commands.h"
@@ -25,6 +26,7 @@ struct SpecFlags {
   std::string ram;
   std::string layout;
   int cpus = 0;
+  std::string slab_allocator;
   uint64_t seed = 0;
   std::vector<std::string> sysctls;
   std::string file;
@@ -34,6 +36,7 @@ struct SpecFlags {
     command->add_option("--layout", layout, "x86_32, x86_32_pae or arm64, with --ram instead of a preset");
     command->add_option("--ram", ram, "RAM: 512M, 4G");
     command->add_option("--cpus", cpus, "CPUs");
+    command->add_option("--slab-allocator", slab_allocator, "slub (what else is not said), slab or slob");
     command->add_option("--seed", seed, "Seed of everything random in the machine");
     command->add_option("--sysctl", sysctls, "NAME=VALUE, repeatable: vm.overcommit_memory=2");
     command->add_option("-f,--file", file, "MachineSpec as JSON or YAML; - reads stdin. Flags win over the file");
@@ -85,6 +88,12 @@ v1::MachineSpec SpecFlags::Spec() const {
     spec.set_ram_bytes(static_cast<int64_t>(*bytes));
   }
   if (cpus != 0) spec.set_cpus(cpus);
+  if (!slab_allocator.empty()) {
+    v1::SlabAllocator allocator = v1::SLAB_ALLOCATOR_UNSPECIFIED;
+    const std::string name = "SLAB_ALLOCATOR_" + absl::AsciiStrToUpper(slab_allocator);
+    if (!v1::SlabAllocator_Parse(name, &allocator)) Fail(kExitUsage, "--slab-allocator: slub, slab or slob, not " + slab_allocator);
+    spec.set_slab_allocator(allocator);
+  }
   if (seed != 0) spec.set_seed(seed);
   for (const std::string& sysctl : sysctls) {
     const std::pair<std::string, std::string> parts = absl::StrSplit(sysctl, absl::MaxSplits('=', 1));

@@ -25,7 +25,7 @@ class KernelLog;
 class OomKiller;
 class Processes;
 class Reclaim;
-class Slub;
+class SlabAllocator;
 class Sysctls;
 class Tracer;
 enum class Sysctl : uint8_t;
@@ -55,7 +55,7 @@ class Machine {
   const BuddyMemory& memory() const { return *memory_; }
   const VmStat& vm_stat() const;
   // Calls `read` with the slab allocator. It exists on the host once it was used; before, `read` sees what it will start as.
-  void ReadSlub(absl::FunctionRef<void(const Slub&)> read) const;
+  void ReadSlab(absl::FunctionRef<void(const SlabAllocator&)> read) const;
   // The same for the kernel's address space and the mappings of high memory.
   void ReadVmalloc(absl::FunctionRef<void(const Vmalloc&)> read) const;
   const Files& files() const { return *files_; }
@@ -83,8 +83,9 @@ class Machine {
   void Follow(Sysctl id);
   void UpdateProcessLimits();
   void AdvanceClock(int64_t nanoseconds);
-  std::unique_ptr<Slub> FreshSlub() const;
-  Slub& MakeSlub();
+  std::unique_ptr<SlabAllocator> FreshSlab() const;
+  SlabAllocator& MakeSlab();
+  void ReapSlabs(int64_t until);
   void UpdateOomSettings();
   void ForgetEndedProcesses();
   struct KernelAddresses;  // kernel_addresses.h
@@ -97,7 +98,7 @@ class Machine {
   std::unique_ptr<Tracer> tracer_;
   std::unique_ptr<Sysctls> sysctls_;
   std::unique_ptr<BuddyMemory> memory_;
-  std::unique_ptr<Slub> slub_;                         // Null until it is used.
+  std::unique_ptr<SlabAllocator> slab_;                // Null until it is used.
   std::unique_ptr<KernelAddresses> kernel_addresses_;  // Likewise.
   std::unique_ptr<Files> files_;
   std::unique_ptr<Processes> processes_;
@@ -107,6 +108,7 @@ class Machine {
   absl::btree_map<Pid, int> cpu_of_;  // Where a process was switched to; CPU 0 when it is not here.
   int64_t now_nanoseconds_;
   int64_t next_stat_update_;  // When the counters of the CPUs are next added up (vm.stat_interval).
+  int64_t next_slab_reap_;    // When the slab allocator next looks for what is not used.
   uint64_t operations_applied_ = 0;
 };
 

@@ -56,6 +56,8 @@ constexpr const char* kNames[] = {
     "kmem_cache_shrink",
     "kmem_cache_alloc",
     "kmem_cache_free",
+    "kmem_cache_alloc_bulk",
+    "kmem_cache_free_bulk",
     "kmalloc",
     "krealloc",
     "kfree",

@@ -227,21 +227,25 @@ class Machine::Performer {
   Outcome operator()(const op::DrainPages& o) { return OnPages(o); }
   Outcome operator()(const op::SplitPage& o) { return Pages().Perform(o); }
 
-  Outcome operator()(const op::KmemCacheCreate& o) { return PerformSlab(o, machine_.MakeSlub()); }
-  Outcome operator()(const op::KmemCacheDestroy& o) { return PerformSlab(o, machine_.MakeSlub()); }
-  Outcome operator()(const op::KmemCacheShrink& o) { return PerformSlab(o, machine_.MakeSlub()); }
+  Outcome operator()(const op::KmemCacheCreate& o) { return PerformSlab(o, machine_.MakeSlab()); }
+  Outcome operator()(const op::KmemCacheDestroy& o) { return PerformSlab(o, machine_.MakeSlab()); }
+  Outcome operator()(const op::KmemCacheShrink& o) { return PerformSlab(o, machine_.MakeSlab()); }
   Outcome operator()(const op::KmemCacheAlloc& o) {
-    return OnCpu(o.cpu) ? PerformSlab(o, GfpOf(o.gfp), machine_.MakeSlub()) : Answer(Errno::kEINVAL);
+    return OnCpu(o.cpu) ? PerformSlab(o, GfpOf(o.gfp), machine_.MakeSlab()) : Answer(Errno::kEINVAL);
   }
-  Outcome operator()(const op::KmemCacheFree& o) { return OnCpu(o.cpu) ? PerformSlab(o, machine_.MakeSlub()) : Answer(Errno::kEINVAL); }
+  Outcome operator()(const op::KmemCacheFree& o) { return OnCpu(o.cpu) ? PerformSlab(o, machine_.MakeSlab()) : Answer(Errno::kEINVAL); }
+  Outcome operator()(const op::KmemCacheAllocBulk& o) {
+    return OnCpu(o.cpu) ? PerformSlab(o, GfpOf(o.gfp), machine_.MakeSlab()) : Answer(Errno::kEINVAL);
+  }
+  Outcome operator()(const op::KmemCacheFreeBulk& o) { return OnCpu(o.cpu) ? PerformSlab(o, machine_.MakeSlab()) : Answer(Errno::kEINVAL); }
   Outcome operator()(const op::Kmalloc& o) {
-    return OnCpu(o.cpu) ? PerformSlab(o, GfpOf(o.gfp), machine_.MakeSlub()) : Answer(Errno::kEINVAL);
+    return OnCpu(o.cpu) ? PerformSlab(o, GfpOf(o.gfp), machine_.MakeSlab()) : Answer(Errno::kEINVAL);
   }
   Outcome operator()(const op::Krealloc& o) {
-    return OnCpu(o.cpu) ? PerformSlab(o, GfpOf(o.gfp), machine_.MakeSlub()) : Answer(Errno::kEINVAL);
+    return OnCpu(o.cpu) ? PerformSlab(o, GfpOf(o.gfp), machine_.MakeSlab()) : Answer(Errno::kEINVAL);
   }
-  Outcome operator()(const op::Kfree& o) { return OnCpu(o.cpu) ? PerformSlab(o, machine_.MakeSlub()) : Answer(Errno::kEINVAL); }
-  Outcome operator()(const op::Ksize& o) { return PerformSlab(o, machine_.MakeSlub()); }
+  Outcome operator()(const op::Kfree& o) { return OnCpu(o.cpu) ? PerformSlab(o, machine_.MakeSlab()) : Answer(Errno::kEINVAL); }
+  Outcome operator()(const op::Ksize& o) { return PerformSlab(o, machine_.MakeSlab()); }
 
   Outcome operator()(const op::Vmalloc& o) {
     return OnCpu(o.cpu) ? PerformVmalloc(o, GfpOf(o.gfp), Addresses().vmalloc) : Answer(Errno::kEINVAL);

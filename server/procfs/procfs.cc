@@ -95,6 +95,11 @@ constexpr absl::string_view kMissingOfProcess[] = {
     "mem",  "mounts", "numa_maps",  "pagemap", "sched",   "schedstat", "stack", "stat", "wchan",
 };
 
+// SLOB knows of no caches that it could list.
+bool Exists(const Machine& machine, const MachineFile& file) {
+  return file.path != "slabinfo" || machine.spec().slab_allocator != SlabAllocatorKind::kSlob;
+}
+
 template <typename List>
 bool Holds(const List& list, absl::string_view name) {
   return std::find(std::begin(list), std::end(list), name) != std::end(list);
@@ -116,7 +121,9 @@ absl::StatusOr<std::string> ReadProcessFile(const Machine& machine, Pid pid, abs
 
 std::vector<std::string> ListProcFiles(const Machine& machine) {
   std::vector<std::string> paths;
-  for (const MachineFile& file : kMachineFiles) paths.emplace_back(file.path);
+  for (const MachineFile& file : kMachineFiles) {
+    if (Exists(machine, file)) paths.emplace_back(file.path);
+  }
   for (absl::string_view name : machine.sysctls().Names()) {
     if (!machine.sysctls().Text(*machine.sysctls().Find(name))) continue;
     paths.push_back(absl::StrCat("sys/", absl::StrReplaceAll(name, {{".", "/"}})));
@@ -138,7 +145,7 @@ std::vector<std::string> ListProcFiles(const Machine& machine, Pid pid) {
 absl::StatusOr<std::string> ReadProcFile(const Machine& machine, absl::string_view path) {
   absl::ConsumePrefix(&path, "/proc/");
   for (const MachineFile& file : kMachineFiles) {
-    if (file.path == path) return file.text(machine);
+    if (file.path == path && Exists(machine, file)) return file.text(machine);
   }
   if (absl::string_view name = path; absl::ConsumePrefix(&name, "sys/")) {
     const std::optional<Sysctl> id = machine.sysctls().Find(absl::StrReplaceAll(name, {{"/", "."}}));

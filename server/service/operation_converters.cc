@@ -245,6 +245,7 @@ uint64_t PromisedData(const v1::Operation& operation) {
     return operation.access_memory().length_bytes();
   }
   if (operation.has_alloc_pages_bulk()) return uint64_t{operation.alloc_pages_bulk().count()} * sizeof(uint64_t);
+  if (operation.has_kmem_cache_alloc_bulk()) return uint64_t{operation.kmem_cache_alloc_bulk().count()} * sizeof(uint64_t);
   return 0;
 }
 

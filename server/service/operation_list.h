@@ -54,15 +54,17 @@
   X(SplitPage, split_page)              \
   X(DrainPages, drain_pages)
 
-#define MMLAB_SLAB_OPERATIONS(X)          \
-  X(KmemCacheCreate, kmem_cache_create)   \
-  X(KmemCacheDestroy, kmem_cache_destroy) \
-  X(KmemCacheShrink, kmem_cache_shrink)   \
-  X(KmemCacheAlloc, kmem_cache_alloc)     \
-  X(KmemCacheFree, kmem_cache_free)       \
-  X(Kmalloc, kmalloc)                     \
-  X(Krealloc, krealloc)                   \
-  X(Kfree, kfree)                         \
+#define MMLAB_SLAB_OPERATIONS(X)               \
+  X(KmemCacheCreate, kmem_cache_create)        \
+  X(KmemCacheDestroy, kmem_cache_destroy)      \
+  X(KmemCacheShrink, kmem_cache_shrink)        \
+  X(KmemCacheAlloc, kmem_cache_alloc)          \
+  X(KmemCacheFree, kmem_cache_free)            \
+  X(KmemCacheAllocBulk, kmem_cache_alloc_bulk) \
+  X(KmemCacheFreeBulk, kmem_cache_free_bulk)   \
+  X(Kmalloc, kmalloc)                          \
+  X(Krealloc, krealloc)                        \
+  X(Kfree, kfree)                              \
   X(Ksize, ksize)
 
 #define MMLAB_KERNEL_ADDRESS_OPERATIONS(X) \
