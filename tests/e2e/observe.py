@@ -17,7 +17,8 @@ COLLECTORS = "default,slabinfo,vmstat_all,pagetypeinfo,process"  # All that our 
 def prometheus_configuration(http):
     with open(os.path.join(ROOT, "deploy", "prometheus", "prometheus.yml"), encoding="utf-8") as shipped:
         text = shipped.read()
-    for old, new in (("scrape_interval: 15s", "scrape_interval: 5s"), ("refresh_interval: 30s", "refresh_interval: 5s"),
+    for old, new in (("scrape_interval: 15s", "scrape_interval: 5s"), ("evaluation_interval: 15s", "evaluation_interval: 5s"),
+                     ("refresh_interval: 30s", "refresh_interval: 5s"),
                      ("- url: http://localhost:9464/sd/prometheus\n", f"- url: http://{http}/sd/prometheus?collect={COLLECTORS}\n"),
                      ("localhost:9464", http)):
         assert old in text, old
@@ -51,6 +52,8 @@ def main():
             while end is None or time.monotonic() < end:
                 for load in loads:
                     load.step()
+                if loads[0].steps % 60 == 0:
+                    loads[0].exhaust(1024)  # Something for the panels of reclaim and OOM kills, and for an alert.
                 time.sleep(0.5)
         except KeyboardInterrupt:
             pass

@@ -112,9 +112,11 @@ class PrometheusTest(unittest.TestCase):
             configuration = shipped.read()
         for old, new in (("- url: http://localhost:9464/sd/prometheus\n", f"- url: http://{cls.http}/sd/prometheus?collect={COLLECTORS}\n"),
                          ("localhost:9464", cls.http), ("scrape_interval: 15s", "scrape_interval: 1s\n  scrape_timeout: 1s"),
+                         ("evaluation_interval: 15s", "evaluation_interval: 1s"),
                          ("refresh_interval: 30s", "refresh_interval: 1s")):
             assert old in configuration, old
             configuration = configuration.replace(old, new)
+        configuration += f"\nrule_files:\n  - {os.path.join(ROOT, 'deploy', 'prometheus', 'rules.yml')}\n"
         path = os.path.join(cls.folder.name, "prometheus.yml")
         with open(path, "w") as file:
             file.write(configuration)
@@ -223,9 +225,24 @@ class PrometheusTest(unittest.TestCase):
             with self.subTest(query=query):
                 self.assertEqual({series["metric"]["instance"] for series in self.query(query)}, set(MACHINES))
 
+    def test_memory_runs_out_and_the_alert_says_so(self):
+        self.wait_for_scrapes(2)
+        self.loads["low"].exhaust(1024)
+        self.wait_for_scrapes(2)
+        killed = lambda: {series["metric"]["instance"]: float(series["value"][1]) for series in self.query("increase(node_vmstat_oom_kill[30m])")}
+        self.children.wait_for("the kill to be seen", lambda: killed().get("low", 0) > 0)
+        self.assertEqual([machine for machine, kills in killed().items() if kills > 0], ["low"])
+        self.assertGreater(float(self.query('node_vmstat_pgsteal_kswapd{instance="low"}')[0]["value"][1]), 0)
+        firing = lambda: [alert["labels"]["instance"] for alert in self.ask_prometheus("alerts")["alerts"]
+                          if alert["labels"]["alertname"] == "MachineOomKill" and alert["state"] == "firing"]
+        self.children.wait_for("the alert", lambda: firing() == ["low"])
+        self.assertEqual({rule["health"] for group in self.ask_prometheus("rules")["groups"] for rule in group["rules"]}, {"ok"})
+
     def test_every_panel_of_our_dashboards_has_data(self):
         with self.assertRaises(grpc.RpcError):  # So that there is a call that failed.
             self.api.call("MachineService", "GetMachine", name="machines/nobody")
+        self.wait_for_scrapes(2)
+        self.loads["low"].exhaust(1024)
         self.wait_for_scrapes(3)
         values, silent = [], []
         for dashboard, panel, reference, unit, query in dashboards.queries():
@@ -233,7 +250,7 @@ class PrometheusTest(unittest.TestCase):
             series = self.query(concrete)
             if not series:
                 silent.append(f"{dashboard} / {panel} {reference}: {concrete}")
-            for one in series[:4]:
+            for one in sorted(series, key=lambda one: -float(one["value"][1]))[:4]:
                 labels = ",".join(f"{k}={v}" for k, v in sorted(one["metric"].items()) if k not in ("__name__", "job"))
                 values.append(f"{dashboard:14} {panel:40} {reference} {float(one['value'][1]):16.6g} {unit:12} {labels}")
         self.assertEqual(silent, [])
