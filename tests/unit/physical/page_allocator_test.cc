@@ -36,7 +36,7 @@ TEST_F(PageAllocatorTest, FreshFrameIsClean) {
   EXPECT_EQ(frame.refcount, 1);
   EXPECT_EQ(frame.order, 2);
   frame.state = FrameState::kAnon;
-  frame.flags = kPgLru | kPgDirty;
+  frame.flags = kPgReferenced | kPgDirty;
   frame.mapcount = 3;
   frame.index = 77;
   frame.mapping = 9;
