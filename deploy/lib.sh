@@ -10,7 +10,7 @@ BUILD_PACKAGES=(
   g++ cmake ninja-build pkg-config
   libabsl-dev libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc
   golang-github-gogo-googleapis-dev grpc-proto # google/rpc/*.proto, grpc/health/v1/health.proto
-  libcli11-dev libcpp-httplib-dev libfmt-dev libyaml-cpp-dev nlohmann-json3-dev prometheus-cpp-dev zlib1g-dev
+  libcli11-dev libcpp-httplib-dev libfmt-dev libre2-dev libyaml-cpp-dev nlohmann-json3-dev prometheus-cpp-dev zlib1g-dev
 )
 # ...and what the tests need beyond that.
 TEST_PACKAGES=(
