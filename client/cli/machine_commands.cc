@@ -233,9 +233,31 @@ void GetFrames(Session& session, const std::string& machine, uint64_t pfn, int c
     std::string flags;
     for (const std::string& flag : frame.flags()) absl::StrAppend(&flags, flags.empty() ? "" : ",", flag);
     rows.push_back({HexText(frame.pfn()), frame.zone().empty() ? "-" : frame.zone(), frame.state(), absl::StrCat(frame.reference_count()),
-                    absl::StrCat(frame.map_count()), absl::StrCat(frame.order()), frame.migrate_type(), flags.empty() ? "-" : flags});
+                    absl::StrCat(frame.map_count()), absl::StrCat(frame.order()), frame.migrate_type(),
+                    frame.lru().empty() ? "-" : frame.lru(), HexText(frame.index()), flags.empty() ? "-" : flags});
   }
-  fmt::print("{}", TableText({"PFN", "ZONE", "STATE", "REFS", "MAPS", "ORDER", "MIGRATETYPE", "FLAGS"}, rows));
+  fmt::print("{}", TableText({"PFN", "ZONE", "STATE", "REFS", "MAPS", "ORDER", "MIGRATETYPE", "LRU", "INDEX", "FLAGS"}, rows));
+}
+
+void DescribeFrame(Session& session, const std::string& machine, uint64_t pfn) {
+  v1::ListFramesRequest request;
+  request.set_parent("machines/" + machine);
+  request.set_first_pfn(pfn);
+  v1::ListFramesResponse response;
+  session.Call(*session.connection().pages, &v1::PageService::Stub::ListFrames, request, &response);
+  const v1::Frame& frame = response.frames(0);
+  if (PrintStructured(session.options(), frame)) return;
+  const auto or_none = [](const std::string& text) { return text.empty() ? std::string("-") : text; };
+  std::string flags;
+  for (const std::string& flag : frame.flags()) absl::StrAppend(&flags, flags.empty() ? "" : " ", flag);
+  fmt::print("Frame:       {} ({})\nZone:        {}, node {}, section {}\nState:       {}\nReferences:  {}, {} entries map it\n",
+             HexText(frame.pfn()), frame.pfn(), or_none(frame.zone()), frame.node(), frame.section(), frame.state(),
+             frame.reference_count(), frame.map_count());
+  fmt::print("Flags:       {}\nkpageflags:  {}\n", or_none(flags), HexText(frame.kpageflags()));
+  fmt::print("Mapping:     {} {}, index {}\nLRU list:    {}\nCgroup:      {}\n", or_none(frame.mapping()), frame.mapping_id(),
+             HexText(frame.index()), or_none(frame.lru()), frame.memory_cgroup());
+  fmt::print("Block:       starts at {}, order {}, compound {}, type {}, private {}\nPage block:  {}\n", HexText(frame.head_pfn()),
+             frame.order(), or_none(frame.compound()), or_none(frame.page_type()), frame.private_value(), or_none(frame.migrate_type()));
 }
 
 void DescribeMachine(Session& session, const std::string& id) {
@@ -346,11 +368,12 @@ void AddGet(CLI::App& app, Session& session) {
 }
 
 void AddDescribe(CLI::App& app, Session& session) {
-  CLI::App* describe = app.add_subcommand("describe", "Show one machine or process in detail");
+  CLI::App* describe = app.add_subcommand("describe", "Show one machine, process or page frame in detail");
   describe->require_subcommand(1);
   struct Options {
     std::string machine;
     int pid = 0;
+    std::string pfn;
   };
   const auto options = Keep<Options>();
   CLI::App* machine = describe->add_subcommand("machine", "A machine and its zones");
@@ -360,6 +383,14 @@ void AddDescribe(CLI::App& app, Session& session) {
   process->add_option("machine", options->machine, "Machine")->required();
   process->add_option("pid", options->pid, "Process id")->required();
   process->callback([options, &session] { DescribeProcess(session, options->machine, options->pid); });
+  CLI::App* frame = describe->add_subcommand("frame", "A page frame: what struct page says of it");
+  frame->add_option("machine", options->machine, "Machine")->required();
+  frame->add_option("pfn", options->pfn, "Frame number")->required();
+  frame->callback([options, &session] {
+    const auto pfn = ParseSize(options->pfn);
+    if (!pfn) Fail(kExitUsage, "pfn: a number, not " + options->pfn);
+    DescribeFrame(session, options->machine, *pfn);
+  });
 }
 
 void AddDeleteBootCheck(CLI::App& app, Session& session) {

@@ -212,7 +212,8 @@ std::vector<Verb> Verbs() {
   for (int i = 0; i < operation->field_count(); ++i) {
     const FieldDescriptor* member = operation->field(i);
     if (std::find(kSpecial->begin(), kSpecial->end(), member->name()) != kSpecial->end()) continue;
-    verbs.push_back({absl::StrReplaceAll(member->name(), {{"_", "-"}}), member, {}, "Operation " + member->name()});
+    const std::string verb = member->name() == "compact_memory" ? "compact" : absl::StrReplaceAll(member->name(), {{"_", "-"}});
+    verbs.push_back({verb, member, {}, "Operation " + member->name()});
   }
   const google::protobuf::EnumDescriptor* kinds = v1::AccessKind_descriptor();
   for (int i = 1; i < kinds->value_count(); ++i) {

@@ -51,6 +51,7 @@ constexpr const char* kNames[] = {
     "free_page_list",
     "split_page",
     "drain_pages",
+    "compact_memory",
     "kmem_cache_create",
     "kmem_cache_destroy",
     "kmem_cache_shrink",

@@ -226,6 +226,10 @@ class Machine::Performer {
   Outcome operator()(const op::FreePageList& o) { return OnPages(o); }
   Outcome operator()(const op::DrainPages& o) { return OnPages(o); }
   Outcome operator()(const op::SplitPage& o) { return Pages().Perform(o); }
+  Outcome operator()(const op::CompactMemory& o) {
+    On(Pid());
+    return Pages().Perform(o);
+  }
 
   Outcome operator()(const op::KmemCacheCreate& o) { return PerformSlab(o, machine_.MakeSlab()); }
   Outcome operator()(const op::KmemCacheDestroy& o) { return PerformSlab(o, machine_.MakeSlab()); }
@@ -297,7 +301,9 @@ class Machine::Performer {
       events->SetActor(std::move(actor));
     }
   }
-  PagePerformer Pages() { return PagePerformer(*machine_.memory_, machine_.kernel_layout_); }
+  PagePerformer Pages() {
+    return PagePerformer(*machine_.memory_, machine_.kernel_layout_, *machine_.movable_pages_, *machine_.compaction_);
+  }
   template <typename PageOperation>
   Outcome OnPages(const PageOperation& o) {
     return OnCpu(o.cpu) ? Pages().Perform(o) : Answer(Errno::kEINVAL);
@@ -337,6 +343,7 @@ Outcome Machine::Apply(const Operation& operation, Explanation* explanation, Eve
   processes_->BeginOperation();
   const size_t processes = processes_->all().size();
   Outcome outcome = std::visit(Performer(*this), operation);
+  compaction_->RunKcompactd();  // Of a daemon's work nobody is in the middle of an operation.
   if (processes_->ReapKilled()) {
     outcome.error = Errno::kOk;
     outcome.signal = Signal{.number = SignalNumber::kSigKill};

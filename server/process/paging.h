@@ -11,6 +11,7 @@
 #include "server/base/address.h"
 #include "server/base/errno.h"
 #include "server/files/file_mapper.h"
+#include "server/physical/page_owner.h"
 #include "server/physical/reverse_map.h"
 #include "server/process/access.h"
 #include "server/process/lru_batches.h"
@@ -51,7 +52,7 @@ enum class FaultOutcome : uint8_t { kMinor, kMajor, kSigBus, kSigSegv, kOom };
 //
 // Always true: a frame's mapcount is the number of entries that map it (the zero page, vvar and special entries apart; the first page of
 // the vdso counts one more, for init); an anonymous page that is marked exclusive is mapped once.
-class Paging final : public FileMapper, public ReverseMap {
+class Paging final : public FileMapper, public ReverseMap, public PageOwner {
  public:
   Paging(const Layout& layout, PhysicalMemory& memory, Files& files, const AnonVmaTable& anon_vmas, VmStat& vm_stat, Tracer& tracer,
          bool hardware_access_flag);
@@ -105,6 +106,9 @@ class Paging final : public FileMapper, public ReverseMap {
   void AddToLru(Pfn pfn) override;
   void DrainLru() override;
 
+  // PageOwner (paging_migrate.cc).
+  bool MovePage(Pfn from, Pfn to) override;
+  void PutOnLru(Pfn pfn) override { AddToLru(pfn); }
   // ReverseMap (paging_reverse_map.cc).
   PageReferences TestClearReferenced(Pfn pfn) override;
   UnmapOutcome TryToUnmap(Pfn pfn) override;
@@ -180,6 +184,7 @@ class Paging final : public FileMapper, public ReverseMap {
   // Calls visit(vma, address, table, index) for each entry that maps the page.
   template <typename Visit>
   void ForEachMapping(Pfn pfn, const Frame& frame, Visit visit) const;
+  void MoveEntry(VmArea& vma, uint8_t* table, uint32_t index, Pfn from, Pfn to);
   void UnmapEntry(VmArea& vma, uint8_t* table, uint32_t index, Pfn pfn, Frame& frame);
 
   void AccumulateSmaps(const VmArea& vma, SmapsSums& sums) const;

@@ -42,6 +42,8 @@ Processes::~Processes() {
 
 ReverseMap& Processes::reverse_map() { return *paging_; }
 
+PageOwner& Processes::page_owner() { return *paging_; }
+
 ProcessCore Processes::Core() { return ProcessCore{layout_, limits_, *paging_, files_, *commit_, *anon_vmas_, tracer_}; }
 
 const Process* Processes::Find(Pid pid) const {

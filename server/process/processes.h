@@ -26,6 +26,7 @@ class CommitAccount;
 class Files;
 class MmCall;
 class OpenFile;
+class PageOwner;
 class Paging;
 class PhysicalMemory;
 class Process;
@@ -55,6 +56,8 @@ class Processes {
   const ProcessLimits& limits() const { return limits_; }
   // Who maps which page, for reclaim.
   ReverseMap& reverse_map();
+  // The same, for moving pages.
+  PageOwner& page_owner();
 
   SysResult<Pid> Create(const std::string& comm, uint32_t uid, bool kernel_thread);
   SysResult<uint64_t> Exec(Pid pid, const ElfImage& image, const ElfImage* interpreter, const std::vector<std::string>& arguments,

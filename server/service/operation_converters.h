@@ -69,6 +69,7 @@ inline bool IsShort(const v1::CreateFileRequest&) { return false; }
 inline bool IsShort(const v1::FtruncateRequest&) { return false; }
 inline bool IsShort(const v1::ShmdtRequest&) { return false; }
 inline bool IsShort(const v1::WriteSysctlRequest&) { return false; }
+inline bool IsShort(const v1::CompactMemoryRequest&) { return false; }
 inline constexpr int kShortPages = 1024;
 inline bool IsShort(const v1::AllocPagesBulkRequest& request) { return request.count() <= kShortPages; }
 inline bool IsShort(const v1::FreePageListRequest& request) { return request.pfns_size() <= kShortPages; }

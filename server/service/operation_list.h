@@ -52,7 +52,8 @@
   X(AllocPagesBulk, alloc_pages_bulk)   \
   X(FreePageList, free_page_list)       \
   X(SplitPage, split_page)              \
-  X(DrainPages, drain_pages)
+  X(DrainPages, drain_pages)            \
+  X(CompactMemory, compact_memory)
 
 #define MMLAB_SLAB_OPERATIONS(X)               \
   X(KmemCacheCreate, kmem_cache_create)        \
