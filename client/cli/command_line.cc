@@ -57,6 +57,7 @@ int RunCommandLine(int argc, char** argv) {
   AddExplainCommand(app, session, options);
   AddSlabCommands(app, session);
   AddLayoutCommands(app, session);
+  AddMemoryCommands(app, session);
   AddReplayCommand(app, session);
   AddWatchCommand(app, session);
   try {

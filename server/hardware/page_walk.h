@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <optional>
 
-#include "absl/functional/function_ref.h"
+#include "absl/strings/string_view.h"
 #include "server/arch/page_table_format.h"
 #include "server/base/address.h"
 #include "server/base/explanation.h"
@@ -28,11 +28,40 @@ struct PageWalk {
   std::optional<PhysAddr> physical;  // Where the address leads; nothing when an entry on the way is not valid.
 };
 
-// How the walker reads physical memory: entry_bytes() bytes at an offset in a frame.
-using ReadFrame = absl::FunctionRef<void(Pfn frame, size_t offset, void* out, size_t size)>;
+// Walks the tables whose top one is `root` as the hardware would, by reading physical memory. Changes nothing. `read` is called as
+// read(Pfn frame, size_t offset, void* out, size_t size); a template, because a walk is so short that a call for each level would double
+// its cost.
+template <typename ReadFrame>
+PageWalk WalkPageTables(const PageTableFormat& format, const ReadFrame& read, Pfn root, VirtAddr address) {
+  PageWalk walk;
+  Pfn table = root;
+  for (int level = format.levels();; --level) {
+    WalkStep& step = walk.steps[walk.count++];
+    step.level = level;
+    step.table = table;
+    step.index = format.IndexOf(address, level);
+    if (format.entry_bytes() == sizeof(uint64_t)) {
+      read(table, step.index * sizeof(uint64_t), &step.entry, sizeof(uint64_t));
+    } else {
+      uint32_t narrow = 0;
+      read(table, step.index * sizeof(uint32_t), &narrow, sizeof(uint32_t));
+      step.entry = narrow;
+    }
+    if (level == 1) {
+      if (format.Valid(step.entry)) walk.physical = PhysAddr((format.PfnOf(step.entry).raw() << 12) | (address.raw() & 0xfff));
+      return walk;
+    }
+    if (!format.TablePresent(step.entry)) return walk;
+    if (format.IsBlock(step.entry, level)) {
+      walk.physical = format.BlockAddress(step.entry, level) + Bytes(address.raw() & (format.coverage(level) - 1));
+      return walk;
+    }
+    table = format.TableOf(step.entry);
+  }
+}
 
-// Walks the tables whose top one is `root` as the hardware would, by reading physical memory. Changes nothing.
-PageWalk WalkPageTables(const PageTableFormat& format, ReadFrame read, Pfn root, VirtAddr address);
+// The kernel's name of a level: "pte", "pmd", "pud"; the top one is always "pgd".
+absl::string_view LevelName(const PageTableFormat& format, int level);
 
 // One explanation step for each level: table frame, index, entry, decoded bits.
 void ExplainWalk(const PageTableFormat& format, const PageWalk& walk, Explanation& why);

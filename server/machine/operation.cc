@@ -28,6 +28,7 @@ constexpr const char* kNames[] = {
     "write_oom_score_adj",
     "access_memory",
     "switch_to",
+    "write_physical_memory",
     "create_file",
     "open",
     "pipe",

@@ -10,6 +10,7 @@
 #include "server/machine/kernel_addresses.h"
 #include "server/machine/machine.h"
 #include "server/machine/perform_kernel_addresses.h"
+#include "server/machine/perform_memory.h"
 #include "server/machine/perform_pages.h"
 #include "server/machine/perform_slab.h"
 #include "server/machine/sysctls.h"
@@ -135,6 +136,11 @@ class Machine::Performer {
     const SysResult<uint64_t> base = processes_.SwitchTo(o.pid, o.cpu);
     if (base.ok()) machine_.cpu_of_[o.pid] = o.cpu;
     return Answer(base);
+  }
+
+  Outcome operator()(const op::WritePhysicalMemory& o) {
+    OnCpu(0);
+    return PerformPhysicalWrite(o, machine_, *machine_.memory_, *machine_.tracer_);
   }
 
   Outcome operator()(const op::CreateFile& o) {

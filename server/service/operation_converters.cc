@@ -109,6 +109,11 @@ absl::Status CheckFields(const v1::MincoreRequest& request) {
 
 absl::Status CheckFields(const v1::SetVmaNameRequest& request) { return CheckString("vma_name", request.vma_name()); }
 
+absl::Status CheckFields(const v1::WritePhysicalMemoryRequest& request) {
+  if (request.data().size() > kMaxTransfer) return FieldOutOfRange("data", "must have at most 1 MiB");
+  return absl::OkStatus();
+}
+
 absl::Status CheckFields(const v1::AccessMemoryRequest& request) {
   switch (request.kind()) {
     case v1::ACCESS_KIND_LOAD:
@@ -198,6 +203,7 @@ op::AccessMemory ToNative(const v1::AccessMemoryRequest& r) {
   return {Pid(r.pid()),
           AccessRequest{static_cast<AccessKind>(r.kind()), r.address(), r.length_bytes(), r.stride_bytes(), r.value(), r.data()}};
 }
+op::WritePhysicalMemory ToNative(const v1::WritePhysicalMemoryRequest& r) { return {r.address(), r.data()}; }
 op::SwitchTo ToNative(const v1::SwitchToRequest& r) { return {Pid(r.pid()), r.cpu()}; }
 
 op::CreateFile ToNative(const v1::CreateFileRequest& r) {

@@ -27,6 +27,8 @@
   X(AccessMemory, access_memory)           \
   X(SwitchTo, switch_to)
 
+#define MMLAB_MEMORY_OPERATIONS(X) X(WritePhysicalMemory, write_physical_memory)
+
 #define MMLAB_FILE_OPERATIONS(X) \
   X(CreateFile, create_file)     \
   X(Open, open)                  \
@@ -86,6 +88,7 @@
 
 #define MMLAB_OPERATIONS(X)          \
   MMLAB_PROCESS_OPERATIONS(X)        \
+  MMLAB_MEMORY_OPERATIONS(X)         \
   MMLAB_FILE_OPERATIONS(X)           \
   MMLAB_PAGE_OPERATIONS(X)           \
   MMLAB_SLAB_OPERATIONS(X)           \

@@ -82,6 +82,30 @@ void SmapsToProto(const Smaps& smaps, v1::Smaps* proto) {
   proto->set_locked_bytes(Signed(smaps.locked));
 }
 
+constexpr struct {
+  FrameFlag flag;
+  const char* name;
+} kFlagNames[] = {
+    {kPgReferenced, "referenced"},
+    {kPgUptodate, "uptodate"},
+    {kPgDirty, "dirty"},
+    {kPgLru, "lru"},
+    {kPgActive, "active"},
+    {kPgUnevictable, "unevictable"},
+    {kPgMlocked, "mlocked"},
+    {kPgSwapBacked, "swapbacked"},
+    {kPgSwapCache, "swapcache"},
+    {kPgWriteback, "writeback"},
+    {kPgWorkingset, "workingset"},
+    {kPgAnonExclusive, "anon_exclusive"},
+    {kPgReclaim, "reclaim"},
+    {kPgHead, "head"},
+    {kPgTail, "tail"},
+    {kPgPrivate, "private"},
+};
+
+}  // namespace
+
 const char* FrameStateName(FrameState state) {
   switch (state) {
     case FrameState::kReserved:
@@ -109,30 +133,6 @@ const char* FrameStateName(FrameState state) {
   }
   return "";
 }
-
-constexpr struct {
-  FrameFlag flag;
-  const char* name;
-} kFlagNames[] = {
-    {kPgReferenced, "referenced"},
-    {kPgUptodate, "uptodate"},
-    {kPgDirty, "dirty"},
-    {kPgLru, "lru"},
-    {kPgActive, "active"},
-    {kPgUnevictable, "unevictable"},
-    {kPgMlocked, "mlocked"},
-    {kPgSwapBacked, "swapbacked"},
-    {kPgSwapCache, "swapcache"},
-    {kPgWriteback, "writeback"},
-    {kPgWorkingset, "workingset"},
-    {kPgAnonExclusive, "anon_exclusive"},
-    {kPgReclaim, "reclaim"},
-    {kPgHead, "head"},
-    {kPgTail, "tail"},
-    {kPgPrivate, "private"},
-};
-
-}  // namespace
 
 void MachineToProto(const MachineView& view, MachineDetail detail, v1::Machine* proto) {
   const Machine& machine = view.machine;

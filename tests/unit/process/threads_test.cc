@@ -156,5 +156,42 @@ TEST(AsidTest, WhenAllAreUsedUpWhatIsLoadedKeepsItsNumber) {
   EXPECT_EQ(lab.process(lab.pid).mm->context_id, 0x20001u);
 }
 
+TEST(SwitchExplanationTest, SaysWhatIsLoadedAndWhy) {
+  for (const LayoutKind layout : {LayoutKind::kX86_32, LayoutKind::kX86_32Pae, LayoutKind::kArm64}) {
+    MemoryLab lab(layout);
+    const bool arm = layout == LayoutKind::kArm64;
+    const Pid child = lab.processes->Fork(lab.pid, 0).value();
+    const Pid kthread = lab.processes->Create("kworker", 0, true).value();
+    const auto explain = [&](Pid pid) {
+      Explanation why;
+      lab.tracer.Explain(&why);
+      EXPECT_TRUE(lab.processes->SwitchTo(pid, 0).ok());
+      lab.tracer.Explain(nullptr);
+      return why.steps();
+    };
+    const std::string load = arm ? "TTBR0_EL1 is loaded" : "CR3 is loaded";
+    std::vector<ExplanationStep> steps = explain(lab.pid);
+    ASSERT_EQ(steps.size(), arm ? 2u : 1u);
+    EXPECT_EQ(steps.back().kind, StepKind::kContextSwitch);
+    EXPECT_EQ(steps.back().text.substr(0, load.size()), load);
+    if (arm) {
+      EXPECT_EQ(steps[0].kind, StepKind::kAsidChoice);
+      EXPECT_EQ(steps[0].text, "it had no ASID of this generation: it takes the next free number");
+    }
+    EXPECT_EQ(explain(kthread).back().text.substr(0, 51), "a kernel thread has no address space: it borrows wh");
+    EXPECT_EQ(explain(lab.pid).back().text.substr(0, 30), "its tables are loaded already:");
+    explain(child);
+    steps = explain(lab.pid);
+    EXPECT_EQ(steps.back().text.substr(0, load.size()), load);
+    if (arm) EXPECT_EQ(steps[0].text, "its ASID is of the present generation: it goes on");
+    // A borrowed address space whose process has ended goes when something else is loaded.
+    explain(kthread);
+    ASSERT_EQ(lab.processes->Exit(lab.pid, 0), Errno::kOk);
+    steps = explain(child);
+    ASSERT_GE(steps.size(), 2u);
+    EXPECT_EQ(steps[steps.size() - 2].text, "nobody borrows the address space of an ended process any more: its top table goes");
+  }
+}
+
 }  // namespace
 }  // namespace mmlab
