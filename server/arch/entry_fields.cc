@@ -121,10 +121,8 @@ void DescribeArm64(uint64_t entry, int level, EntryDescription& out) {
 }
 
 EntryKind KindOf(const PageTableFormat& format, uint64_t entry, int level) {
-  if (format.TablePresent(entry)) {
-    if (level == 1) return EntryKind::kPage;
-    return format.IsBlock(entry, level) ? EntryKind::kBlock : EntryKind::kTable;
-  }
+  if (format.IsBlock(entry, level)) return EntryKind::kBlock;
+  if (format.Valid(entry)) return level == 1 ? EntryKind::kPage : EntryKind::kTable;
   if (level > 1) return entry == 0 ? EntryKind::kNone : EntryKind::kNotPresent;
   if (format.None(entry)) return EntryKind::kNone;
   return format.Present(entry) ? EntryKind::kProtNone : EntryKind::kNotPresent;

@@ -117,7 +117,7 @@ std::string PageTableFormat::Decode(uint64_t entry, int level) const {
   const auto add = [&text](bool condition, absl::string_view word) {
     if (condition) absl::StrAppend(&text, text.empty() ? "" : " ", word);
   };
-  const bool block = level > 1 && TablePresent(entry) && IsBlock(entry, level);
+  const bool block = IsBlock(entry, level);
   if (level > 1 && !block) return TablePresent(entry) ? "table" : "none";
   if (None(entry)) return "none";
   add(block, "block");

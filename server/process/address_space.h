@@ -37,10 +37,9 @@ class AddressSpace {
   VirtAddr start_code, end_code, start_data, end_data, start_brk, brk, start_stack;
   VirtAddr arg_start, arg_end, env_start, env_end;
   VirtAddr vdso;
-  // mm->flags (include/linux/sched/coredump.h): its user may dump it, what a core dump has (coredump_filter 0x33). Nothing changes it.
-  uint64_t flags = 0x33 << 2 | 1;
   std::vector<std::pair<uint64_t, uint64_t>> saved_auxv;  // AT_* numbers and values as exec put them on the stack.
   int mm_users = 1;                                       // Tasks that use it.
+  bool multiprocess = false;                              // MMF_MULTIPROCESS: processes share it that are no threads of one another.
   // mm->context.id of ARM64: generation and number of the ASID that its TLB entries bear; 0 = never switched to. Always 0 on x86-32.
   uint64_t context_id = 0;
 

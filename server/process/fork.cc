@@ -19,6 +19,7 @@ constexpr uint64_t kCloneVm = 0x100;
 constexpr uint64_t kCloneFs = 0x200;
 constexpr uint64_t kCloneFiles = 0x400;
 constexpr uint64_t kCloneSighand = 0x800;
+constexpr uint64_t kCloneVfork = 0x4000;
 constexpr uint64_t kCloneParent = 0x8000;
 constexpr uint64_t kCloneThread = 0x10000;
 constexpr uint64_t kCloneNewns = 0x20000;
@@ -63,6 +64,7 @@ SysResult<Pid> Processes::Fork(Pid pid, uint64_t clone_flags) {
     if ((clone_flags & kCloneVm) != 0) {
       child->mm = parent->mm;
       ++child->mm->mm_users;
+      if ((clone_flags & (kCloneThread | kCloneVfork)) == 0) child->mm->multiprocess = true;  // copy_oom_score_adj()
       if (Explanation* why = tracer_.explanation()) {
         why->Add(StepKind::kSystemCallCheck, "CLONE_VM: the address space is shared, not copied").Number("mm_users", child->mm->mm_users);
       }

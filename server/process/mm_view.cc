@@ -88,6 +88,13 @@ absl::string_view AuxiliaryTypeName(uint64_t type) {
   return "";
 }
 
+uint64_t MmFlags(const AddressSpace& mm) {
+  constexpr uint64_t kDumpableByUser = 1;
+  constexpr uint64_t kDumpFilter = 0x33 << 2;
+  constexpr int kMultiprocessBit = 26;
+  return kDumpableByUser | kDumpFilter | (mm.multiprocess ? uint64_t{1} << kMultiprocessBit : 0);
+}
+
 VirtAddr HighestVmEnd(const AddressSpace& mm) {
   const VmArea* last = mm.vmas.Last();
   return last == nullptr ? VirtAddr(0) : last->end;

@@ -70,6 +70,7 @@ void HashAddressSpace(const AddressSpace& mm, StateHasher& hasher) {
   hasher.Add(mm.def_flags);
   hasher.Add(static_cast<uint64_t>(mm.mm_users));
   hasher.Add(mm.context_id);
+  hasher.Add(mm.multiprocess ? 1 : 0);
   for (const auto& [kind, value] : mm.saved_auxv) {
     hasher.Add(kind);
     hasher.Add(value);

@@ -134,7 +134,7 @@ void AddressSpaceToProto(const MachineView& view, const Process& process, v1::Ad
     entry->set_type_name(std::string(AuxiliaryTypeName(type)));
     entry->set_value(value);
   }
-  proto->set_flags(mm.flags);
+  proto->set_flags(MmFlags(mm));
   proto->set_context_id(mm.context_id);
 }
 
@@ -211,7 +211,8 @@ void TranslationToProto(const Machine& machine, const VirtualTranslation& transl
   if (translation.physical.has_value()) {
     proto->set_physical_address(translation.physical->raw());
     const Pfn pfn = layout.page_size.FrameHolding(*translation.physical);
-    if (pfn < machine.memory().end_pfn()) proto->set_frame_state(FrameStateName(machine.memory().PeekFrame(pfn).state));
+    const BuddyMemory& memory = machine.memory();
+    if (pfn < memory.end_pfn()) proto->set_frame_state(FrameStateName(memory.PeekFrame(memory.HeadOf(pfn)).state));
   }
   if (translation.fault.has_value()) {
     const TranslationFault& fault = *translation.fault;

@@ -6,6 +6,7 @@
 #include "absl/types/span.h"
 #include "mmlab/v1/memory.pb.h"
 #include "server/machine/virtual_translation.h"
+#include "server/process/vm_area.h"
 #include "server/process/vma_store.h"
 #include "server/service/handle_read.h"
 

@@ -2,6 +2,7 @@
 
 #include "server/hardware/page_walk.h"
 #include "server/process/address_space.h"
+#include "server/process/mm_view.h"
 #include "tests/unit/process/memory_lab.h"
 
 namespace mmlab {
@@ -98,6 +99,19 @@ TEST(ThreadsTest, AChildOfVforkThatExecsLeavesTheParentsMemoryAlone) {
   EXPECT_EQ(lab.Violations(), kNone);
 }
 
+TEST(MmFlagsTest, TellWhetherProcessesShareAnAddressSpace) {
+  struct Case {
+    uint64_t clone_flags;
+    uint64_t flags;
+  };
+  for (const Case& c : {Case{0, 0xcd}, Case{0x100, 0x40000cd}, Case{0x4100, 0xcd}, Case{0x10d00, 0xcd}}) {
+    MemoryLab lab(LayoutKind::kX86_32);
+    const Pid child = lab.processes->Fork(lab.pid, c.clone_flags).value();
+    EXPECT_EQ(MmFlags(*lab.process(child).mm), c.flags) << c.clone_flags;
+    EXPECT_EQ(MmFlags(*lab.process(lab.processes->Fork(child, 0).value()).mm), 0xcdu) << "a copy is nobody else's";
+  }
+}
+
 class SwitchTest : public testing::TestWithParam<LayoutKind> {};
 
 TEST_P(SwitchTest, AKernelThreadBorrowsWhatIsLoadedAndKeepsItsTopTableAlive) {
@@ -183,7 +197,9 @@ TEST(SwitchExplanationTest, SaysWhatIsLoadedAndWhy) {
     explain(child);
     steps = explain(lab.pid);
     EXPECT_EQ(steps.back().text.substr(0, load.size()), load);
-    if (arm) EXPECT_EQ(steps[0].text, "its ASID is of the present generation: it goes on");
+    if (arm) {
+      EXPECT_EQ(steps[0].text, "its ASID is of the present generation: it goes on");
+    }
     // A borrowed address space whose process has ended goes when something else is loaded.
     explain(kthread);
     ASSERT_EQ(lab.processes->Exit(lab.pid, 0), Errno::kOk);
