@@ -293,6 +293,7 @@ void DescribeProcess(Session& session, const std::string& machine, int pid) {
   fmt::print("Virtual: {} KiB (peak {})\nResident: anon {} KiB, file {} KiB, shmem {} KiB\nPage tables: {} KiB\n\n",
              status.vm_size_bytes() / 1024, status.vm_peak_bytes() / 1024, process.resident().anon_bytes() / 1024,
              process.resident().file_bytes() / 1024, process.resident().shmem_bytes() / 1024, status.vm_pte_bytes() / 1024);
+  if (!process.kernel_thread()) fmt::print("{}\n", MmText(session, machine, pid));
   std::vector<std::vector<std::string>> rows;
   for (const v1::VmArea& area : process.vm_areas()) {
     rows.push_back({fmt::format("{:x}-{:x}", area.start_address(), area.end_address()), area.permissions(),
@@ -374,15 +375,21 @@ void AddDescribe(CLI::App& app, Session& session) {
     std::string machine;
     int pid = 0;
     std::string pfn;
+    std::string store;
   };
   const auto options = Keep<Options>();
   CLI::App* machine = describe->add_subcommand("machine", "A machine and its zones");
   machine->add_option("name", options->machine, "Machine")->required();
   machine->callback([options, &session] { DescribeMachine(session, options->machine); });
-  CLI::App* process = describe->add_subcommand("process", "A process and its VMAs");
+  CLI::App* process = describe->add_subcommand("process", "A process, its mm_struct and its VMAs");
   process->add_option("machine", options->machine, "Machine")->required();
   process->add_option("pid", options->pid, "Process id")->required();
-  process->callback([options, &session] { DescribeProcess(session, options->machine, options->pid); });
+  process->add_option("--store", options->store, "Instead: the tree in which 4.12 (rbtree) or 6.1 (maple) keeps the VMAs")
+      ->check(CLI::IsMember({"rbtree", "maple"}));
+  process->callback([options, &session] {
+    if (!options->store.empty()) return DescribeVmaStore(session, options->machine, options->pid, options->store);
+    DescribeProcess(session, options->machine, options->pid);
+  });
   CLI::App* frame = describe->add_subcommand("frame", "A page frame: what struct page says of it");
   frame->add_option("machine", options->machine, "Machine")->required();
   frame->add_option("pfn", options->pfn, "Frame number")->required();

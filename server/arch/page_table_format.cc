@@ -117,11 +117,10 @@ std::string PageTableFormat::Decode(uint64_t entry, int level) const {
   const auto add = [&text](bool condition, absl::string_view word) {
     if (condition) absl::StrAppend(&text, text.empty() ? "" : " ", word);
   };
-  if (level > 1) {
-    add(true, TablePresent(entry) ? "table" : "none");
-    return text;
-  }
+  const bool block = IsBlock(entry, level);
+  if (level > 1 && !block) return TablePresent(entry) ? "table" : "none";
   if (None(entry)) return "none";
+  add(block, "block");
   add(Valid(entry), "present");
   add(!Valid(entry) && Present(entry), "prot_none");
   add((entry & user_) != 0, "user");

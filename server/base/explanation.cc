@@ -115,6 +115,12 @@ absl::string_view StepKindName(StepKind kind) {
       return "page_kept";
     case StepKind::kOomScore:
       return "oom_score";
+    case StepKind::kContextSwitch:
+      return "context_switch";
+    case StepKind::kAsidChoice:
+      return "asid_choice";
+    case StepKind::kPhysicalAccess:
+      return "physical_access";
   }
   return "unspecified";
 }

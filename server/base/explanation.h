@@ -57,8 +57,11 @@ enum class StepKind : uint8_t {
   kDirectReclaim = 52,    // The request reclaimed by itself.
   kScanBalance = 53,      // How many pages of each LRU list are looked at, and by which rule.
   kPageEvicted = 54,
-  kPageKept = 55,  // A page was looked at by reclaim and kept, and why.
-  kOomScore = 70,  // One process's badness when memory is gone, and whether it was chosen.
+  kPageKept = 55,         // A page was looked at by reclaim and kept, and why.
+  kOomScore = 70,         // One process's badness when memory is gone, and whether it was chosen.
+  kContextSwitch = 125,   // Which page-table base a CPU loads for a task, or that it keeps the one loaded.
+  kAsidChoice = 126,      // Which ASID an address space gets, and whether all were used up.
+  kPhysicalAccess = 127,  // What answers at a physical address.
 };
 
 // In what a fact's number is counted.

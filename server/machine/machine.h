@@ -24,6 +24,7 @@ class Files;
 class Kmap;
 class KernelLog;
 class MovablePages;
+class KernelPageTables;
 class OomKiller;
 class Processes;
 class Reclaim;
@@ -61,6 +62,8 @@ class Machine {
   void ReadSlab(absl::FunctionRef<void(const SlabAllocator&)> read) const;
   // The same for the kernel's address space and the mappings of high memory.
   void ReadVmalloc(absl::FunctionRef<void(const Vmalloc&)> read) const;
+  // The page tables in which the kernel keeps what it maps page by page; null before it mapped anything.
+  const KernelPageTables* kernel_tables() const;
   const Files& files() const { return *files_; }
   const Processes& processes() const { return *processes_; }
   const Sysctls& sysctls() const { return *sysctls_; }

@@ -30,6 +30,7 @@ constexpr const char* kNames[] = {
     "switch_to",
     "prctl",
     "sbrk",
+    "write_physical_memory",
     "create_file",
     "open",
     "pipe",

@@ -143,6 +143,10 @@ struct SwitchTo {
   Pid pid;
   int32_t cpu = 0;
 };
+struct WritePhysicalMemory {
+  uint64_t address = 0;
+  std::string data;
+};
 
 enum class FileSystem : uint8_t { kTmpfs, kExt4 };
 
@@ -337,15 +341,17 @@ struct AdvanceTime {
 
 }  // namespace op
 
-op::CreateProcess, op::Exec, op::Fork, op::Exit, op::Mmap, op::Munmap, op::Mprotect, op::Mremap, op::Madvise, op::Mlock, op::Munlock,
-    op::Mlockall, op::Munlockall, op::Brk, op::Msync, op::Mincore, op::Setrlimit, op::SetVmaName, op::WriteOomScoreAdj, op::AccessMemory,
-    op::SwitchTo, op::Prctl, op::Sbrk, op::CreateFile, op::Open, op::Pipe, op::Close, op::MemfdCreate, op::Ftruncate, op::Pread, op::Pwrite,
-    op::Shmget, op::Shmat, op::Shmdt, op::ShmRemove, op::AllocPages, op::FreePages, op::GetFreePages, op::AllocPagesExact,
-    op::FreePagesExact, op::AllocPagesBulk, op::FreePageList, op::SplitPage, op::DrainPages, op::CompactMemory, op::KmemCacheCreate,
-    op::KmemCacheDestroy, op::KmemCacheShrink, op::KmemCacheAlloc, op::KmemCacheFree, op::KmemCacheAllocBulk, op::KmemCacheFreeBulk,
-    op::Kmalloc, op::Krealloc, op::Kfree, op::Ksize, op::Vmalloc, op::Vfree, op::Vmap, op::Vunmap, op::GetVmArea, op::Ioremap, op::Iounmap,
-    op::VmMapRam, op::VmUnmapRam, op::VmUnmapAliases, op::Kmap, op::Kunmap, op::KmapLocal, op::KunmapLocal, op::KmapFlushUnused,
-    op::WriteSysctl, op::AdvanceTime > ;
+using Operation =
+    std::variant<op::CreateProcess, op::Exec, op::Fork, op::Exit, op::Mmap, op::Munmap, op::Mprotect, op::Mremap, op::Madvise, op::Mlock,
+                 op::Munlock, op::Mlockall, op::Munlockall, op::Brk, op::Msync, op::Mincore, op::Setrlimit, op::SetVmaName,
+                 op::WriteOomScoreAdj, op::AccessMemory, op::SwitchTo, op::WritePhysicalMemory, op::Prctl, op::Sbrk, op::CreateFile,
+                 op::Open, op::Pipe, op::Close, op::MemfdCreate, op::Ftruncate, op::Pread, op::Pwrite, op::Shmget, op::Shmat, op::Shmdt,
+                 op::ShmRemove, op::AllocPages, op::FreePages, op::GetFreePages, op::AllocPagesExact, op::FreePagesExact,
+                 op::AllocPagesBulk, op::FreePageList, op::SplitPage, op::DrainPages, op::CompactMemory, op::KmemCacheCreate,
+                 op::KmemCacheDestroy, op::KmemCacheShrink, op::KmemCacheAlloc, op::KmemCacheFree, op::KmemCacheAllocBulk,
+                 op::KmemCacheFreeBulk, op::Kmalloc, op::Krealloc, op::Kfree, op::Ksize, op::Vmalloc, op::Vfree, op::Vmap, op::Vunmap,
+                 op::GetVmArea, op::Ioremap, op::Iounmap, op::VmMapRam, op::VmUnmapRam, op::VmUnmapAliases, op::Kmap, op::Kunmap,
+                 op::KmapLocal, op::KunmapLocal, op::KmapFlushUnused, op::WriteSysctl, op::AdvanceTime>;
 
 // "mmap", "alloc_pages": the operation's name as metrics and logs show it.
 const char* OperationName(const Operation& operation);

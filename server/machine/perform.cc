@@ -12,6 +12,7 @@
 #include "server/machine/kernel_addresses.h"
 #include "server/machine/machine.h"
 #include "server/machine/perform_kernel_addresses.h"
+#include "server/machine/perform_memory.h"
 #include "server/machine/perform_pages.h"
 #include "server/machine/perform_slab.h"
 #include "server/machine/sysctls.h"
@@ -162,6 +163,10 @@ class Machine::Performer {
   Outcome operator()(const op::Sbrk& o) {
     On(o.pid);
     return Answer(processes_.Sbrk(o.pid, o.increment));
+  }
+  Outcome operator()(const op::WritePhysicalMemory& o) {
+    OnCpu(0);
+    return PerformPhysicalWrite(o, machine_, *machine_.memory_, *machine_.tracer_);
   }
 
   Outcome operator()(const op::CreateFile& o) {

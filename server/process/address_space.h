@@ -44,6 +44,7 @@ class AddressSpace {
   bool thp_disabled = false;                              // MMF_DISABLE_THP: PR_SET_THP_DISABLE.
   bool compat = false;                                    // TIF_32BIT: a 32-bit ARM program on ARM64.
   int mm_users = 1;                                       // Tasks that use it.
+  bool multiprocess = false;                              // MMF_MULTIPROCESS: processes share it that are no threads of one another.
   // mm->context.id of ARM64: generation and number of the ASID that its TLB entries bear; 0 = never switched to. Always 0 on x86-32.
   uint64_t context_id = 0;
 

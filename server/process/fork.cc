@@ -64,6 +64,7 @@ SysResult<Pid> Processes::Fork(Pid pid, uint64_t clone_flags) {
     if ((clone_flags & kCloneVm) != 0) {
       child->mm = parent->mm;
       ++child->mm->mm_users;
+      if ((clone_flags & (kCloneThread | kCloneVfork)) == 0) child->mm->multiprocess = true;  // copy_oom_score_adj()
       if (Explanation* why = tracer_.explanation()) {
         why->Add(StepKind::kSystemCallCheck, "CLONE_VM: the address space is shared, not copied").Number("mm_users", child->mm->mm_users);
       }

@@ -36,6 +36,7 @@ void CheckVmas(Pid pid, const AddressSpace& mm, PageSize page_size, std::vector<
     total += page_size.WholePagesIn(vma->length());
     ++count;
   }
+  mm.vmas.CheckInvariants(violations);
   if (total != mm.total_vm || count != mm.vmas.size()) {
     violations->push_back(absl::StrFormat("process %d: total_vm %d and %d VMAs are counted, %d and %d exist", pid.raw(), mm.total_vm.raw(),
                                           mm.vmas.size(), total.raw(), count));
@@ -69,6 +70,7 @@ void HashAddressSpace(const AddressSpace& mm, StateHasher& hasher) {
   hasher.Add(mm.def_flags);
   hasher.Add(static_cast<uint64_t>(mm.mm_users));
   hasher.Add(mm.context_id);
+  hasher.Add(mm.multiprocess ? 1 : 0);
   for (const auto& [kind, value] : mm.saved_auxv) {
     hasher.Add(kind);
     hasher.Add(value);
@@ -167,7 +169,8 @@ Bytes Processes::HostMemory() const {
   for (const auto& [pid, process] : processes_) {
     bytes += sizeof(Process) + process->comm.capacity() + process->files->size() * (sizeof(OpenFile) + 32);
     if (process->mm == nullptr) continue;
-    bytes += (sizeof(AddressSpace) + process->mm->vmas.size() * sizeof(VmArea)) / static_cast<uint64_t>(process->mm->mm_users);
+    const VmaTree& vmas = process->mm->vmas;
+    bytes += (sizeof(AddressSpace) + vmas.size() * sizeof(VmArea) + vmas.HostMemory().raw()) / static_cast<uint64_t>(process->mm->mm_users);
   }
   return Bytes(bytes);
 }

@@ -162,6 +162,7 @@ class Processes {
   bool Loaded(const AddressSpace& mm) const;
   void LoadMm(CpuContext& cpu, std::shared_ptr<AddressSpace> mm);
   void GiveAsid(AddressSpace& mm);  // check_and_switch_context() of ARM64
+  void ExplainSwitch(int cpu, Pid previous, const Process& next, const AddressSpace* loaded_before) const;
   // exec (exec.cc).
   struct ExecStack;
   // What decides where a file is loaded.

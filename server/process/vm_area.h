@@ -13,6 +13,7 @@ namespace mmlab {
 class AddressSpace;
 class AnonVma;
 class OpenFile;
+struct VmaTreeNode;
 
 // vm_flags, with the kernel's names and values (include/linux/mm.h).
 enum VmFlag : uint64_t {
@@ -51,6 +52,7 @@ enum VmFlag : uint64_t {
 inline constexpr uint64_t kVmAccessFlags = kVmRead | kVmWrite | kVmExec;
 inline constexpr uint64_t kVmSpecial = kVmIo | kVmDontExpand | kVmPfnMap | kVmMixedMap;  // Never merged, never locked.
 inline constexpr uint64_t kVmLockedMask = kVmLocked | kVmLockOnFault;
+inline constexpr uint64_t kStackGuardGapPages = 256;  // stack_guard_gap: below a VMA with VM_GROWSDOWN they stay free.
 
 // What vm_ops a VMA has, as far as that decides anything.
 enum class VmaBacking : uint8_t {
@@ -82,14 +84,9 @@ struct VmArea {
 
   // Where it stands in its VmaTree; only the tree touches it.
   struct TreeLinks {
-    VmArea* left = nullptr;
-    VmArea* right = nullptr;
-    VmArea* parent = nullptr;
     VmArea* previous = nullptr;
     VmArea* next = nullptr;
-    uint64_t priority = 0;
-    uint64_t gap = 0;      // Bytes between the VMA before it (or 0) and its start.
-    uint64_t max_gap = 0;  // Largest gap in its subtree.
+    VmaTreeNode* leaf = nullptr;
   };
   TreeLinks links;
 

@@ -113,6 +113,11 @@ absl::Status CheckFields(const v1::MincoreRequest& request) {
 
 absl::Status CheckFields(const v1::SetVmaNameRequest& request) { return CheckString("vma_name", request.vma_name()); }
 
+absl::Status CheckFields(const v1::WritePhysicalMemoryRequest& request) {
+  if (request.data().size() > kMaxTransfer) return FieldOutOfRange("data", "must have at most 1 MiB");
+  return absl::OkStatus();
+}
+
 absl::Status CheckFields(const v1::AccessMemoryRequest& request) {
   switch (request.kind()) {
     case v1::ACCESS_KIND_LOAD:
@@ -202,6 +207,7 @@ op::AccessMemory ToNative(const v1::AccessMemoryRequest& r) {
   return {Pid(r.pid()),
           AccessRequest{static_cast<AccessKind>(r.kind()), r.address(), r.length_bytes(), r.stride_bytes(), r.value(), r.data()}};
 }
+op::WritePhysicalMemory ToNative(const v1::WritePhysicalMemoryRequest& r) { return {r.address(), r.data()}; }
 op::SwitchTo ToNative(const v1::SwitchToRequest& r) { return {Pid(r.pid()), r.cpu()}; }
 op::Prctl ToNative(const v1::PrctlRequest& r) { return {Pid(r.pid()), r.option(), r.arg2(), r.arg3(), r.arg4(), r.arg5()}; }
 op::Sbrk ToNative(const v1::SbrkRequest& r) { return {Pid(r.pid()), r.increment_bytes()}; }

@@ -20,6 +20,7 @@ absl::Status CheckFields(const v1::ExecRequest& request);
 absl::Status CheckFields(const v1::MincoreRequest& request);
 absl::Status CheckFields(const v1::SetVmaNameRequest& request);
 absl::Status CheckFields(const v1::AccessMemoryRequest& request);
+absl::Status CheckFields(const v1::WritePhysicalMemoryRequest& request);
 absl::Status CheckFields(const v1::CreateFileRequest& request);
 absl::Status CheckFields(const v1::OpenRequest& request);
 absl::Status CheckFields(const v1::MemfdCreateRequest& request);

@@ -29,6 +29,8 @@
   X(Prctl, prctl)                          \
   X(Sbrk, sbrk)
 
+#define MMLAB_MEMORY_OPERATIONS(X) X(WritePhysicalMemory, write_physical_memory)
+
 #define MMLAB_FILE_OPERATIONS(X) \
   X(CreateFile, create_file)     \
   X(Open, open)                  \
@@ -91,6 +93,7 @@
 
 #define MMLAB_OPERATIONS(X)          \
   MMLAB_PROCESS_OPERATIONS(X)        \
+  MMLAB_MEMORY_OPERATIONS(X)         \
   MMLAB_FILE_OPERATIONS(X)           \
   MMLAB_PAGE_OPERATIONS(X)           \
   MMLAB_SLAB_OPERATIONS(X)           \

@@ -84,6 +84,31 @@ void SmapsToProto(const Smaps& smaps, v1::Smaps* proto) {
   proto->set_locked_bytes(Signed(smaps.locked));
 }
 
+constexpr struct {
+  FrameFlag flag;
+  const char* name;
+} kFlagNames[] = {
+    {kPgReferenced, "referenced"},
+    {kPgUptodate, "uptodate"},
+    {kPgDirty, "dirty"},
+    {kPgLru, "lru"},
+    {kPgActive, "active"},
+    {kPgUnevictable, "unevictable"},
+    {kPgMlocked, "mlocked"},
+    {kPgSwapBacked, "swapbacked"},
+    {kPgSwapCache, "swapcache"},
+    {kPgWriteback, "writeback"},
+    {kPgWorkingset, "workingset"},
+    {kPgAnonExclusive, "anon_exclusive"},
+    {kPgReclaim, "reclaim"},
+    {kPgHead, "head"},
+    {kPgTail, "tail"},
+    {kPgPrivate, "private"},
+    {kPgMovable, "movable"},
+};
+
+}  // namespace
+
 const char* FrameStateName(FrameState state) {
   switch (state) {
     case FrameState::kReserved:
@@ -111,31 +136,6 @@ const char* FrameStateName(FrameState state) {
   }
   return "";
 }
-
-constexpr struct {
-  FrameFlag flag;
-  const char* name;
-} kFlagNames[] = {
-    {kPgReferenced, "referenced"},
-    {kPgUptodate, "uptodate"},
-    {kPgDirty, "dirty"},
-    {kPgLru, "lru"},
-    {kPgActive, "active"},
-    {kPgUnevictable, "unevictable"},
-    {kPgMlocked, "mlocked"},
-    {kPgSwapBacked, "swapbacked"},
-    {kPgSwapCache, "swapcache"},
-    {kPgWriteback, "writeback"},
-    {kPgWorkingset, "workingset"},
-    {kPgAnonExclusive, "anon_exclusive"},
-    {kPgReclaim, "reclaim"},
-    {kPgHead, "head"},
-    {kPgTail, "tail"},
-    {kPgPrivate, "private"},
-    {kPgMovable, "movable"},
-};
-
-}  // namespace
 
 void MachineToProto(const MachineView& view, MachineDetail detail, v1::Machine* proto) {
   const Machine& machine = view.machine;

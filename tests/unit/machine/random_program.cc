@@ -215,6 +215,8 @@ Operation RandomProgram::MemoryOperation(Pid pid) {
       return op::Msync{pid, Address(), Length(), static_cast<uint32_t>(random_.Below(8))};
     case 5:
       return op::Mincore{pid, Address(), random_.Below(100) * 4096};
+    case 6:
+      return op::WritePhysicalMemory{OneIn(4) ? Edge() : random_.Below(1 << 26) * 16, std::string(random_.Below(6000), 'P')};
     default:
       return op::AccessMemory{pid, Access()};
   }
