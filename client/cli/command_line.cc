@@ -58,6 +58,7 @@ int RunCommandLine(int argc, char** argv) {
   AddSlabCommands(app, session);
   AddCompareCommand(app, session);
   AddLayoutCommands(app, session);
+  AddMemoryCommands(app, session);
   AddReplayCommand(app, session);
   AddWatchCommand(app, session);
   try {

@@ -18,7 +18,9 @@
 #include "server/machine/kernel_log.h"
 #include "server/machine/memory_map.h"
 #include "server/machine/object_source.h"
+#include "server/machine/movable_pages.h"
 #include "server/machine/sysctls.h"
+#include "server/physical/compaction.h"
 #include "server/physical/page_allocator.h"
 #include "server/process/processes.h"
 #include "server/reclaim/oom_killer.h"
@@ -31,16 +33,21 @@ constexpr int64_t kSecond = 1'000'000'000;
 
 }  // namespace
 
-// On x86-32 processes have what is below PAGE_OFFSET.
-static Layout LayoutWithSplit(const MachineSpec& spec) {
+// On x86-32 processes have what is below PAGE_OFFSET; on ARM64 as many bits as the kernel was built for.
+static Layout LayoutOf(const MachineSpec& spec) {
   Layout layout = GetLayout(spec.layout);
-  if (layout.is_x86()) layout.task_size = layout.stack_top = PageOffsetOf(spec.vmsplit);
+  if (layout.is_x86()) {
+    layout.task_size = layout.stack_top = PageOffsetOf(spec.vmsplit);
+  } else if (spec.va_bits == 39) {
+    layout.task_size = layout.stack_top = VirtAddr(uint64_t{1} << 39);
+    layout.table_levels = 3;
+  }
   return layout;
 }
 
 Machine::Machine(MachineSpec spec)
     : spec_(std::move(spec)),
-      layout_(std::make_unique<const Layout>(LayoutWithSplit(spec_))),
+      layout_(std::make_unique<const Layout>(LayoutOf(spec_))),
       tracer_(std::make_unique<Tracer>()),
       sysctls_(std::make_unique<Sysctls>(*layout_)),
       now_nanoseconds_(spec_.boot_time_seconds * kSecond),
@@ -49,7 +56,10 @@ Machine::Machine(MachineSpec spec)
 
 Machine::~Machine() {
   // Top down: processes let go of files, files of frames. A machine that did not boot has none of them.
-  if (memory_ != nullptr) memory_->SetMemoryPressure(nullptr);
+  if (memory_ != nullptr) {
+    memory_->SetMemoryPressure(nullptr);
+    memory_->SetCompaction(nullptr);
+  }
   processes_.reset();
   files_.reset();
 }
@@ -73,6 +83,9 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Boot(MachineSpec spec) {
   m.oom_ = std::make_unique<OomKiller>(*m.memory_, *m.processes_, m.memory_->vm_stat(), *m.log_, *m.tracer_, m.now_nanoseconds_);
   m.reclaim_ = std::make_unique<Reclaim>(*m.memory_, *m.files_, m.processes_->reverse_map(), *m.oom_, *m.tracer_);
   m.memory_->SetMemoryPressure(m.reclaim_.get());
+  m.movable_pages_ = std::make_unique<MovablePages>(*m.memory_);
+  m.compaction_ = std::make_unique<Compaction>(*m.memory_, m.processes_->page_owner(), *m.movable_pages_, *m.tracer_, m.now_nanoseconds_);
+  m.memory_->SetCompaction(m.compaction_.get());
   m.SetComputedSysctls();
   m.UpdateProcessLimits();
   m.UpdateOomSettings();
@@ -172,6 +185,17 @@ void Machine::Follow(Sysctl id) {
       // The next round is planned anew from now on; 0 stands for the shortest interval.
       next_stat_update_ = now_nanoseconds_ + std::max<int64_t>(1, static_cast<int64_t>(sysctls_->value(id))) * kSecond;
       break;
+    case Sysctl::kVmCompactMemory:
+      compaction_->CompactAll();
+      break;
+    case Sysctl::kVmCompactUnevictableAllowed:
+    case Sysctl::kVmCompactionProactiveness:
+    case Sysctl::kVmExtfragThreshold:
+      compaction_->SetSettings({value(Sysctl::kVmCompactUnevictableAllowed) != 0,
+                                static_cast<int>(value(Sysctl::kVmCompactionProactiveness)),
+                                static_cast<int>(value(Sysctl::kVmExtfragThreshold))});
+      if (id == Sysctl::kVmCompactionProactiveness) compaction_->TriggerProactive(now_nanoseconds_);
+      break;
     case Sysctl::kVmDropCaches:
       reclaim_->DropCaches(value(id));
       break;
@@ -218,7 +242,9 @@ void Machine::ForgetEndedProcesses() {
 
 void Machine::AdvanceClock(int64_t nanoseconds) {
   now_nanoseconds_ += nanoseconds;
+  processes_->SetClock(now_nanoseconds_ - spec_.boot_time_seconds * kSecond);
   ReapSlabs(now_nanoseconds_);
+  compaction_->AdvanceTo(now_nanoseconds_);
   if (now_nanoseconds_ < next_stat_update_) return;
   memory_->FoldCpuCounters();  // vmstat_update(); running it more than once in a row changes nothing.
   const int64_t interval = std::max<int64_t>(1, static_cast<int64_t>(sysctls_->value(Sysctl::kVmStatInterval))) * kSecond;
@@ -237,6 +263,8 @@ std::vector<std::string> Machine::CheckInvariants() const {
   if (slab_ != nullptr) slab_->CheckInvariants(&violations);
   kernel_objects_->CheckInvariants(slab_.get(), &violations);
   object_source_->CheckInvariants(&violations);
+  movable_pages_->CheckInvariants(&violations);
+  compaction_->CheckInvariants(&violations);
   if (kernel_addresses_ != nullptr) {
     kernel_addresses_->vmalloc.CheckInvariants(&violations);
     kernel_addresses_->kmap.CheckInvariants(&violations);
@@ -250,6 +278,8 @@ uint64_t Machine::StateHash() const {
   files_->AddToHash(hasher);
   processes_->AddToHash(hasher);
   reclaim_->AddToHash(hasher);
+  movable_pages_->AddToHash(hasher);
+  compaction_->AddToHash(hasher);
   sysctls_->AddToHash(hasher);
   if (slab_ != nullptr) slab_->AddToHash(hasher);
   kernel_objects_->AddToHash(hasher);
@@ -281,7 +311,8 @@ Bytes Machine::HostMemory() const {
                (kernel_addresses_ != nullptr ? kernel_addresses_->vmalloc.HostMemory() + kernel_addresses_->kmap.HostMemory() +
                                                    kernel_addresses_->tables.HostMemory()
                                              : 0)) +
-         files_->HostMemory() + processes_->HostMemory() + log_->HostMemory() + Bytes(sizeof(OomKiller));
+         files_->HostMemory() + processes_->HostMemory() + log_->HostMemory() +
+         Bytes(sizeof(OomKiller) + movable_pages_->HostMemory() + compaction_->HostMemory());
 }
 
 }  // namespace mmlab

@@ -17,12 +17,15 @@
 namespace mmlab {
 
 class BuddyMemory;
+class Compaction;
 class EventSink;
 class Explanation;
 class Files;
 class Kmap;
 class KernelLog;
 class KernelObjects;
+class MovablePages;
+class KernelPageTables;
 class OomKiller;
 class Processes;
 class Reclaim;
@@ -54,11 +57,14 @@ class Machine {
   const MachineSpec& spec() const { return spec_; }
   const Layout& layout() const { return *layout_; }
   const BuddyMemory& memory() const { return *memory_; }
+  const MovablePages& movable_pages() const { return *movable_pages_; }
   const VmStat& vm_stat() const;
   // Calls `read` with the slab allocator. It exists on the host once it was used; before, `read` sees what it will start as.
   void ReadSlab(absl::FunctionRef<void(const SlabAllocator&)> read) const;
   // The same for the kernel's address space and the mappings of high memory.
   void ReadVmalloc(absl::FunctionRef<void(const Vmalloc&)> read) const;
+  // The page tables in which the kernel keeps what it maps page by page; null before it mapped anything.
+  const KernelPageTables* kernel_tables() const;
   const Files& files() const { return *files_; }
   const Processes& processes() const { return *processes_; }
   const Sysctls& sysctls() const { return *sysctls_; }
@@ -110,6 +116,8 @@ class Machine {
   std::unique_ptr<KernelLog> log_;
   std::unique_ptr<OomKiller> oom_;
   std::unique_ptr<Reclaim> reclaim_;
+  std::unique_ptr<MovablePages> movable_pages_;
+  std::unique_ptr<Compaction> compaction_;
   absl::btree_map<Pid, int> cpu_of_;  // Where a process was switched to; CPU 0 when it is not here.
   int64_t now_nanoseconds_;
   int64_t next_stat_update_;  // When the counters of the CPUs are next added up (vm.stat_interval).

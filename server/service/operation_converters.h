@@ -20,6 +20,7 @@ absl::Status CheckFields(const v1::ExecRequest& request);
 absl::Status CheckFields(const v1::MincoreRequest& request);
 absl::Status CheckFields(const v1::SetVmaNameRequest& request);
 absl::Status CheckFields(const v1::AccessMemoryRequest& request);
+absl::Status CheckFields(const v1::WritePhysicalMemoryRequest& request);
 absl::Status CheckFields(const v1::CreateFileRequest& request);
 absl::Status CheckFields(const v1::OpenRequest& request);
 absl::Status CheckFields(const v1::MemfdCreateRequest& request);
@@ -69,6 +70,7 @@ inline bool IsShort(const v1::CreateFileRequest&) { return false; }
 inline bool IsShort(const v1::FtruncateRequest&) { return false; }
 inline bool IsShort(const v1::ShmdtRequest&) { return false; }
 inline bool IsShort(const v1::WriteSysctlRequest&) { return false; }
+inline bool IsShort(const v1::CompactMemoryRequest&) { return false; }
 inline constexpr int kShortPages = 1024;
 inline bool IsShort(const v1::AllocPagesBulkRequest& request) { return request.count() <= kShortPages; }
 inline bool IsShort(const v1::FreePageListRequest& request) { return request.pfns_size() <= kShortPages; }

@@ -25,7 +25,11 @@
   X(SetVmaName, set_vma_name)              \
   X(WriteOomScoreAdj, write_oom_score_adj) \
   X(AccessMemory, access_memory)           \
-  X(SwitchTo, switch_to)
+  X(SwitchTo, switch_to)                   \
+  X(Prctl, prctl)                          \
+  X(Sbrk, sbrk)
+
+#define MMLAB_MEMORY_OPERATIONS(X) X(WritePhysicalMemory, write_physical_memory)
 
 #define MMLAB_FILE_OPERATIONS(X) \
   X(CreateFile, create_file)     \
@@ -50,7 +54,8 @@
   X(AllocPagesBulk, alloc_pages_bulk)   \
   X(FreePageList, free_page_list)       \
   X(SplitPage, split_page)              \
-  X(DrainPages, drain_pages)
+  X(DrainPages, drain_pages)            \
+  X(CompactMemory, compact_memory)
 
 #define MMLAB_SLAB_OPERATIONS(X)               \
   X(KmemCacheCreate, kmem_cache_create)        \
@@ -88,6 +93,7 @@
 
 #define MMLAB_OPERATIONS(X)          \
   MMLAB_PROCESS_OPERATIONS(X)        \
+  MMLAB_MEMORY_OPERATIONS(X)         \
   MMLAB_FILE_OPERATIONS(X)           \
   MMLAB_PAGE_OPERATIONS(X)           \
   MMLAB_SLAB_OPERATIONS(X)           \

@@ -125,6 +125,38 @@ TEST_F(CommandLineTest, OperationsPrintWhatTheKernelAnswers) {
   EXPECT_THAT(Mmlab({"alloc-pages", "lab1", "--gfp", "kernel", "--order", "2"}).out, MatchesRegex("pfn 0x[0-9a-f]+\n"));
 }
 
+TEST_F(CommandLineTest, MemoryIsShownAsStructuresTablesAndBytes) {
+  const std::string pid = MachineWithProcess();
+  EXPECT_THAT(Mmlab({"describe", "process", "lab1", pid}).out, AllOf(HasSubstr("mm_struct:\n"), HasSubstr("pgtables_bytes")));
+  EXPECT_THAT(Mmlab({"describe", "mm", "lab1", pid}).out, AllOf(HasSubstr("  map_count "), HasSubstr("AT_PHDR")));
+  EXPECT_THAT(Mmlab({"describe", "mm", "lab1", pid, "-o", "json"}).out, HasSubstr("\"mmap_base\": "));
+  EXPECT_THAT(Mmlab({"get", "vmas", "lab1", pid, "-o", "wide"}).out, AllOf(StartsWith("VM_START-VM_END"), HasSubstr("GROWSDOWN")));
+  EXPECT_THAT(Mmlab({"describe", "process", "lab1", pid, "--store", "rbtree"}).out,
+              AllOf(StartsWith("list and red-black tree (4.12)"), HasSubstr("\n0 black ")));
+  EXPECT_THAT(Mmlab({"describe", "process", "lab1", pid, "--store", "maple"}).out,
+              AllOf(StartsWith("maple tree (6.1)"), HasSubstr("\n0 maple_leaf_64 0-ffffffff ")));
+  EXPECT_EQ(Mmlab({"describe", "process", "lab1", pid, "--store", "list"}).exit_code, kExitUsage);
+
+  const std::string mapped = Mmlab({"mmap", "lab1", pid, "--length", "4K", "--prot", "rw", "--flags", "private,anonymous"}).out;
+  const std::string address = mapped.substr(0, mapped.size() - 1);
+  Mmlab({"store", "lab1", pid, "--address", address, "--length", "4", "--value", "0x6f6c6568"});
+  const std::string walk = Mmlab({"translate", "lab1", address, "--pid", pid, "--access", "exec"}).out;
+  EXPECT_THAT(walk, AllOf(StartsWith("region    user\nbase      CR3 0x"), HasSubstr("\npgd "), HasSubstr("[P RW US A D]\nphysical  0x")));
+  EXPECT_THAT(Mmlab({"translate", "lab1", address, "--pid", pid, "-o", "wide"}).out, HasSubstr("may be written"));
+  EXPECT_THAT(Mmlab({"translate", "lab1", "0xc0000000"}).out, AllOf(StartsWith("region    lowmem\n"), HasSubstr("physical  0x0")));
+  EXPECT_THAT(Mmlab({"translate", "lab1", "0x1000000", "--from", "cpu"}).out, StartsWith("0x1000000\n"));
+  EXPECT_EQ(Mmlab({"translate", "lab1", "0x1000000", "--from", "cpu", "--pid", pid}).exit_code, kExitUsage);
+
+  EXPECT_THAT(Mmlab({"memory", "read", "lab1", address, "--pid", pid, "--length", "4"}).out, HasSubstr("68 65 6c 6f "));
+  const size_t at = walk.find("physical  ") + 10;
+  const std::string physical = walk.substr(at, walk.find_first_of(",\n", at) - at);
+  EXPECT_EQ(Mmlab({"memory", "write", "lab1", physical, "--hex", "6a 65"}).out, "2\n");
+  EXPECT_EQ(Mmlab({"memory", "read", "lab1", physical, "--length", "4", "--raw"}).out, "jelo");
+  EXPECT_EQ(Mmlab({"memory", "write", "lab1", "0x7000000000", "--text", "x"}).out, "-1 EFAULT (errno 14)\n");
+  EXPECT_THAT(Mmlab({"--explain", "memory", "write", "lab1", "0x7000000000", "--text", "x"}).out, HasSubstr("nothing answers"));
+  EXPECT_EQ(Mmlab({"memory", "write", "lab1", physical, "--hex", "6"}).exit_code, kExitUsage);
+}
+
 TEST_F(CommandLineTest, MachinesAreMadeFromAFile) {
   const std::string path = testing::TempDir() + "mmlab-spec.yaml";
   std::ofstream(path) << "preset: 686-1G\nhostname: from-a-file\nsysctls:\n  vm.overcommit_memory: \"1\"\n";
