@@ -10,6 +10,7 @@
 #include "absl/strings/str_join.h"
 #include "gtest/gtest.h"
 #include "server/base/explanation.h"
+#include "server/hardware/page_walk.h"
 #include "server/machine/board.h"
 #include "server/machine/sysctls.h"
 #include "server/physical/page_allocator.h"

@@ -9,6 +9,7 @@
 
 #include "server/machine/machine.h"
 #include "server/physical/page_allocator.h"
+#include "server/process/processes.h"
 #include "server/procfs/procfs.h"
 #include "tests/unit/machine/preset_specs.h"
 #include "tests/unit/machine/random_program.h"
