@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 
+#include "server/hardware/page_walk.h"
 #include "server/machine/machine.h"
 #include "server/physical/page_allocator.h"
 #include "server/process/processes.h"
