@@ -135,7 +135,7 @@ TEST_F(MemoryServiceTest, VmasAreShownWithTheirProperties) {
   EXPECT_NE(anonymous.anon_vma(), 0u) << "the first page brings it";
   EXPECT_EQ(anonymous.anon_vma_chain_size(), 1);
   EXPECT_EQ(anonymous.vm_ops(), "");
-  EXPECT_EQ(anonymous.vm_flags(), 0x100073u | (anonymous.vm_flags() & 0x8000000));
+  EXPECT_EQ(anonymous.vm_flags() & 0xff, 0x73u | (anonymous.vm_flags() & 4)) << "READ, WRITE, MAYREAD, MAYWRITE, MAYEXEC";
   EXPECT_EQ(anonymous.vm_flag_names(0), "READ");
   EXPECT_EQ(anonymous.vm_page_prot_text(), "P US A");
   const v1::VmAreaStruct text = at(0x08048000);
