@@ -56,6 +56,7 @@ int RunCommandLine(int argc, char** argv) {
   AddOperationCommands(app, session);
   AddExplainCommand(app, session, options);
   AddSlabCommands(app, session);
+  AddCompareCommand(app, session);
   AddLayoutCommands(app, session);
   AddMemoryCommands(app, session);
   AddReplayCommand(app, session);

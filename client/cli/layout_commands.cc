@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -22,9 +23,11 @@ namespace fs = std::filesystem;
 
 std::string MachineOf(const std::string& id) { return "machines/" + id; }
 
-void GetLayout(Session& session, const std::string& machine) {
+void GetLayout(Session& session, const std::string& machine, int page_size, int va_bits) {
   v1::GetKernelLayoutRequest request;
   request.set_machine(MachineOf(machine));
+  request.set_page_size_bytes(page_size);
+  request.set_va_bits(va_bits);
   v1::GetKernelLayoutResponse response;
   session.Call(*session.connection().layouts, &v1::LayoutService::Stub::GetKernelLayout, request, &response);
   if (!PrintStructured(session.options(), response)) fmt::print("{}", response.text());
@@ -234,7 +237,10 @@ void AddLayoutCommands(CLI::App& app, Session& session) {
   const auto machine = std::make_shared<std::string>();
   CLI::App* layout = get->add_subcommand("layout", "Address-space layout of a machine's kernel, with the kernel's names");
   layout->add_option("machine", *machine, "Machine")->required();
-  layout->callback([machine, &session] { GetLayout(session, *machine); });
+  const auto built = std::make_shared<std::pair<int, int>>(0, 0);
+  layout->add_option("--page-size", built->first, "ARM64: as if built for pages of 4096, 16384 or 65536 bytes");
+  layout->add_option("--va-bits", built->second, "ARM64: as if built for addresses of so many bits");
+  layout->callback([machine, built, &session] { GetLayout(session, *machine, built->first, built->second); });
   CLI::App* domains = get->add_subcommand("domains", "Address windows of a machine: CPU, DRAM, PCI; what DMA masks reach");
   domains->add_option("machine", *machine, "Machine")->required();
   domains->callback([machine, &session] { GetDomains(session, *machine); });

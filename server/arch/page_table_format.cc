@@ -47,8 +47,8 @@ constexpr uint64_t kShared = 8;
 PageTableFormat::PageTableFormat(const Layout& layout)
     : arm64_(layout.kind == LayoutKind::kArm64), wide_(layout.kind != LayoutKind::kX86_32), invert_(layout.kind == LayoutKind::kX86_32Pae) {
   if (arm64_) {
-    levels_ = 4;
-    for (int level = 1; level <= 4; ++level) bits_[level] = 9;
+    levels_ = layout.table_levels;
+    for (int level = 1; level <= levels_; ++level) bits_[level] = 9;
     address_mask_ = kArmAddressMask;
     present_mask_ = kArmValid | kArmProtNone;
     none_ignored_ = 0;

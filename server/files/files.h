@@ -80,6 +80,8 @@ class Files {
   // file_write_and_wait_range(): writes back the dirty pages [first, end) of an ext4 file; nothing to do for shmem.
   void Sync(Inode& inode, PageIndex first, PageIndex end);
 
+  // The page cache holds another frame for a page from now on; what it counts of the page stays (folio_migrate_mapping()).
+  void ReplacePage(Pfn from, Pfn to);
   // Takes a clean page that nobody maps out of the page cache.
   void DropCleanPage(Pfn pfn);
   // The same for reclaim, which remembers when that was (__remove_mapping(), workingset_eviction()): should the page come back soon, it is

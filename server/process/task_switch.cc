@@ -140,8 +140,20 @@ SysResult<uint64_t> Processes::SwitchTo(Pid pid, int cpu) {
   return layout_.page_size.StartOf(on.mm->pgd).raw();
 }
 
+// complete_vfork_done(): the child no longer uses the memory that its parent may lend it.
+void Processes::EndVfork(Process& child) {
+  Process* parent = FindMutable(std::exchange(child.vfork_parent, Pid()));
+  if (parent == nullptr || parent->vfork_child != child.pid) return;
+  parent->vfork_child = Pid();
+  --held_;
+  if (Explanation* why = tracer_.explanation()) {
+    why->Add(StepKind::kSystemCallCheck, "the parent that waits in vfork() goes on").Number("parent", parent->pid.raw());
+  }
+}
+
 // exit_mm(): the last user of an address space takes it down.
 void Processes::DropMm(Process& process) {
+  if (process.vfork_parent != Pid()) EndVfork(process);
   paging_->SyncRss(process);
   if (process.mm == nullptr) return;
   if (--process.mm->mm_users == 0) {
@@ -154,6 +166,7 @@ void Processes::DropMm(Process& process) {
 
 void Processes::Reap(Process& process) {
   DropMm(process);
+  if (process.vfork_child != Pid()) --held_;
   if (EventSink* events = tracer_.events()) {
     events->Emit(EventKind::kSchedProcessExit, {process.comm, process.pid.raw(), kNormalPriority});
   }

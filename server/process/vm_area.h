@@ -45,7 +45,9 @@ enum VmFlag : uint64_t {
   kVmHugePage = 0x20000000,
   kVmNoHugePage = 0x40000000,
   kVmMergeable = 0x80000000,
-  kVmMteAllowed = 0x200000000,  // ARM64; smaps does not name it.
+  // ARM64: in VM_DATA_DEFAULT_FLAGS, so heap, .bss and stack have it; mmap gives it on CPUs with memory tagging only, which no machine has.
+  // So mapped memory never merges with the heap. smaps does not name it.
+  kVmMteAllowed = 0x200000000,
 };
 inline constexpr uint64_t kVmAccessFlags = kVmRead | kVmWrite | kVmExec;
 inline constexpr uint64_t kVmSpecial = kVmIo | kVmDontExpand | kVmPfnMap | kVmMixedMap;  // Never merged, never locked.
@@ -56,8 +58,10 @@ inline constexpr uint64_t kStackGuardGapPages = 256;  // stack_guard_gap: below 
 enum class VmaBacking : uint8_t {
   kAnonymous,  // No vm_ops: private memory, heap, stack, private /dev/zero.
   kFile,       // file->f_op->mmap of a regular file: ext4, tmpfs, memfd, SysV shm, shared anonymous memory, shared /dev/zero.
-  kVvar,       // Special mappings: vvar, vdso.
+  kVvar,       // Special mappings (_install_special_mapping()): vvar, vdso, and of 32-bit ARM programs vectors and sigpage.
   kVdso,
+  kVectors,
+  kSigpage,
 };
 
 // A run of addresses with equal properties. Linux: struct vm_area_struct, include/linux/mm_types.h.
@@ -91,6 +95,7 @@ struct VmArea {
   bool is(uint64_t flag) const { return (flags & flag) != 0; }
   bool shared() const { return is(kVmShared); }
   bool anonymous() const { return backing == VmaBacking::kAnonymous; }  // vma_is_anonymous()
+  bool special_mapping() const { return backing > VmaBacking::kFile; }
   // Page offset of an address, linear_page_index().
   PageIndex IndexOf(VirtAddr address, PageSize page_size) const { return pgoff + PageCount((address - start).raw() >> page_size.shift()); }
 };

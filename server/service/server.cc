@@ -169,6 +169,7 @@ absl::Status Server::Parts::StartHttp(const ServerOptions& options) {
   HttpOptions http;
   http.address = options.http_address;
   http.worker_threads = kHttpWorkers;
+  http.allowed_origins = options.http_allowed_origins;
   http_server = std::make_unique<HttpServer>(http, &metrics);
   ServeMetrics(*http_server, host, metrics, options.http_external_address);
   connect.Serve(*http_server);

@@ -203,6 +203,34 @@ INSTANTIATE_TEST_SUITE_P(
         ExitCase{"BadMachineId", {"create", "machine", "A", "--preset", "686-1G"}, StatusExit(grpc::INVALID_ARGUMENT), "machine_id"}),
     [](const auto& tested) { return tested.param.name; });
 
+// Who takes how much for the same objects: SLOB wastes least of what it hands out, and nothing stays behind.
+TEST_F(CommandLineTest, ComparesTheSlabAllocators) {
+  const CommandRun run = Mmlab({"compare", "slab-allocators", "--objects", "2000"});
+  ASSERT_EQ(run.exit_code, kExitDone) << run.err;
+  const std::vector<std::string> lines = absl::StrSplit(run.out, '\n', absl::SkipEmpty());
+  ASSERT_EQ(lines.size(), 10u);
+  EXPECT_THAT(lines[0], AllOf(HasSubstr("OBJECTS"), HasSubstr("INTERNAL"), HasSubstr("EXTERNAL")));
+  for (size_t i = 1; i < lines.size(); ++i) {
+    EXPECT_THAT(lines[i], HasSubstr(std::vector<const char*>{"slub", "slab", "slob"}[(i - 1) % 3]));
+    EXPECT_THAT(lines[i], HasSubstr(std::vector<const char*>{"2000", "500", "1500"}[(i - 1) / 3]));
+  }
+  const CommandRun json = Mmlab({"compare", "slab-allocators", "--objects", "2000", "-o", "json"});
+  EXPECT_THAT(json.out, AllOf(HasSubstr("\"internal_fragmentation\""), HasSubstr("\"pages\"")));
+  EXPECT_EQ(Mmlab({"compare", "slab-allocators", "--objects", "2000", "-o", "json"}).out, json.out);
+  EXPECT_EQ(Mmlab({"compare", "slab-allocators", "--objects", "0"}).exit_code, kExitUsage);
+  EXPECT_EQ(Mmlab({"get", "machines", "-o", "name"}).out, "");
+}
+
+TEST_F(CommandLineTest, AMachineHasTheSlabAllocatorItWasMadeWith) {
+  ASSERT_EQ(Mmlab({"create", "machine", "tiny", "--preset", "686-64M", "--slab-allocator", "slob"}).exit_code, kExitDone);
+  EXPECT_EQ(Mmlab({"proc", "tiny", "slabinfo"}).exit_code, StatusExit(grpc::NOT_FOUND));
+  ASSERT_EQ(Mmlab({"create", "machine", "classic", "--preset", "686-64M", "--slab-allocator", "slab"}).exit_code, kExitDone);
+  EXPECT_THAT(Mmlab({"proc", "classic", "slabinfo"}).out, HasSubstr(" 124    1 : tunables  120   60    0 : slabdata "));
+  const CommandRun refused = Mmlab({"create", "machine", "odd", "--preset", "686-64M", "--slab-allocator", "slqb"});
+  EXPECT_EQ(refused.exit_code, kExitUsage);
+  EXPECT_THAT(refused.err, HasSubstr("slub, slab or slob, not slqb"));
+}
+
 TEST_F(CommandLineTest, HelpAndVersionEndWell) {
   EXPECT_EQ(Mmlab({"--version"}).out, absl::StrCat(Version(), "\n"));
   const CommandRun help = Mmlab({"--help"});

@@ -268,6 +268,9 @@ Operation RandomProgram::PageOperation() {
   if (OneIn(10)) return op::AllocPagesExact{gfp, OneIn(10) ? Edge() : 1 + random_.Below(70000), Cpu(), false};
   if (OneIn(10)) return op::AllocPagesBulk{gfp, static_cast<uint32_t>(random_.Below(100)), Cpu()};
   if (OneIn(20)) return op::DrainPages{Cpu(), OneIn(2)};
+  if (OneIn(15)) return op::CompactMemory{};
+  if (OneIn(8)) return op::AllocPages{gfp, 0, Cpu(), false, 1 + random_.Below(40)};
+  if (OneIn(20)) return op::FreePages{0, 0, Cpu(), 1 + random_.Below(40)};
   if (OneIn(20)) return op::GetFreePages{gfp, Order(), Cpu(), OneIn(2)};
   return op::AllocPages{gfp, Order(), Cpu(), OneIn(4)};
 }
@@ -324,6 +327,7 @@ Operation RandomProgram::Next() {
 void RandomProgram::Answered(const Operation& operation, const Outcome& outcome) {
   if (outcome.error != Errno::kOk) return;
   if (const auto* alloc = std::get_if<op::AllocPages>(&operation)) {
+    if (alloc->movable_id != 0) return;
     blocks_.push_back({outcome.value, alloc->order});
   } else if (const auto* free = std::get_if<op::FreePages>(&operation)) {
     std::erase_if(blocks_, [&](const Block& block) { return block.pfn == free->pfn; });

@@ -36,7 +36,8 @@ TEST_F(PageAllocatorTest, FreshFrameIsClean) {
   EXPECT_EQ(frame.refcount, 1);
   EXPECT_EQ(frame.order, 2);
   frame.state = FrameState::kAnon;
-  frame.flags = kPgLru | kPgDirty;
+  frame.flags = kPgReferenced | kPgDirty;
+  memory_->lru().Add(pfn);
   frame.mapcount = 3;
   frame.index = 77;
   frame.mapping = 9;
@@ -45,6 +46,7 @@ TEST_F(PageAllocatorTest, FreshFrameIsClean) {
   memory_->FreePages(pfn, PageOrder(2));
   EXPECT_EQ(*memory_->AllocPages(kGfpUser, PageOrder(2)), pfn);  // Last in, first out.
   EXPECT_EQ(frame.flags, 0u);
+  EXPECT_EQ(memory_->vm_stat().Get(NodeStat::kNrInactiveFile), 0);
   EXPECT_EQ(frame.mapcount, 0);
   EXPECT_EQ(uint64_t{frame.index}, 0u);
   EXPECT_EQ(uint64_t{frame.mapping}, 0u);
