@@ -108,6 +108,7 @@ TEST_F(MemoryServiceTest, TheAddressSpaceAgreesWithItsVmas) {
   EXPECT_EQ(mm.mm_users(), 1);
   EXPECT_EQ(mm.mm_count(), 1);
   EXPECT_EQ(mm.flags(), 0xcdu);
+  EXPECT_EQ(mm.exe_file(), "/bin/small");
   EXPECT_EQ(mm.nr_pmds(), 0) << "the level is folded without PAE";
   EXPECT_EQ(mm.pgtables_bytes(), mm.nr_ptes() * static_cast<int64_t>(kPage));
   EXPECT_GT(mm.nr_ptes(), 0);
