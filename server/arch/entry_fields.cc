@@ -124,9 +124,9 @@ void DescribeArm64(uint64_t entry, int level, EntryDescription& out) {
 EntryKind KindOf(const PageTableFormat& format, uint64_t entry, int level) {
   if (format.IsBlock(entry, level)) return EntryKind::kBlock;
   if (format.Valid(entry)) return level == 1 ? EntryKind::kPage : EntryKind::kTable;
-  if (level > 1) return entry == 0 ? EntryKind::kNone : EntryKind::kNotPresent;
   if (format.None(entry)) return EntryKind::kNone;
-  return format.Present(entry) ? EntryKind::kProtNone : EntryKind::kNotPresent;
+  // A page, or a huge one.
+  return level <= 2 && format.Present(entry) ? EntryKind::kProtNone : EntryKind::kNotPresent;
 }
 
 }  // namespace
@@ -171,7 +171,9 @@ EntryDescription DescribeEntry(const Layout& layout, uint64_t entry, int level) 
     DescribeX86(entry, level, layout.kind == LayoutKind::kX86_32Pae, out);
   }
   if (out.kind == EntryKind::kTable) out.target = layout.page_size.StartOf(format.TableOf(entry));
-  if (out.kind == EntryKind::kPage || out.kind == EntryKind::kProtNone) out.target = layout.page_size.StartOf(format.PfnOf(entry));
+  if (out.kind == EntryKind::kPage || out.kind == EntryKind::kProtNone) {
+    out.target = PhysAddr(layout.page_size.StartOf(format.PfnOf(entry)).raw() & ~(format.coverage(level) - 1));
+  }
   if (out.kind == EntryKind::kBlock) out.target = format.BlockAddress(entry, level);
   return out;
 }
