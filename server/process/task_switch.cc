@@ -36,6 +36,13 @@ int Processes::MmCount(const AddressSpace& mm) const {
   return count;
 }
 
+std::optional<int> Processes::RunsOn(Pid pid) const {
+  for (const auto& [number, cpu] : cpus_) {
+    if (cpu.current == pid) return number;
+  }
+  return std::nullopt;
+}
+
 // new_context()
 void Processes::GiveAsid(AddressSpace& mm) {
   const uint64_t generation_mask = ~(kAsids - 1);
