@@ -175,6 +175,8 @@ class Processes {
     bool program_was_moved = false;  // Of the interpreter: its program is not at the addresses that its file names.
   };
   Errno Refuse(Errno error, const char* rule) const;
+  // `moved` as it is, after a step that says what was moved.
+  SysResult<uint64_t> Explained(SysResult<uint64_t> moved, const char* what) const;
   void PickMmapLayout(const Process& process, AddressSpace& mm, const ExecLayout& layout, bool randomize);
   uint64_t RandomPages(int bits);  // 2^bits possible numbers of whole pages, as bytes.
   Errno SetUpStack(Process& process, const ExecStack& stack);

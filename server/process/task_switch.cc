@@ -84,7 +84,9 @@ SysResult<uint64_t> Processes::SwitchTo(Pid pid, int cpu) {
   Process* process = Enter(pid);
   if (process == nullptr) return Errno::kESRCH;
   const auto there = cpus_.find(cpu);
-  if (process->mm == nullptr && (there == cpus_.end() || there->second.mm == nullptr)) return Errno::kEINVAL;
+  if (process->mm == nullptr && (there == cpus_.end() || there->second.mm == nullptr)) {
+    return Refuse(Errno::kEINVAL, "a task without an address space, on a CPU where none was loaded that it could borrow");
+  }
   // A task runs on one CPU: where it ran before, the idle task goes on with its tables.
   for (auto& [number, other] : cpus_) {
     if (other.current == pid && number != cpu) other.current = Pid();
