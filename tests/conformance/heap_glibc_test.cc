@@ -81,7 +81,7 @@ class Malloc {
   uint64_t Allocate(uint64_t bytes) {
     if (top_ == 0 && !started_) {
       started_ = true;
-      Allocate(word_ == 8 ? 0x280 : 0x188);  // tcache_init(): the first call of malloc() needs a little for itself.
+      Allocate(word_ == 8 ? 0x280 : 0x180);  // tcache_init(): the first call of malloc() needs a little for itself.
     }
     const uint64_t chunk = std::max(AlignUp(bytes + word_, kAlignment), 2 * kAlignment);
     if (top_size_ < chunk + MinSize()) {
@@ -227,13 +227,19 @@ TEST_P(HeapGlibcTest, ExecPutsEverythingWhereLinuxDid) {
 
 TEST_P(HeapGlibcTest, TheHeapGrowsAsRecorded) {
   Malloc malloc(*processes_, pid_, static_cast<uint64_t>(GetLayout(GetParam().layout).word_bytes));
-  constexpr uint64_t kBuffer = kKib;                  // Of stdout, when it is a terminal.
-  if (!GetParam().dynamic) malloc.Allocate(kBuffer);  // The start-up code of a static program has used malloc before main().
+  constexpr uint64_t kBuffer = 4 * kKib;     // Of stdout, which was a file.
+  constexpr int64_t kThreadBlock = 0x900;    // About what the first thread's own variables take.
+  constexpr uint64_t kStartUpRequest = 100;  // Of any size: it is the first.
+  if (!GetParam().dynamic) {
+    // The start-up code of a static program moves the break for the first thread, and has used malloc before main().
+    ASSERT_TRUE(processes_->Sbrk(pid_, kThreadBlock).ok());
+    malloc.Allocate(kStartUpRequest);
+  }
   ExpectHeapOf(0);
   const uint64_t before = processes_->Sbrk(pid_, 0).value();
   ASSERT_EQ(processes_->Sbrk(pid_, kMib).value(), before);
   ExpectHeapOf(1);
-  if (GetParam().dynamic) malloc.Allocate(kBuffer);  // The first printf.
+  malloc.Allocate(kBuffer);  // The first printf.
   ExpectHeapOf(2);
   EXPECT_EQ(processes_->Sbrk(pid_, 0).value() - before, kMib + GetParam().first_growth);
   malloc.Allocate(100);
