@@ -25,6 +25,11 @@ Errno MmCall::Refuse(Errno error, const char* rule) const {
   return error;
 }
 
+Errno MmCall::Nothing(const char* rule) const {
+  if (why() != nullptr) why()->Add(StepKind::kSystemCallCheck, rule);
+  return Errno::kOk;
+}
+
 // untagged_addr(): ARM64 ignores the top byte of user addresses (TBI).
 uint64_t MmCall::UntagAddress(uint64_t address) const {
   if (core_.layout.kind != LayoutKind::kArm64) return address;
