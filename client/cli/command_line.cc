@@ -58,7 +58,9 @@ int RunCommandLine(int argc, char** argv) {
   AddExplainCommand(app, session, options);
   AddSlabCommands(app, session);
   AddCgroupCommands(app, session);
+  AddCompareCommand(app, session);
   AddLayoutCommands(app, session);
+  AddMemoryCommands(app, session);
   AddProcpsCommands(app, session);
   AddReplayCommand(app, session);
   AddWatchCommand(app, session);

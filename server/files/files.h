@@ -47,6 +47,8 @@ class Files {
   // or unmapped before or after.
   void SetCommitCharger(CommitCharger* charger) { charger_ = charger; }
   void SetMapper(FileMapper* mapper) { mapper_ = mapper; }
+  // Where the kernel objects of files are accounted; it outlives this.
+  void SetKernelObjects(KernelObjects* objects) { kernel_objects_ = objects; }
 
   // A file that was there before: tmpfs with its content in memory; ext4 with its content in the page cache, clean, if `resident`, on the
   // disk otherwise. kEEXIST, kEINVAL (no absolute path), kENOSPC, kENOMEM.
@@ -80,6 +82,8 @@ class Files {
   // file_write_and_wait_range(): writes back the dirty pages [first, end) of an ext4 file; nothing to do for shmem.
   void Sync(Inode& inode, PageIndex first, PageIndex end);
 
+  // The page cache holds another frame for a page from now on; what it counts of the page stays (folio_migrate_mapping()).
+  void ReplacePage(Pfn from, Pfn to);
   // Takes a clean page that nobody maps out of the page cache.
   void DropCleanPage(Pfn pfn);
   // The same for reclaim, which remembers when that was (__remove_mapping(), workingset_eviction()): should the page come back soon, it is
@@ -124,6 +128,7 @@ class Files {
   VmStat& vm_stat_;
   Tracer& tracer_;
   CommitCharger* charger_ = nullptr;
+  KernelObjects* kernel_objects_ = nullptr;
   FileMapper* mapper_ = nullptr;
   uint32_t next_id_ = 1;
   uint64_t next_number_ = 2;

@@ -8,6 +8,7 @@
 
 #include "absl/container/btree_map.h"
 #include "server/base/address.h"
+#include "server/kernel/kernel_objects.h"
 
 namespace mmlab {
 
@@ -31,6 +32,8 @@ struct Inode {
   int writable_mappings = 0;                     // i_mmap_writable
   absl::btree_map<uint64_t, VmArea*> mappings;   // i_mmap: the VMAs that map it, by VmArea::file_link (in the order of their making).
   uint64_t mappings_made = 0;
+  KernelObjectRef object;  // The structure that holds it,
+  KernelObjectRef dentry;  // and its name.
   bool shmem() const { return kind != FileKind::kExt4 && kind != FileKind::kDevZero && kind != FileKind::kPipe; }
 };
 
@@ -41,6 +44,7 @@ class OpenFile {
   const std::shared_ptr<Inode> inode;
   const bool readable;
   const bool writable;
+  KernelObjectRef object;  // Its struct file.
 };
 
 }  // namespace mmlab

@@ -8,6 +8,7 @@
 
 #include "absl/container/btree_map.h"
 #include "server/process/pid.h"
+#include "server/process/task_objects.h"
 
 namespace mmlab {
 
@@ -41,7 +42,11 @@ class Process {
   Pid pid;
   Pid thread_group;  // tgid: the pid of the first thread; its own where it is that.
   Pid parent;
+  Pid vfork_child;            // What it waits for: the child of its vfork(), until that execs or exits; 0 = nothing.
+  Pid vfork_parent;           // Who waits for it that way; 0 = nobody.
+  int64_t start_time_ns = 0;  // When it was made, since boot.
   std::string comm;
+  TaskObjects objects;
   uint32_t uid = 0;
   uint32_t cgroup = 0;  // Cgroup::id; 0: the root.
   bool kernel_thread = false;
@@ -54,7 +59,6 @@ class Process {
   TaskRss rss;
   uint64_t minor_faults = 0;
   uint64_t major_faults = 0;
-  int64_t start_nanoseconds = 0;   // When it was made, on Processes::time().
   int64_t run_nanoseconds = 0;     // How long it was on a CPU; of a kernel thread system time, else user time.
   int32_t oom_score_adj = 0;       // -1000 .. 1000
   int32_t oom_score_adj_min = 0;   // Lowest value that it may set without privileges.

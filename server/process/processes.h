@@ -25,7 +25,10 @@ class AddressSpace;
 class AnonVmaTable;
 class CommitAccount;
 class Files;
+class KernelObjects;
+class MmCall;
 class OpenFile;
+class PageOwner;
 class Paging;
 class PhysicalMemory;
 class Process;
@@ -34,6 +37,7 @@ class ShmTable;
 class StateHasher;
 class Tracer;
 class VmStat;
+struct ExecLayout;
 struct Frame;
 struct Layout;
 struct PageWalk;
@@ -58,8 +62,12 @@ class Processes {
 
   ProcessLimits& limits() { return limits_; }
   const ProcessLimits& limits() const { return limits_; }
+  // Where the kernel objects of processes are accounted; it outlives the processes. Before the first one is made.
+  void SetKernelObjects(KernelObjects* objects);
   // Who maps which page, for reclaim.
   ReverseMap& reverse_map();
+  // The same, for moving pages.
+  PageOwner& page_owner();
 
   SysResult<Pid> Create(const std::string& comm, uint32_t uid, bool kernel_thread);
   SysResult<uint64_t> Exec(Pid pid, const ElfImage& image, const ElfImage* interpreter, const std::vector<std::string>& arguments,
@@ -74,6 +82,9 @@ class Processes {
   bool ReapKilled();
   // The process on whose behalf the operation runs; null: nobody's.
   const Process* current() const { return current_; }
+  // Whether the process waits for the child of its vfork(): it makes no system call until then.
+  bool Held(Pid pid) const;
+  bool any_held() const { return held_ > 0; }
   // An operation begins: until a call names a process, it is nobody's.
   void BeginOperation() {
     if (current_ != nullptr) SetCurrent(nullptr);
@@ -90,6 +101,10 @@ class Processes {
   Errno Mprotect(Pid pid, uint64_t address, uint64_t length, uint32_t prot);
   SysResult<uint64_t> Mremap(Pid pid, uint64_t old_address, uint64_t old_length, uint64_t new_length, uint32_t flags, uint64_t new_address);
   SysResult<uint64_t> Brk(Pid pid, uint64_t address);
+  // sbrk() of the C library: the break before; kENOMEM.
+  SysResult<uint64_t> Sbrk(Pid pid, int64_t increment);
+  // prctl() (prctl.cc); kENOSYS, which Linux never answers, for options that it knows and this does not.
+  SysResult<uint64_t> Prctl(Pid pid, int32_t option, uint64_t arg2, uint64_t arg3, uint64_t arg4, uint64_t arg5);
   Errno Madvise(Pid pid, uint64_t address, uint64_t length, int32_t advice);
   Errno Mlock(Pid pid, uint64_t address, uint64_t length, uint32_t flags);
   Errno Munlock(Pid pid, uint64_t address, uint64_t length);
@@ -128,7 +143,13 @@ class Processes {
   int64_t OomScore(const Process& process) const;        // /proc/PID/oom_score
   std::vector<VmAreaView> VmAreas(const Process& process) const;
   std::vector<Smaps> AllSmaps(const Process& process) const;  // One for each of VmAreas(), same order.
-  int MmCount(const AddressSpace& mm) const;                  // mm->mm_count: 1 for all users, and one for each CPU that borrows it.
+  SmapsRollup Rollup(const Process& process) const;           // REQUIRES: it has an address space; so for the next two.
+  std::vector<VmaPages> AllVmaPages(const Process& process) const;
+  // access_remote_vm() on anonymous memory, as cmdline and environ read it: as many bytes as can be read, zeros where nothing was touched.
+  std::string PeekMemory(const Process& process, VirtAddr start, VirtAddr end) const;
+  // The CPU that it runs on; nothing: it sleeps.
+  std::optional<int> RunsOn(Pid pid) const;
+  int MmCount(const AddressSpace& mm) const;  // mm->mm_count: 1 for all users, and one for each CPU that borrows it.
   int ThreadCount(const Process& process) const;
   uint64_t PageProtection(const VmArea& vma) const;  // vma->vm_page_prot: bits of its page-table entries.
   // The page-table walk that the processor makes for an address of the process, level by level. REQUIRES: it has an address space.
@@ -138,15 +159,13 @@ class Processes {
   uint64_t forks() const { return forks_; }
   uint64_t tasks_made() const { return static_cast<uint64_t>(last_pid_); }  // total_forks
   Pid last_pid() const { return Pid(last_pid_); }
-  int64_t time() const { return time_; }           // Nanoseconds since boot.
+  int64_t time() const { return now_ns_; }         // Nanoseconds since boot.
   uint64_t switches() const { return switches_; }  // nr_context_switches(): by SwitchTo.
   CpuTime cpu_time(int cpu) const;
   int running() const;                                                    // nr_running(): tasks that are on a CPU.
   const std::array<uint64_t, 3>& load_averages() const { return load_; }  // avenrun, as base/load_average.h has them.
-  bool OnCpu(Pid pid) const;
-  int CpuOf(Pid pid) const;         // Where it is; 0 when it is on none.
-  uint64_t vma_count() const;       // Of all processes.
-  PageCount mlocked_pages() const;  // nr_mlock
+  uint64_t vma_count() const;                                             // Of all processes.
+  PageCount mlocked_pages() const;                                        // nr_mlock
 
   void CheckInvariants(std::vector<std::string>* violations) const;
   void AddToHash(StateHasher& hasher) const;
@@ -160,6 +179,7 @@ class Processes {
   void SetCurrent(Process* process);
   Process& NewProcess();
   void DropMm(Process& process);                // exit_mm()
+  void EndVfork(Process& child);                // complete_vfork_done()
   void Reap(Process& process);                  // Ends one task.
   Process& KillOtherThreads(Process& process);  // de_thread(): the one left, which is the process's first thread then.
   // What a CPU runs (context_switch()).
@@ -171,13 +191,27 @@ class Processes {
   bool Loaded(const AddressSpace& mm) const;
   void LoadMm(CpuContext& cpu, std::shared_ptr<AddressSpace> mm);
   void GiveAsid(AddressSpace& mm);  // check_and_switch_context() of ARM64
+  void ExplainSwitch(int cpu, Pid previous, const Process& next, const AddressSpace* loaded_before) const;
   // exec (exec.cc).
   struct ExecStack;
-  void PickMmapLayout(const Process& process, AddressSpace& mm, bool randomize);
+  // What decides where a file is loaded.
+  struct LoadKind {
+    bool program = true;  // Not the interpreter.
+    bool with_interpreter = false;
+    bool randomize = false;
+    bool program_was_moved = false;  // Of the interpreter: its program is not at the addresses that its file names.
+  };
+  Errno Refuse(Errno error, const char* rule) const;
+  // `moved` as it is, after a step that says what was moved.
+  SysResult<uint64_t> Explained(SysResult<uint64_t> moved, const char* what) const;
+  void PickMmapLayout(const Process& process, AddressSpace& mm, const ExecLayout& layout, bool randomize);
   uint64_t RandomPages(int bits);  // 2^bits possible numbers of whole pages, as bytes.
   Errno SetUpStack(Process& process, const ExecStack& stack);
-  Errno LoadImage(Process& process, const ElfImage& image, bool is_interpreter, bool with_interpreter, bool randomize, uint64_t* load_bias,
+  SysResult<uint64_t> ChooseLoadBias(MmCall& call, const std::shared_ptr<OpenFile>& file, const ElfImage& image, LoadKind kind,
+                                     const ProgramHeader& first, const ExecLayout& layout, uint32_t* flags);
+  Errno LoadImage(Process& process, const ElfImage& image, const LoadKind& kind, const ExecLayout& layout, uint64_t* load_bias,
                   uint64_t* elf_break);
+  uint64_t ProgramHeaderAddress(const ElfImage& image, int word, uint64_t load_bias) const;
   Errno FinishStack(Process& process, const ElfImage& image, const ExecStack& stack, uint64_t load_bias, uint64_t interpreter_base);
   std::shared_ptr<AddressSpace> NewMm();
   SysResult<std::shared_ptr<AddressSpace>> DupMm(Process& parent, Process& child);
@@ -210,10 +244,11 @@ class Processes {
   absl::btree_map<Pid, std::unique_ptr<Process>> processes_;
   Process* current_ = nullptr;
   bool any_killed_ = false;
+  int held_ = 0;  // Processes with a vfork_child.
+  int64_t now_ns_ = 0;
   int32_t last_pid_ = 0;
   uint64_t forks_ = 0;
   uint64_t switches_ = 0;
-  int64_t time_ = 0;
   int64_t next_load_update_ = 0;  // 0: no time has passed yet.
   std::array<uint64_t, 3> load_{};
 };

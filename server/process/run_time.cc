@@ -23,10 +23,10 @@ void Processes::PassTime(int64_t nanoseconds) {
     task->run_nanoseconds += nanoseconds;
     (task->kernel_thread ? cpu.time.system_nanoseconds : cpu.time.user_nanoseconds) += nanoseconds;
   }
-  time_ += nanoseconds;
+  now_ns_ += nanoseconds;
   if (next_load_update_ == 0) next_load_update_ = kLoadPeriod;
-  if (time_ < next_load_update_) return;
-  const int64_t periods = 1 + (time_ - next_load_update_) / kLoadPeriod;
+  if (now_ns_ < next_load_update_) return;
+  const int64_t periods = 1 + (now_ns_ - next_load_update_) / kLoadPeriod;
   if (__builtin_add_overflow(next_load_update_, periods * kLoadPeriod, &next_load_update_)) {
     next_load_update_ = std::numeric_limits<int64_t>::max();
   }
@@ -47,15 +47,6 @@ Errno Processes::SetCgroup(Pid pid, uint32_t cgroup) {
 CpuTime Processes::cpu_time(int cpu) const {
   const auto it = cpus_.find(cpu);
   return it == cpus_.end() ? CpuTime() : it->second.time;
-}
-
-bool Processes::OnCpu(Pid pid) const {
-  return std::any_of(cpus_.begin(), cpus_.end(), [pid](const auto& cpu) { return cpu.second.current == pid; });
-}
-
-int Processes::CpuOf(Pid pid) const {
-  const auto it = std::find_if(cpus_.begin(), cpus_.end(), [pid](const auto& cpu) { return cpu.second.current == pid; });
-  return it == cpus_.end() ? 0 : it->first;
 }
 
 int Processes::running() const {

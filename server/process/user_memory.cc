@@ -220,6 +220,11 @@ Errno UserMemory::LoadOrStore(const AccessRequest& request, AccessResult& result
   Reach reach = Touch(request.address, access);
   if (reach != Reach::kOk) return Answer(reach, request.address, result, signal);
   const Pfn first_frame = frame_;
+  if (Explanation* why = core_.tracer.explanation(); why != nullptr && why->steps().empty()) {
+    ExplainWalk(core_.paging.format(), core_.paging.Walk(mm_, VirtAddr(request.address)), *why);
+    why->Add(StepKind::kPermissionCheck, "the page-table entry allows it: the processor asks nobody, there is no fault")
+        .Frame("pfn", first_frame);
+  }
   if (first_size < size) {
     reach = Touch(second, access);
     if (reach != Reach::kOk) return Answer(reach, request.address, result, signal);
@@ -299,7 +304,7 @@ Errno UserMemory::WriteAll(const AccessRequest& request, AccessResult& result, s
 }
 
 Errno UserMemory::Execute(const AccessRequest& request, AccessResult& result, std::optional<Signal>& signal) {
-  if (!layout_.is_x86() && (request.address & 3) != 0) {
+  if (!layout_.is_x86() && !mm_.compat && (request.address & 3) != 0) {
     signal_ = Signal{.number = SignalNumber::kSigBus, .code = kBusAdraln, .address = request.address};
     return Answer(Reach::kSignal, request.address, result, signal);
   }

@@ -16,6 +16,7 @@
 #include "server/process/processes.h"
 #include "server/procfs/iomem.h"
 #include "server/procfs/meminfo.h"
+#include "server/procfs/page_frames.h"
 #include "server/procfs/process_files.h"
 #include "server/procfs/slabinfo.h"
 #include "server/procfs/system_files.h"
@@ -83,32 +84,43 @@ struct ProcessFile {
 };
 // Sorted.
 constexpr ProcessFile kProcessFiles[] = {
+    {"auxv", AuxvBytes},
     {"cgroup", ProcessCgroupText},
+    {"cmdline", CmdlineOfProcess},
     {"comm", [](const Machine&, const Process& p) { return CommText(p); }},
+    {"environ", EnvironText},
+    {"exe", [](const Machine&, const Process& p) { return ExeText(p); }},
     {"limits", [](const Machine&, const Process& p) { return LimitsText(p); }},
     {"maps", MapsText},
+    {"numa_maps", NumaMapsText},
+    {"oom_adj", [](const Machine&, const Process& p) { return OomAdjText(p); }},
     {"oom_score", OomScoreText},
     {"oom_score_adj", [](const Machine&, const Process& p) { return OomScoreAdjText(p); }},
     {"smaps", SmapsText},
     {"smaps_rollup", SmapsRollupText},
-    {"stat", ProcessStatText},
+    {"stat", StatText},
     {"statm", StatmText},
     {"status", StatusText},
 };
 
 // What Linux has, and a machine cannot show yet.
 constexpr absl::string_view kMissing[] = {
-    "cpuinfo",    "crypto", "devices", "diskstats", "interrupts", "kmsg",     "kpagecgroup", "kpagecount",
-    "kpageflags", "locks",  "modules", "mounts",    "schedstat",  "softirqs", "sysvipc/shm", "timer_list",
+    "cpuinfo", "crypto", "devices",   "diskstats", "interrupts",  "kmsg",       "locks",
+    "modules", "mounts", "schedstat", "softirqs",  "sysvipc/shm", "timer_list",
 };
 constexpr absl::string_view kMissingOfProcess[] = {
-    "auxv", "clear_refs", "cmdline",   "environ", "exe",   "fd",        "io",    "map_files",
-    "mem",  "mounts",     "numa_maps", "pagemap", "sched", "schedstat", "stack", "wchan",
+    "clear_refs", "fd", "io", "map_files", "mem", "mounts", "pagemap", "sched", "schedstat", "stack", "wchan",
 };
-
 constexpr absl::string_view kMissingOfCgroup[] = {"cgroup.freeze",   "cgroup.kill",      "cgroup.max.depth",     "cgroup.max.descendants",
                                                   "cgroup.pressure", "memory.numa_stat", "memory.zswap.current", "memory.zswap.max"};
 constexpr absl::string_view kCgroupRoot = "/sys/fs/cgroup/";
+
+// SLOB knows of no caches that it could list.
+bool Exists(const Machine& machine, const MachineFile& file) {
+  return file.path != "slabinfo" || machine.spec().slab_allocator != SlabAllocatorKind::kSlob;
+}
+// CONFIG_NUMA: Debian's kernels for ARM64 have it, those for x86-32 do not.
+bool Exists(const Machine& machine, const ProcessFile& file) { return file.name != "numa_maps" || !machine.layout().is_x86(); }
 
 template <typename List>
 bool Holds(const List& list, absl::string_view name) {
@@ -157,7 +169,7 @@ absl::StatusOr<std::string> ReadProcessFile(const Machine& machine, Pid pid, abs
   const Process* process = machine.processes().Find(pid);
   if (process == nullptr) return absl::NotFoundError(absl::StrCat("/proc/", path, ": no process ", pid.raw()));
   for (const ProcessFile& file : kProcessFiles) {
-    if (file.name == name) return file.text(machine, *process);
+    if (file.name == name && Exists(machine, file)) return file.text(machine, *process);
   }
   return Holds(kMissingOfProcess, name) ? NotYet(path) : NoSuchFile(path);
 }
@@ -166,7 +178,10 @@ absl::StatusOr<std::string> ReadProcessFile(const Machine& machine, Pid pid, abs
 
 std::vector<std::string> ListProcFiles(const Machine& machine) {
   std::vector<std::string> paths;
-  for (const MachineFile& file : kMachineFiles) paths.emplace_back(file.path);
+  for (const MachineFile& file : kMachineFiles) {
+    if (Exists(machine, file)) paths.emplace_back(file.path);
+  }
+  for (const absl::string_view name : kFrameFiles) paths.emplace_back(name);
   for (absl::string_view name : machine.sysctls().Names()) {
     if (!machine.sysctls().Text(*machine.sysctls().Find(name))) continue;
     paths.push_back(absl::StrCat("sys/", absl::StrReplaceAll(name, {{".", "/"}})));
@@ -189,15 +204,18 @@ std::vector<std::string> ListProcFiles(const Machine& machine) {
 std::vector<std::string> ListProcFiles(const Machine& machine, Pid pid) {
   std::vector<std::string> paths;
   if (machine.processes().Find(pid) == nullptr) return paths;
-  for (const ProcessFile& file : kProcessFiles) paths.push_back(absl::StrCat(pid.raw(), "/", file.name));
+  for (const ProcessFile& file : kProcessFiles) {
+    if (Exists(machine, file)) paths.push_back(absl::StrCat(pid.raw(), "/", file.name));
+  }
   return paths;
 }
 
 absl::StatusOr<std::string> ReadProcFile(const Machine& machine, absl::string_view path) {
   absl::ConsumePrefix(&path, "/proc/");
   if (absl::string_view below = path; absl::ConsumePrefix(&below, kCgroupRoot)) return ReadCgroupFile(machine, below);
+  if (IsFrameFile(path)) return ReadFrameFile(machine, path, 0, kMaxFrameFileBytes);
   for (const MachineFile& file : kMachineFiles) {
-    if (file.path == path) return file.text(machine);
+    if (file.path == path && Exists(machine, file)) return file.text(machine);
   }
   if (absl::string_view name = path; absl::ConsumePrefix(&name, "sys/")) {
     const std::optional<Sysctl> id = machine.sysctls().Find(absl::StrReplaceAll(name, {{"/", "."}}));

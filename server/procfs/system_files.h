@@ -19,11 +19,8 @@ std::string PressureCpuText(const Machine& machine);
 std::string CgroupsText(const Machine& machine);
 std::string FilesystemsText(const Machine& machine);
 
-// /proc/PID/stat and /proc/PID/cgroup.
-std::string ProcessStatText(const Machine& machine, const Process& process);
+// /proc/PID/cgroup
 std::string ProcessCgroupText(const Machine& machine, const Process& process);
-// Its letter in the column S, and its name behind it: 'R' "running", 'S' "sleeping".
-char ProcessState(const Machine& machine, const Process& process);
 
 }  // namespace mmlab
 

@@ -18,17 +18,17 @@ namespace mmlab {
 Reclaim::Reclaim(BuddyMemory& memory, Cgroups& cgroups, Files& files, ReverseMap& reverse_map, OomKiller& killer, Tracer& tracer)
     : memory_(memory), cgroups_(cgroups), files_(files), reverse_map_(reverse_map), killer_(killer), tracer_(tracer) {}
 
-bool Reclaim::Balanced(int highest_zone) const {
+bool Reclaim::Balanced(int highest_zone, int order) const {
   // pgdat_balanced(): one zone above its high watermark is enough.
   for (int zone = 0; zone <= highest_zone; ++zone) {
-    if (memory_.zones()[static_cast<size_t>(zone)].managed > 0 && memory_.AboveHighWatermark(zone, highest_zone)) return true;
+    if (memory_.zones()[static_cast<size_t>(zone)].managed > 0 && memory_.AboveHighWatermark(zone, highest_zone, order)) return true;
   }
   return false;
 }
 
-void Reclaim::WakeKswapd(Gfp gfp, int order, int highest_zone) {
+bool Reclaim::WakeKswapd(Gfp gfp, int order, int highest_zone) {
   (void)gfp;
-  if (kswapd_failures_ >= kMaxReclaimRetries || Balanced(highest_zone)) return;
+  if (kswapd_failures_ >= kMaxReclaimRetries || Balanced(highest_zone, order)) return false;
   if (Explanation* why = tracer_.explanation()) {
     ExplanationStep& step = why->Add(StepKind::kKswapdWake, "no zone that the request may use is above its low watermark: kswapd is woken");
     step.Number("order", order).Number("highest_zone", highest_zone);
@@ -39,11 +39,12 @@ void Reclaim::WakeKswapd(Gfp gfp, int order, int highest_zone) {
       step.Pages("high", PageCount(of.wmark_high));
     }
   }
-  BalanceNode(highest_zone);
+  BalanceNode(highest_zone, order);
+  return true;
 }
 
 // balance_pgdat()
-void Reclaim::BalanceNode(int highest_zone) {
+void Reclaim::BalanceNode(int highest_zone, int order) {
   memory_.vm_stat().Count(VmEvent::kPageoutrun);
   files_.DrainLru();
   for (int zone = 0; zone <= highest_zone; ++zone) memory_.SetReclaimActive(zone, true);
@@ -52,7 +53,7 @@ void Reclaim::BalanceNode(int highest_zone) {
   sc.highest_zone = highest_zone;
   bool balanced = false;
   while (sc.priority >= 1) {
-    balanced = Balanced(highest_zone);
+    balanced = Balanced(highest_zone, order);
     if (balanced) break;
     const uint64_t freed_before = sc.freed;
     sc.scanned = 0;
@@ -62,6 +63,8 @@ void Reclaim::BalanceNode(int highest_zone) {
       if (of.managed > 0) sc.target += std::max<uint64_t>(of.wmark_high + of.watermark_boost, kSwapClusterMax);
     }
     ShrinkNode(sc);
+    // Enough for compaction to make the block of (compact_gap()).
+    if (sc.freed >= uint64_t{2} << order) order = 0;
     if (sc.scanned < sc.target || sc.freed == freed_before) --sc.priority;
   }
   kswapd_failures_ = sc.freed == 0 && !balanced ? kswapd_failures_ + 1 : 0;
@@ -71,8 +74,8 @@ void Reclaim::BalanceNode(int highest_zone) {
   }
   refaults_ = memory_.vm_stat().Get(NodeStat::kWorkingsetActivateFile);
   if (Explanation* why = tracer_.explanation()) {
-    why->Add(StepKind::kKswapdSleep, Balanced(highest_zone) ? "a zone is above its high watermark: kswapd sleeps again"
-                                                            : "kswapd found nothing more to free and gives up")
+    why->Add(StepKind::kKswapdSleep, Balanced(highest_zone, order) ? "a zone is above its high watermark: kswapd sleeps again"
+                                                                   : "kswapd found nothing more to free and gives up")
         .Pages("freed", PageCount(sc.freed))
         .Number("priority", sc.priority)
         .Number("failures", kswapd_failures_);

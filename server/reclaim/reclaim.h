@@ -33,7 +33,7 @@ class Reclaim final : public MemoryPressure, public CgroupPressure {
   Reclaim(BuddyMemory& memory, Cgroups& cgroups, Files& files, ReverseMap& reverse_map, OomKiller& killer, Tracer& tracer);
 
   // MemoryPressure
-  void WakeKswapd(Gfp gfp, int order, int highest_zone) override;
+  bool WakeKswapd(Gfp gfp, int order, int highest_zone) override;
   uint64_t DirectReclaim(Gfp gfp, int order, int highest_zone) override;
   bool OutOfMemory(Gfp gfp, int order, int highest_zone) override;
 
@@ -74,9 +74,9 @@ class Reclaim final : public MemoryPressure, public CgroupPressure {
   Fate ShrinkPage(Pfn pfn, const ScanControl& sc);
   Fate Keep(Pfn pfn, Fate fate, const char* why) const;
   bool InactiveIsLow(const Lruvec& lruvec, LruKind inactive) const;
-  bool Balanced(int highest_zone) const;
+  bool Balanced(int highest_zone, int order) const;
   uint64_t TryToFree(ScanControl& sc);
-  void BalanceNode(int highest_zone);
+  void BalanceNode(int highest_zone, int order);
 
   BuddyMemory& memory_;
   Cgroups& cgroups_;
