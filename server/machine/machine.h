@@ -10,6 +10,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "server/base/address.h"
+#include "server/files/dirty_limits.h"
 #include "server/machine/machine_spec.h"
 #include "server/machine/operation.h"
 #include "server/process/pid.h"
@@ -21,6 +22,7 @@ class EventSink;
 class Explanation;
 class Files;
 class Kmap;
+class MemoryLimits;
 class KernelLog;
 class OomKiller;
 class Processes;
@@ -59,6 +61,7 @@ class Machine {
   // The same for the kernel's address space and the mappings of high memory.
   void ReadVmalloc(absl::FunctionRef<void(const Vmalloc&)> read) const;
   const Files& files() const { return *files_; }
+  DirtyLimits dirty_limits() const;  // global_dirty_limits(), now.
   const Processes& processes() const { return *processes_; }
   const Sysctls& sysctls() const { return *sysctls_; }
   const KernelLog& kernel_log() const { return *log_; }
@@ -83,6 +86,8 @@ class Machine {
   void Follow(Sysctl id);
   void UpdateProcessLimits();
   void AdvanceClock(int64_t nanoseconds);
+  void RunFlusher();
+  void PlanFlusher();
   std::unique_ptr<Slub> FreshSlub() const;
   Slub& MakeSlub();
   void UpdateOomSettings();
@@ -99,6 +104,7 @@ class Machine {
   std::unique_ptr<BuddyMemory> memory_;
   std::unique_ptr<Slub> slub_;                         // Null until it is used.
   std::unique_ptr<KernelAddresses> kernel_addresses_;  // Likewise.
+  std::unique_ptr<MemoryLimits> limits_;
   std::unique_ptr<Files> files_;
   std::unique_ptr<Processes> processes_;
   std::unique_ptr<KernelLog> log_;
@@ -106,6 +112,7 @@ class Machine {
   std::unique_ptr<Reclaim> reclaim_;
   absl::btree_map<Pid, int> cpu_of_;  // Where a process was switched to; CPU 0 when it is not here.
   int64_t now_nanoseconds_;
+  int64_t next_writeback_;    // When the flusher next looks for what has been dirty for long (vm.dirty_writeback_centisecs).
   int64_t next_stat_update_;  // When the counters of the CPUs are next added up (vm.stat_interval).
   uint64_t operations_applied_ = 0;
 };

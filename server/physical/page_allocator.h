@@ -282,7 +282,7 @@ class BuddyMemory final : public PhysicalMemory {
   FreeLists lists_;
   PageContents contents_;
   VmStat vm_stat_;
-  LruLists lru_{lists_, vm_stat_};
+  LruLists lru_{lists_, vm_stat_, &tracer_};
   MemoryPressure* pressure_ = nullptr;
   bool freeing_ = false;  // Inside the slow path: memory is being freed (PF_MEMALLOC).
 };

@@ -23,6 +23,7 @@ constexpr uint32_t kMemfdHugetlb = 0x4;
 constexpr int kRlimitNofile = 7;
 
 uint64_t MaxSize(const Inode& inode, const Layout& layout) {
+  if (inode.kind == FileKind::kBlockDevice) return inode.size;
   if (inode.kind == FileKind::kExt4) return kExt4MaxSize;
   return layout.word_bytes == 4 ? kMaxLfs32 : kMaxSigned - 1;
 }
@@ -86,7 +87,20 @@ Errno Processes::Ftruncate(Pid pid, int32_t fd, uint64_t length) {
   const std::shared_ptr<OpenFile> file = it->second;
   if (!IsRegular(*file->inode) || !file->writable) return Errno::kEINVAL;
   if (length > MaxSize(*file->inode, layout_)) return Errno::kEFBIG;
+  if (file->inode->swap_area) return Errno::kETXTBSY;
+  if (file->inode->kind == FileKind::kBlockDevice) return Errno::kEINVAL;
   return files_.Truncate(*file->inode, length);
+}
+
+Errno Processes::Fsync(Pid pid, int32_t fd) {
+  Process* process = Enter(pid);
+  if (process == nullptr) return Errno::kESRCH;
+  const auto it = process->files->find(fd);
+  if (it == process->files->end()) return Errno::kEBADF;
+  const std::shared_ptr<OpenFile> file = it->second;
+  if (!IsRegular(*file->inode)) return Errno::kEINVAL;
+  files_.Sync(*file->inode, PageIndex(0), PageIndex(~uint64_t{0}));
+  return Errno::kOk;
 }
 
 struct Processes::Transfer {
@@ -123,6 +137,7 @@ SysResult<uint64_t> Processes::Pread(Pid pid, int32_t fd, uint64_t address, uint
 SysResult<uint64_t> Processes::Pwrite(Pid pid, int32_t fd, uint64_t address, uint64_t length, uint64_t offset) {
   MMLAB_TRY_ASSIGN(const Transfer transfer, CheckTransfer(pid, fd, address, length, offset, /*write=*/true));
   if (transfer.length == 0) return uint64_t{0};
+  if (transfer.file->inode->swap_area) return Errno::kETXTBSY;
   uint64_t room = kMaxReadWrite;
   if (const Inode& inode = *transfer.file->inode; IsRegular(inode)) {
     const uint64_t max_size = MaxSize(inode, layout_);

@@ -99,6 +99,12 @@ void Processes::CheckInvariants(std::vector<std::string>* violations) const {
     }
   }
   paging_->CheckInvariants(tasks, violations);
+  SwapCounts swapped;
+  files_.CountSwap(swapped);
+  for (const auto& [pid, process] : processes_) {
+    if (process->mm != nullptr && users[process->mm.get()]-- == process->mm->mm_users) paging_->CountSwap(*process->mm, swapped);
+  }
+  files_.swap().CheckInvariants(swapped, violations);
 }
 
 void Processes::AddToHash(StateHasher& hasher) const {

@@ -42,6 +42,8 @@ Processes::~Processes() {
 
 ReverseMap& Processes::reverse_map() { return *paging_; }
 
+void Processes::SetReclaimer(PageReclaimer* reclaimer) { paging_->SetReclaimer(reclaimer); }
+
 ProcessCore Processes::Core() { return ProcessCore{layout_, limits_, *paging_, files_, *commit_, *anon_vmas_, tracer_}; }
 
 const Process* Processes::Find(Pid pid) const {

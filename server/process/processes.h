@@ -25,6 +25,7 @@ class AnonVmaTable;
 class CommitAccount;
 class Files;
 class OpenFile;
+class PageReclaimer;
 class Paging;
 class PhysicalMemory;
 class Process;
@@ -51,8 +52,9 @@ class Processes {
 
   ProcessLimits& limits() { return limits_; }
   const ProcessLimits& limits() const { return limits_; }
-  // Who maps which page, for reclaim.
+  // Who maps which page, for reclaim; and who takes pages away when a process asks for it.
   ReverseMap& reverse_map();
+  void SetReclaimer(PageReclaimer* reclaimer);
 
   SysResult<Pid> Create(const std::string& comm, uint32_t uid, bool kernel_thread);
   SysResult<uint64_t> Exec(Pid pid, const ElfImage& image, const ElfImage* interpreter, const std::vector<std::string>& arguments,
@@ -102,6 +104,11 @@ class Processes {
   Errno Ftruncate(Pid pid, int32_t fd, uint64_t length);
   SysResult<uint64_t> Pread(Pid pid, int32_t fd, uint64_t address, uint64_t length, uint64_t offset);
   SysResult<uint64_t> Pwrite(Pid pid, int32_t fd, uint64_t address, uint64_t length, uint64_t offset);
+  Errno Fsync(Pid pid, int32_t fd);
+  // As root, of no process. Swapoff: kENOENT, kEINVAL (not in use), kENOMEM (the commit charge would not fit any more, or no memory for
+  // what is in the area; then it stays in use).
+  Errno Swapon(const std::string& path, std::optional<int> priority);
+  Errno Swapoff(const std::string& path);
   SysResult<uint64_t> Shmget(Pid pid, int32_t key, uint64_t size, uint32_t flags);
   SysResult<uint64_t> Shmat(Pid pid, int32_t shm_id, uint64_t address, uint32_t flags);
   Errno Shmdt(Pid pid, uint64_t address);
@@ -136,6 +143,7 @@ class Processes {
   Process* Enter(Pid pid);
   ProcessCore Core();
   Process& NewProcess();
+  Errno EmptySwapArea(uint32_t area);
   void DropMm(Process& process);                // exit_mm()
   void Reap(Process& process);                  // Ends one task.
   Process& KillOtherThreads(Process& process);  // de_thread(): the one left, which is the process's first thread then.

@@ -33,6 +33,7 @@
 #include "server/service/process_service.h"
 #include "server/service/rpc_methods.h"
 #include "server/service/slab_service.h"
+#include "server/service/swap_service.h"
 #include "server/service/watch_service.h"
 
 namespace mmlab {
@@ -102,6 +103,7 @@ struct Server::Parts {
         page_service(context),
         slab_service(context),
         kernel_address_service(context),
+        swap_service(context),
         proc_service(context),
         layout_service(context),
         operation_service(context),
@@ -119,6 +121,7 @@ struct Server::Parts {
   PageService page_service;
   SlabService slab_service;
   KernelAddressService kernel_address_service;
+  SwapService swap_service;
   ProcService proc_service;
   LayoutService layout_service;
   OperationService operation_service;
@@ -147,6 +150,7 @@ absl::Status Server::Parts::StartGrpc(const ServerOptions& options) {
   builder.RegisterService(&page_service);
   builder.RegisterService(&slab_service);
   builder.RegisterService(&kernel_address_service);
+  builder.RegisterService(&swap_service);
   builder.RegisterService(&proc_service);
   builder.RegisterService(&layout_service);
   builder.RegisterService(&operation_service);
