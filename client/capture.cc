@@ -6,7 +6,6 @@
 #include <fstream>
 #include <iterator>
 #include <optional>
-#include <regex>
 #include <vector>
 
 #include "absl/strings/match.h"
@@ -15,6 +14,7 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "re2/re2.h"
 #include "server/base/status_macros.h"
 
 namespace mmlab {
@@ -87,15 +87,11 @@ void AddRange(Span span, v1::FirmwareRange::Type type, v1::MachineSpec& spec) {
 
 // "Linux version RELEASE (BUILT BY) (COMPILER) VERSION"
 absl::Status ParseVersion(const std::string& text, v1::MachineSpec& spec) {
-  static const std::regex kPattern(R"(Linux version (\S+) \((\S*)\) \((.*)\) (#.*?)\s*$)");
-  std::smatch match;
-  const std::string line = text.substr(0, text.find('\n'));
-  if (!std::regex_search(line, match, kPattern)) return Bad("version", "must be 'Linux version RELEASE (BUILT BY) (COMPILER) VERSION'");
   v1::KernelVersion& kernel = *spec.mutable_kernel();
-  kernel.set_release(match[1]);
-  kernel.set_built_by(match[2]);
-  kernel.set_compiler(match[3]);
-  kernel.set_version(match[4]);
+  if (!RE2::PartialMatch(text.substr(0, text.find('\n')), R"(Linux version (\S+) \((\S*)\) \((.*)\) (#.*?)\s*$)", kernel.mutable_release(),
+                         kernel.mutable_built_by(), kernel.mutable_compiler(), kernel.mutable_version())) {
+    return Bad("version", "must be 'Linux version RELEASE (BUILT BY) (COMPILER) VERSION'");
+  }
   if (absl::StrContains(kernel.release(), "arm64") || absl::StrContains(kernel.release(), "aarch64")) {
     spec.set_layout(v1::LAYOUT_ARM64);
   } else {

@@ -16,6 +16,7 @@
 #include "mmlab/v1/kernel_memory.grpc.pb.h"
 #include "mmlab/v1/layout.grpc.pb.h"
 #include "mmlab/v1/machine.grpc.pb.h"
+#include "mmlab/v1/memory.grpc.pb.h"
 #include "mmlab/v1/operation.grpc.pb.h"
 #include "mmlab/v1/page.grpc.pb.h"
 #include "mmlab/v1/proc.grpc.pb.h"
@@ -37,6 +38,7 @@ class Connection {
         retries_(retries),
         machines(v1::MachineService::NewStub(channel)),
         processes(v1::ProcessService::NewStub(channel)),
+        memory(v1::MemoryService::NewStub(channel)),
         files(v1::FileService::NewStub(channel)),
         pages(v1::PageService::NewStub(channel)),
         slab(v1::SlabService::NewStub(channel)),
@@ -92,6 +94,7 @@ class Connection {
  public:
   const std::unique_ptr<v1::MachineService::Stub> machines;
   const std::unique_ptr<v1::ProcessService::Stub> processes;
+  const std::unique_ptr<v1::MemoryService::Stub> memory;
   const std::unique_ptr<v1::FileService::Stub> files;
   const std::unique_ptr<v1::PageService::Stub> pages;
   const std::unique_ptr<v1::SlabService::Stub> slab;

@@ -10,14 +10,15 @@ BUILD_PACKAGES=(
   g++ cmake ninja-build pkg-config
   libabsl-dev libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc
   golang-github-gogo-googleapis-dev grpc-proto # google/rpc/*.proto, grpc/health/v1/health.proto
-  libcli11-dev libcpp-httplib-dev libfmt-dev libyaml-cpp-dev nlohmann-json3-dev prometheus-cpp-dev zlib1g-dev
+  libcli11-dev libcpp-httplib-dev libfmt-dev libre2-dev libyaml-cpp-dev nlohmann-json3-dev prometheus-cpp-dev zlib1g-dev
 )
 # ...and what the tests need beyond that.
 TEST_PACKAGES=(
   libbenchmark-dev libgmock-dev libgtest-dev
+  chromium # a page that calls the API
   clang-format clang-tidy shellcheck yamllint
   git jq python3 python3-grpcio python3-prometheus-client python3-protobuf
-  prometheus prometheus-node-exporter
+  procps prometheus prometheus-node-exporter
 )
 BUF_VERSION=1.75.0
 LEZER_PROMQL_VERSION=0.315.0

@@ -56,7 +56,9 @@ int RunCommandLine(int argc, char** argv) {
   AddOperationCommands(app, session);
   AddExplainCommand(app, session, options);
   AddSlabCommands(app, session);
+  AddCompareCommand(app, session);
   AddLayoutCommands(app, session);
+  AddMemoryCommands(app, session);
   AddReplayCommand(app, session);
   AddWatchCommand(app, session);
   try {

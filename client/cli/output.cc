@@ -82,7 +82,7 @@ std::string ValueText(const std::string& verb, const v1::Outcome& outcome) {
   if (verb == "open" || verb == "pipe" || verb == "memfd_create") return fmt::format("fd {}", outcome.value());
   if (verb == "alloc_pages" || verb == "alloc_pages_exact") return fmt::format("pfn {}", HexText(outcome.value()));
   if (verb == "kmalloc" || verb == "krealloc" || verb == "kmem_cache_alloc" || verb == "mmap" || verb == "mremap" || verb == "brk" ||
-      verb == "shmat" || verb == "exec" || verb == "switch_to" || verb == "get_free_pages") {
+      verb == "sbrk" || verb == "shmat" || verb == "exec" || verb == "switch_to" || verb == "get_free_pages") {
     return HexText(outcome.value());
   }
   return absl::StrCat(outcome.value());

@@ -58,8 +58,8 @@ constexpr uint64_t kShared = 8;
 PageTableFormat::PageTableFormat(const Layout& layout)
     : arm64_(layout.kind == LayoutKind::kArm64), wide_(layout.kind != LayoutKind::kX86_32), invert_(layout.kind == LayoutKind::kX86_32Pae) {
   if (arm64_) {
-    levels_ = 4;
-    for (int level = 1; level <= 4; ++level) bits_[level] = 9;
+    levels_ = layout.table_levels;
+    for (int level = 1; level <= levels_; ++level) bits_[level] = 9;
     address_mask_ = kArmAddressMask;
     present_mask_ = kArmValid | kArmProtNone;
     none_ignored_ = 0;
@@ -147,13 +147,12 @@ std::string PageTableFormat::Decode(uint64_t entry, int level) const {
   const auto add = [&text](bool condition, absl::string_view word) {
     if (condition) absl::StrAppend(&text, text.empty() ? "" : " ", word);
   };
-  if (level > 1) {
-    add(true, TablePresent(entry) ? "table" : "none");
-    return text;
-  }
+  const bool block = IsBlock(entry, level);
+  if (level > 1 && !block) return TablePresent(entry) ? "table" : "none";
   if (None(entry)) return "none";
   if (IsSwap(entry))
     return absl::StrCat("swap area ", SwapArea(entry), " slot ", SwapSlot(entry), SwapExclusive(entry) ? " exclusive" : "");
+  add(block, "block");
   add(Valid(entry), "present");
   add(!Valid(entry) && Present(entry), "prot_none");
   add((entry & user_) != 0, "user");

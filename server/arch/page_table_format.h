@@ -64,6 +64,13 @@ class PageTableFormat {
   uint64_t TableEntry(Pfn table, int level) const;
   bool TablePresent(uint64_t entry) const { return (entry & 1) != 0; }
   Pfn TableOf(uint64_t entry) const { return Pfn((entry & address_mask_) >> 12); }
+  // Whether an entry above the lowest level is valid and maps memory itself: a large page of x86, a block of ARM64.
+  bool IsBlock(uint64_t entry, int level) const {
+    if (arm64_) return (entry & 3) == 1 && level > 1 && level < levels_;
+    return (entry & 0x81) == 0x81 && level == 2;
+  }
+  // Where such a block starts.
+  PhysAddr BlockAddress(uint64_t entry, int level) const { return PhysAddr(entry & address_mask_ & ~(coverage(level) - 1)); }
 
   // vm_get_page_prot(): the protection bits for memory with these VM_READ 1, VM_WRITE 2, VM_EXEC 4, VM_SHARED 8.
   uint64_t Protection(uint64_t vm_flags) const;

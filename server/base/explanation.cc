@@ -69,6 +69,26 @@ absl::string_view StepKindName(StepKind kind) {
       return "copy_on_write";
     case StepKind::kAddressLayout:
       return "address_layout";
+    case StepKind::kRequestZones:
+      return "request_zones";
+    case StepKind::kCompactionSuitable:
+      return "compaction_suitable";
+    case StepKind::kCompactionDeferred:
+      return "compaction_deferred";
+    case StepKind::kPagesIsolated:
+      return "pages_isolated";
+    case StepKind::kFreePagesIsolated:
+      return "free_pages_isolated";
+    case StepKind::kPageMigrated:
+      return "page_migrated";
+    case StepKind::kPageNotMigrated:
+      return "page_not_migrated";
+    case StepKind::kCompactionFinished:
+      return "compaction_finished";
+    case StepKind::kKcompactdWake:
+      return "kcompactd_wake";
+    case StepKind::kAllocationRetry:
+      return "allocation_retry";
     case StepKind::kSlabCacheChoice:
       return "slab_cache_choice";
     case StepKind::kSlabObject:
@@ -107,6 +127,12 @@ absl::string_view StepKindName(StepKind kind) {
       return "refault";
     case StepKind::kOomScore:
       return "oom_score";
+    case StepKind::kContextSwitch:
+      return "context_switch";
+    case StepKind::kAsidChoice:
+      return "asid_choice";
+    case StepKind::kPhysicalAccess:
+      return "physical_access";
   }
   return "unspecified";
 }

@@ -33,9 +33,19 @@ enum class StepKind : uint8_t {
   kFrameSource = 14,   // Per-CPU list, free list, split, or fallback that gave the frame.
   kFrameRelease = 15,  // Where a freed frame went, and its merges.
   kAllocationFailure = 16,
-  kFileLookup = 17,       // Page cache: found or not.
-  kCopyOnWrite = 18,      // Copied or re-used, with the counts that decided.
-  kAddressLayout = 19,    // Where exec or mmap_base put something, and from what.
+  kFileLookup = 17,     // Page cache: found or not.
+  kCopyOnWrite = 18,    // Copied or re-used, with the counts that decided.
+  kAddressLayout = 19,  // Where exec or mmap_base put something, and from what.
+  kRequestZones = 20,   // Which zones a request for pages may use, and how deep into their reserves.
+  kCompactionSuitable = 21,
+  kCompactionDeferred = 22,  // Not tried, because it failed lately.
+  kPagesIsolated = 23,       // What the migrate scanner took.
+  kFreePagesIsolated = 24,   // What the free scanner took as places to move to.
+  kPageMigrated = 25,
+  kPageNotMigrated = 26,
+  kCompactionFinished = 27,
+  kKcompactdWake = 28,
+  kAllocationRetry = 29,  // Whether the allocator tries once more, and by which rule.
   kSlabCacheChoice = 30,  // Which cache serves, and whether a new one was made.
   kSlabObject = 31,       // Which slab an object came from or went back to, and where the slab went.
   kVmapAreaSearch = 40,   // Which free range of the kernel's address space serves an area.
@@ -47,14 +57,17 @@ enum class StepKind : uint8_t {
   kDirectReclaim = 52,    // The request reclaimed by itself.
   kScanBalance = 53,      // How many pages of each LRU list are looked at, and by which rule.
   kPageEvicted = 54,
-  kPageKept = 55,   // A page was looked at by reclaim and kept, and why.
-  kSwapSlot = 56,   // Which slot of which swap area a page gets, or why none.
-  kSwapOut = 57,    // A page was written to its slot.
-  kSwapIn = 58,     // A page was found in the swap cache or read from its slot, with the neighbours read ahead.
-  kWriteback = 59,  // Dirty pages of a file were written, and why now.
-  kReadahead = 60,  // How many pages of a file are read together.
-  kRefault = 61,    // A page came back after it was evicted: its distance against the size of the working set.
-  kOomScore = 70,   // One process's badness when memory is gone, and whether it was chosen.
+  kPageKept = 55,         // A page was looked at by reclaim and kept, and why.
+  kSwapSlot = 56,         // Which slot of which swap area a page gets, or why none.
+  kSwapOut = 57,          // A page was written to its slot.
+  kSwapIn = 58,           // A page was found in the swap cache or read from its slot, with the neighbours read ahead.
+  kWriteback = 59,        // Dirty pages of a file were written, and why now.
+  kReadahead = 60,        // How many pages of a file are read together.
+  kRefault = 61,          // A page came back after it was evicted: its distance against the size of the working set.
+  kOomScore = 70,         // One process's badness when memory is gone, and whether it was chosen.
+  kContextSwitch = 125,   // Which page-table base a CPU loads for a task, or that it keeps the one loaded.
+  kAsidChoice = 126,      // Which ASID an address space gets, and whether all were used up.
+  kPhysicalAccess = 127,  // What answers at a physical address.
 };
 
 // In what a fact's number is counted.

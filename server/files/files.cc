@@ -22,6 +22,7 @@ constexpr uint32_t kInternalShmemMinor = 1;
 constexpr uint32_t kDevMinor = 5;
 
 constexpr uint64_t kMaxFileSize = uint64_t{1} << 63;
+constexpr uint64_t kMaxExt4Size = 0xffffffff000;  // s_maxbytes with 4 KiB blocks.
 
 }  // namespace
 
@@ -118,6 +119,7 @@ Errno Files::PunchHole(Inode& inode, uint64_t offset, uint64_t length) {
   if (inode.kind == FileKind::kDevZero || inode.kind == FileKind::kPipe) return Errno::kEOPNOTSUPP;
   if (length == 0 || offset + length < offset || offset + length >= kMaxFileSize) return Errno::kEINVAL;
   const uint64_t end = offset + length;
+  if (inode.kind == FileKind::kExt4 && end > kMaxExt4Size) return Errno::kEFBIG;
   const PageIndex first = PageIndex() + page_size_.PagesHolding(Bytes(offset));
   const PageIndex last = PageIndex() + page_size_.WholePagesIn(Bytes(end));
   if (first < last) {

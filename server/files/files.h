@@ -135,6 +135,8 @@ class Files {
   // Slots that files stand for, for the check of all.
   void CountSwap(SwapCounts& counts) const;
 
+  // The page cache holds another frame for a page from now on; what it counts of the page stays (folio_migrate_mapping()).
+  void ReplacePage(Pfn from, Pfn to);
   // Takes a clean page that nobody maps out of the page cache.
   void DropCleanPage(Pfn pfn);
   // The same for reclaim, which remembers when that was (__remove_mapping(), workingset_eviction()): should the page come back soon, it is

@@ -77,6 +77,15 @@ void Files::RemovePage(Inode& inode, PageIndex index, Pfn pfn) {
   PutPage(pfn);
 }
 
+void Files::ReplacePage(Pfn from, Pfn to) {
+  const Frame& frame = memory_.frame(from);
+  Inode* inode = FindById(static_cast<uint32_t>(frame.mapping));
+  MMLAB_CHECK(inode != nullptr);
+  const auto it = inode->pages.find(PageIndex(frame.index));
+  MMLAB_CHECK(it != inode->pages.end() && it->second == from);
+  it->second = to;
+}
+
 void Files::RemovePages(Inode& inode, PageIndex first, PageIndex end) {
   inode.shadows.erase(inode.shadows.lower_bound(first), inode.shadows.lower_bound(end));
   for (auto it = inode.swapped.lower_bound(first); it != inode.swapped.end() && it->first < end; it = inode.swapped.erase(it)) {

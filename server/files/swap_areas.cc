@@ -306,6 +306,13 @@ void SwapAreas::RemoveFromCache(Pfn pfn) {
   DropIfUnused(entry);
 }
 
+void SwapAreas::ReplacePage(Pfn from, Pfn to) {
+  const SwapEntry entry = EntryOf(from);
+  cached_.erase(static_cast<uint32_t>(from.raw()));
+  SlotOf(entry).cached = static_cast<uint32_t>(to.raw());
+  cached_[SlotOf(entry).cached] = entry;
+}
+
 std::optional<Pfn> SwapAreas::CachedPage(SwapEntry entry) const {
   const Slot* slot = FindSlot(entry);
   if (slot == nullptr || slot->cached == kNoFrame) return std::nullopt;

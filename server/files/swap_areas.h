@@ -91,6 +91,8 @@ class SwapAreas {
   void AddToCache(Pfn pfn, SwapEntry entry);
   void RemoveFromCache(Pfn pfn);
   std::optional<Pfn> CachedPage(SwapEntry entry) const;
+  // The cache holds another frame for a page from now on (folio_migrate_mapping()).
+  void ReplacePage(Pfn from, Pfn to);
   SwapEntry EntryOf(Pfn pfn) const { return cached_.at(static_cast<uint32_t>(pfn.raw())); }
   // folio_free_swap(): gives up the slot of a page that no entry refers to any more; the page is dirty then. False: somebody does, or the
   // cache has no such page. REQUIRES: somebody else holds the page.

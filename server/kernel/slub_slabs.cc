@@ -104,11 +104,6 @@ void Slub::RemovePartial(Cache& cache, uint32_t at) {
   --cache.nr_partial;
 }
 
-void Slub::CountPages(SlabFlags flags, int order, int sign) {
-  const bool reclaimable = (flags & kSlabReclaimAccount) != 0;
-  memory_.vm_stat().Add(reclaimable ? NodeStat::kNrSlabReclaimable : NodeStat::kNrSlabUnreclaimable, sign * (int64_t{1} << order));
-}
-
 uint32_t Slub::CountFree(const Slab& slab, uint16_t head) const {
   uint32_t count = 0;
   for (; head != kEnd; head = slab.links[head]) ++count;

@@ -18,16 +18,19 @@
 namespace mmlab {
 
 class BuddyMemory;
+class Compaction;
 class EventSink;
 class Explanation;
 class Files;
 class Kmap;
 class MemoryLimits;
 class KernelLog;
+class MovablePages;
+class KernelPageTables;
 class OomKiller;
 class Processes;
 class Reclaim;
-class Slub;
+class SlabAllocator;
 class Sysctls;
 class Tracer;
 enum class Sysctl : uint8_t;
@@ -55,11 +58,14 @@ class Machine {
   const MachineSpec& spec() const { return spec_; }
   const Layout& layout() const { return *layout_; }
   const BuddyMemory& memory() const { return *memory_; }
+  const MovablePages& movable_pages() const { return *movable_pages_; }
   const VmStat& vm_stat() const;
   // Calls `read` with the slab allocator. It exists on the host once it was used; before, `read` sees what it will start as.
-  void ReadSlub(absl::FunctionRef<void(const Slub&)> read) const;
+  void ReadSlab(absl::FunctionRef<void(const SlabAllocator&)> read) const;
   // The same for the kernel's address space and the mappings of high memory.
   void ReadVmalloc(absl::FunctionRef<void(const Vmalloc&)> read) const;
+  // The page tables in which the kernel keeps what it maps page by page; null before it mapped anything.
+  const KernelPageTables* kernel_tables() const;
   const Files& files() const { return *files_; }
   DirtyLimits dirty_limits() const;  // global_dirty_limits(), now.
   const Processes& processes() const { return *processes_; }
@@ -88,8 +94,9 @@ class Machine {
   void AdvanceClock(int64_t nanoseconds);
   void RunFlusher();
   void PlanFlusher();
-  std::unique_ptr<Slub> FreshSlub() const;
-  Slub& MakeSlub();
+  std::unique_ptr<SlabAllocator> FreshSlab() const;
+  SlabAllocator& MakeSlab();
+  void ReapSlabs(int64_t until);
   void UpdateOomSettings();
   void ForgetEndedProcesses();
   struct KernelAddresses;  // kernel_addresses.h
@@ -102,7 +109,7 @@ class Machine {
   std::unique_ptr<Tracer> tracer_;
   std::unique_ptr<Sysctls> sysctls_;
   std::unique_ptr<BuddyMemory> memory_;
-  std::unique_ptr<Slub> slub_;                         // Null until it is used.
+  std::unique_ptr<SlabAllocator> slab_;                // Null until it is used.
   std::unique_ptr<KernelAddresses> kernel_addresses_;  // Likewise.
   std::unique_ptr<MemoryLimits> limits_;
   std::unique_ptr<Files> files_;
@@ -110,10 +117,13 @@ class Machine {
   std::unique_ptr<KernelLog> log_;
   std::unique_ptr<OomKiller> oom_;
   std::unique_ptr<Reclaim> reclaim_;
+  std::unique_ptr<MovablePages> movable_pages_;
+  std::unique_ptr<Compaction> compaction_;
   absl::btree_map<Pid, int> cpu_of_;  // Where a process was switched to; CPU 0 when it is not here.
   int64_t now_nanoseconds_;
   int64_t next_writeback_;    // When the flusher next looks for what has been dirty for long (vm.dirty_writeback_centisecs).
   int64_t next_stat_update_;  // When the counters of the CPUs are next added up (vm.stat_interval).
+  int64_t next_slab_reap_;    // When the slab allocator next looks for what is not used.
   uint64_t operations_applied_ = 0;
 };
 

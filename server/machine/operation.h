@@ -119,6 +119,18 @@ struct SetVmaName {
   uint64_t length = 0;
   std::string name;
 };
+struct Prctl {
+  Pid pid;
+  int32_t option = 0;
+  uint64_t arg2 = 0;
+  uint64_t arg3 = 0;
+  uint64_t arg4 = 0;
+  uint64_t arg5 = 0;
+};
+struct Sbrk {
+  Pid pid;
+  int64_t increment = 0;
+};
 struct WriteOomScoreAdj {
   Pid pid;
   int64_t value = 0;
@@ -130,6 +142,10 @@ struct AccessMemory {
 struct SwitchTo {
   Pid pid;
   int32_t cpu = 0;
+};
+struct WritePhysicalMemory {
+  uint64_t address = 0;
+  std::string data;
 };
 
 enum class FileSystem : uint8_t { kTmpfs, kExt4, kBlockDevice };
@@ -239,6 +255,17 @@ struct KmemCacheFree {
   uint64_t address = 0;
   int32_t cpu = 0;
 };
+struct KmemCacheAllocBulk {
+  std::string cache;
+  uint32_t count = 0;
+  GfpClass gfp = GfpClass::kKernel;
+  int32_t cpu = 0;
+};
+struct KmemCacheFreeBulk {
+  std::string cache;
+  std::vector<uint64_t> addresses;
+  int32_t cpu = 0;
+};
 struct Kmalloc {
   uint64_t size = 0;
   GfpClass gfp = GfpClass::kKernel;
@@ -332,13 +359,14 @@ struct AdvanceTime {
 using Operation =
     std::variant<op::CreateProcess, op::Exec, op::Fork, op::Exit, op::Mmap, op::Munmap, op::Mprotect, op::Mremap, op::Madvise, op::Mlock,
                  op::Munlock, op::Mlockall, op::Munlockall, op::Brk, op::Msync, op::Mincore, op::Setrlimit, op::SetVmaName,
-                 op::WriteOomScoreAdj, op::AccessMemory, op::SwitchTo, op::CreateFile, op::Open, op::Pipe, op::Close, op::MemfdCreate,
-                 op::Ftruncate, op::Pread, op::Pwrite, op::Shmget, op::Shmat, op::Shmdt, op::ShmRemove, op::Unlink, op::Sync, op::Fsync,
-                 op::Swapon, op::Swapoff, op::AllocPages, op::FreePages, op::GetFreePages, op::AllocPagesExact, op::FreePagesExact,
-                 op::AllocPagesBulk, op::FreePageList, op::SplitPage, op::DrainPages, op::KmemCacheCreate, op::KmemCacheDestroy,
-                 op::KmemCacheShrink, op::KmemCacheAlloc, op::KmemCacheFree, op::Kmalloc, op::Krealloc, op::Kfree, op::Ksize, op::Vmalloc,
-                 op::Vfree, op::Vmap, op::Vunmap, op::GetVmArea, op::Ioremap, op::Iounmap, op::VmMapRam, op::VmUnmapRam, op::VmUnmapAliases,
-                 op::Kmap, op::Kunmap, op::KmapLocal, op::KunmapLocal, op::KmapFlushUnused, op::WriteSysctl, op::AdvanceTime>;
+                 op::WriteOomScoreAdj, op::AccessMemory, op::SwitchTo, op::WritePhysicalMemory, op::Prctl, op::Sbrk, op::CreateFile,
+                 op::Open, op::Pipe, op::Close, op::MemfdCreate, op::Ftruncate, op::Pread, op::Pwrite, op::Shmget, op::Shmat, op::Shmdt,
+                 op::ShmRemove, op::Unlink, op::Sync, op::Fsync, op::Swapon, op::Swapoff, op::AllocPages, op::FreePages, op::GetFreePages,
+                 op::AllocPagesExact, op::FreePagesExact, op::AllocPagesBulk, op::FreePageList, op::SplitPage, op::DrainPages,
+                 op::CompactMemory, op::KmemCacheCreate, op::KmemCacheDestroy, op::KmemCacheShrink, op::KmemCacheAlloc, op::KmemCacheFree,
+                 op::KmemCacheAllocBulk, op::KmemCacheFreeBulk, op::Kmalloc, op::Krealloc, op::Kfree, op::Ksize, op::Vmalloc, op::Vfree,
+                 op::Vmap, op::Vunmap, op::GetVmArea, op::Ioremap, op::Iounmap, op::VmMapRam, op::VmUnmapRam, op::VmUnmapAliases, op::Kmap,
+                 op::Kunmap, op::KmapLocal, op::KunmapLocal, op::KmapFlushUnused, op::WriteSysctl, op::AdvanceTime>;
 
 // "mmap", "alloc_pages": the operation's name as metrics and logs show it.
 const char* OperationName(const Operation& operation);
@@ -349,10 +377,13 @@ struct Outcome {
   Errno error = Errno::kOk;
   // Empty, or why nothing was done: an option that is not simulated. The service answers UNIMPLEMENTED with it.
   std::string unimplemented;
+  // The process waits for the child of its vfork() and can't act: nothing was done. The service answers FAILED_PRECONDITION.
+  bool held = false;
   std::optional<Signal> signal;
   std::optional<AccessResult> access;
-  std::string data;       // mincore's vector, bytes read, the kernel's log about a wrong free.
-  std::vector<Pfn> pfns;  // Of op::AllocPagesBulk.
+  std::string data;                 // mincore's vector, bytes read, the kernel's log about a wrong free.
+  std::vector<Pfn> pfns;            // Of op::AllocPagesBulk.
+  std::vector<uint64_t> addresses;  // Of op::KmemCacheAllocBulk.
 };
 
 }  // namespace mmlab

@@ -1,8 +1,10 @@
 // What each operation does to a machine.
 
 #include <limits>
+#include <type_traits>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "server/base/event.h"
 #include "server/base/explanation.h"
 #include "server/files/files.h"
@@ -10,6 +12,7 @@
 #include "server/machine/kernel_addresses.h"
 #include "server/machine/machine.h"
 #include "server/machine/perform_kernel_addresses.h"
+#include "server/machine/perform_memory.h"
 #include "server/machine/perform_pages.h"
 #include "server/machine/perform_slab.h"
 #include "server/machine/sysctls.h"
@@ -27,6 +30,20 @@ Outcome Unimplemented(std::string why) {
   outcome.error = Errno::kENOSYS;
   outcome.unimplemented = std::move(why);
   return outcome;
+}
+
+// Whether the acting process can't act. Who kills it, or writes its oom_score_adj, is somebody else.
+bool ActorHeld(const Operation& operation, const Processes& processes) {
+  return std::visit(
+      [&](const auto& o) {
+        using Op = std::decay_t<decltype(o)>;
+        if constexpr (requires { o.pid; } && !std::is_same_v<Op, op::Exit> && !std::is_same_v<Op, op::WriteOomScoreAdj>) {
+          return processes.Held(o.pid);
+        } else {
+          return false;
+        }
+      },
+      operation);
 }
 
 }  // namespace
@@ -138,6 +155,21 @@ class Machine::Performer {
     return Answer(base);
   }
 
+  Outcome operator()(const op::Prctl& o) {
+    On(o.pid);
+    const SysResult<uint64_t> answer = processes_.Prctl(o.pid, o.option, o.arg2, o.arg3, o.arg4, o.arg5);
+    if (answer.error() == Errno::kENOSYS) return Unimplemented(absl::StrCat("prctl option ", o.option));
+    return Answer(answer);
+  }
+  Outcome operator()(const op::Sbrk& o) {
+    On(o.pid);
+    return Answer(processes_.Sbrk(o.pid, o.increment));
+  }
+  Outcome operator()(const op::WritePhysicalMemory& o) {
+    OnCpu(0);
+    return PerformPhysicalWrite(o, machine_, *machine_.memory_, *machine_.tracer_);
+  }
+
   Outcome operator()(const op::CreateFile& o) {
     On(Pid());
     const FileKind kind = o.file_system == op::FileSystem::kExt4          ? FileKind::kExt4
@@ -228,22 +260,30 @@ class Machine::Performer {
   Outcome operator()(const op::FreePageList& o) { return OnPages(o); }
   Outcome operator()(const op::DrainPages& o) { return OnPages(o); }
   Outcome operator()(const op::SplitPage& o) { return Pages().Perform(o); }
-
-  Outcome operator()(const op::KmemCacheCreate& o) { return PerformSlab(o, machine_.MakeSlub()); }
-  Outcome operator()(const op::KmemCacheDestroy& o) { return PerformSlab(o, machine_.MakeSlub()); }
-  Outcome operator()(const op::KmemCacheShrink& o) { return PerformSlab(o, machine_.MakeSlub()); }
-  Outcome operator()(const op::KmemCacheAlloc& o) {
-    return OnCpu(o.cpu) ? PerformSlab(o, GfpOf(o.gfp), machine_.MakeSlub()) : Answer(Errno::kEINVAL);
+  Outcome operator()(const op::CompactMemory& o) {
+    On(Pid());
+    return Pages().Perform(o);
   }
-  Outcome operator()(const op::KmemCacheFree& o) { return OnCpu(o.cpu) ? PerformSlab(o, machine_.MakeSlub()) : Answer(Errno::kEINVAL); }
+
+  Outcome operator()(const op::KmemCacheCreate& o) { return PerformSlab(o, machine_.MakeSlab()); }
+  Outcome operator()(const op::KmemCacheDestroy& o) { return PerformSlab(o, machine_.MakeSlab()); }
+  Outcome operator()(const op::KmemCacheShrink& o) { return PerformSlab(o, machine_.MakeSlab()); }
+  Outcome operator()(const op::KmemCacheAlloc& o) {
+    return OnCpu(o.cpu) ? PerformSlab(o, GfpOf(o.gfp), machine_.MakeSlab()) : Answer(Errno::kEINVAL);
+  }
+  Outcome operator()(const op::KmemCacheFree& o) { return OnCpu(o.cpu) ? PerformSlab(o, machine_.MakeSlab()) : Answer(Errno::kEINVAL); }
+  Outcome operator()(const op::KmemCacheAllocBulk& o) {
+    return OnCpu(o.cpu) ? PerformSlab(o, GfpOf(o.gfp), machine_.MakeSlab()) : Answer(Errno::kEINVAL);
+  }
+  Outcome operator()(const op::KmemCacheFreeBulk& o) { return OnCpu(o.cpu) ? PerformSlab(o, machine_.MakeSlab()) : Answer(Errno::kEINVAL); }
   Outcome operator()(const op::Kmalloc& o) {
-    return OnCpu(o.cpu) ? PerformSlab(o, GfpOf(o.gfp), machine_.MakeSlub()) : Answer(Errno::kEINVAL);
+    return OnCpu(o.cpu) ? PerformSlab(o, GfpOf(o.gfp), machine_.MakeSlab()) : Answer(Errno::kEINVAL);
   }
   Outcome operator()(const op::Krealloc& o) {
-    return OnCpu(o.cpu) ? PerformSlab(o, GfpOf(o.gfp), machine_.MakeSlub()) : Answer(Errno::kEINVAL);
+    return OnCpu(o.cpu) ? PerformSlab(o, GfpOf(o.gfp), machine_.MakeSlab()) : Answer(Errno::kEINVAL);
   }
-  Outcome operator()(const op::Kfree& o) { return OnCpu(o.cpu) ? PerformSlab(o, machine_.MakeSlub()) : Answer(Errno::kEINVAL); }
-  Outcome operator()(const op::Ksize& o) { return PerformSlab(o, machine_.MakeSlub()); }
+  Outcome operator()(const op::Kfree& o) { return OnCpu(o.cpu) ? PerformSlab(o, machine_.MakeSlab()) : Answer(Errno::kEINVAL); }
+  Outcome operator()(const op::Ksize& o) { return PerformSlab(o, machine_.MakeSlab()); }
 
   Outcome operator()(const op::Vmalloc& o) {
     return OnCpu(o.cpu) ? PerformVmalloc(o, GfpOf(o.gfp), Addresses().vmalloc) : Answer(Errno::kEINVAL);
@@ -295,7 +335,9 @@ class Machine::Performer {
       events->SetActor(std::move(actor));
     }
   }
-  PagePerformer Pages() { return PagePerformer(*machine_.memory_, machine_.kernel_layout_); }
+  PagePerformer Pages() {
+    return PagePerformer(*machine_.memory_, machine_.kernel_layout_, *machine_.movable_pages_, *machine_.compaction_);
+  }
   template <typename PageOperation>
   Outcome OnPages(const PageOperation& o) {
     return OnCpu(o.cpu) ? Pages().Perform(o) : Answer(Errno::kEINVAL);
@@ -327,10 +369,16 @@ Outcome Machine::Apply(const Operation& operation, Explanation* explanation, Eve
   } const asking(*tracer_, explanation, events);
   ++operations_applied_;
   if (oom_->panicked()) return Unimplemented("the kernel has panicked (vm.panic_on_oom) and runs no further");
+  if (processes_->any_held() && ActorHeld(operation, *processes_)) {
+    Outcome outcome;
+    outcome.held = true;
+    return outcome;
+  }
   processes_->BeginOperation();
   const size_t processes = processes_->all().size();
   Outcome outcome = std::visit(Performer(*this), operation);
   reclaim_->EndOperation();
+  compaction_->RunKcompactd();  // Of a daemon's work nobody is in the middle of an operation.
   if (processes_->ReapKilled()) {
     outcome.error = Errno::kOk;
     outcome.signal = Signal{.number = SignalNumber::kSigKill};

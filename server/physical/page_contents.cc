@@ -147,13 +147,7 @@ const uint8_t* PageContents::BytesIfAny(Pfn pfn) const {
   return IsPage(slot) ? PageOf(slot) : MakePage(pfn);
 }
 
-void PageContents::Read(Pfn pfn, size_t offset, void* out, size_t size) const {
-  MMLAB_CHECK(offset + size <= page_size_.bytes().raw());
-  const Slot slot = SlotOf(static_cast<uint32_t>(pfn.raw()));
-  if (IsPage(slot)) {
-    std::memcpy(out, PageOf(slot) + offset, size);
-    return;
-  }
+void PageContents::ReadWindow(Slot slot, size_t offset, void* out, size_t size) {
   std::memset(out, 0, size);
   const Window window = WindowOf(slot);
   const size_t from = std::max(offset, window.offset);

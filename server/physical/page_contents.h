@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "server/base/address.h"
 #include "server/base/check.h"
@@ -21,7 +22,15 @@ class PageContents final : public FrameContents {
   PageContents(const PageContents&) = delete;
   PageContents& operator=(const PageContents&) = delete;
 
-  void Read(Pfn pfn, size_t offset, void* out, size_t size) const override;
+  void Read(Pfn pfn, size_t offset, void* out, size_t size) const override {
+    MMLAB_CHECK(offset + size <= page_size_.bytes().raw());
+    const Slot slot = SlotOf(static_cast<uint32_t>(pfn.raw()));
+    if (IsPage(slot)) [[likely]] {
+      std::memcpy(out, PageOf(slot) + offset, size);
+    } else {
+      ReadWindow(slot, offset, out, size);
+    }
+  }
   void Write(Pfn pfn, size_t offset, const void* data, size_t size) override;
   void Copy(Pfn from, Pfn to) override;
   void Clear(Pfn pfn) override {
@@ -41,6 +50,7 @@ class PageContents final : public FrameContents {
     }
     return MakePage(pfn);
   }
+  bool Empty(Pfn pfn) const { return SlotOf(static_cast<uint32_t>(pfn.raw())) == 0; }  // All zero, and nothing kept.
   // A page that only holds an inline record is given its page, so that there is something to point at.
   const uint8_t* BytesIfAny(Pfn pfn) const override;
 
@@ -88,6 +98,7 @@ class PageContents final : public FrameContents {
     const Slot* slots = slots_[pfn >> kChunkShift];
     return slots == nullptr ? 0 : slots[pfn & kChunkMask];
   }
+  static void ReadWindow(Slot slot, size_t offset, void* out, size_t size);  // REQUIRES: not a page.
   Slot& MakeSlot(uint32_t pfn);
   static Slot Duplicate(Slot slot, uint64_t page_bytes);
   static void FreeSlot(Slot slot);

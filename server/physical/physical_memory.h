@@ -24,6 +24,7 @@ class PhysicalMemory {
   // alloc_pages(): 2^order frames, naturally aligned, or nothing when memory is short; then nothing has changed.
   // The head frame comes back with refcount 1, state kKernel (the caller sets a better one), the other fields zero; the bytes read as zero
   // (a fresh frame never shows what its previous owner wrote).
+  // Without kGfpComp the metadata of the block's other frames belongs to nobody and must be left alone.
   [[nodiscard]] virtual std::optional<Pfn> AllocPages(Gfp gfp, PageOrder order) = 0;
 
   // __free_pages(): gives back exactly a block that AllocPages returned. Clears its metadata and its bytes.

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -38,7 +39,12 @@ class AddressSpace {
   VirtAddr arg_start, arg_end, env_start, env_end;
   VirtAddr vdso;
   std::vector<std::pair<uint64_t, uint64_t>> saved_auxv;  // AT_* numbers and values as exec put them on the stack.
+  std::shared_ptr<OpenFile> exe_file;                     // The program that it runs; null before exec.
+  int dumpable = 1;                                       // MMF_DUMPABLE: 0 nobody may dump it, 1 its user may.
+  bool thp_disabled = false;                              // MMF_DISABLE_THP: PR_SET_THP_DISABLE.
+  bool compat = false;                                    // TIF_32BIT: a 32-bit ARM program on ARM64.
   int mm_users = 1;                                       // Tasks that use it.
+  bool multiprocess = false;                              // MMF_MULTIPROCESS: processes share it that are no threads of one another.
   // mm->context.id of ARM64: generation and number of the ASID that its TLB entries bear; 0 = never switched to. Always 0 on x86-32.
   uint64_t context_id = 0;
 

@@ -116,8 +116,8 @@ SysResult<Processes::Transfer> Processes::CheckTransfer(Pid pid, int32_t fd, uin
   Process* process = Enter(pid);
   if (process == nullptr || process->mm == nullptr) return Errno::kESRCH;
   const MmCall call(Core(), *process);
-  address = call.Wrap(address);
-  length = call.Wrap(length);
+  address = call.Argument(address);
+  length = call.Argument(length);
   if (offset >= kMaxSigned) return Errno::kEINVAL;
   const auto it = process->files->find(fd);
   if (it == process->files->end()) return Errno::kEBADF;

@@ -19,6 +19,7 @@ constexpr uint64_t kCloneVm = 0x100;
 constexpr uint64_t kCloneFs = 0x200;
 constexpr uint64_t kCloneFiles = 0x400;
 constexpr uint64_t kCloneSighand = 0x800;
+constexpr uint64_t kCloneVfork = 0x4000;
 constexpr uint64_t kCloneParent = 0x8000;
 constexpr uint64_t kCloneThread = 0x10000;
 constexpr uint64_t kCloneNewns = 0x20000;
@@ -63,6 +64,7 @@ SysResult<Pid> Processes::Fork(Pid pid, uint64_t clone_flags) {
     if ((clone_flags & kCloneVm) != 0) {
       child->mm = parent->mm;
       ++child->mm->mm_users;
+      if ((clone_flags & (kCloneThread | kCloneVfork)) == 0) child->mm->multiprocess = true;  // copy_oom_score_adj()
       if (Explanation* why = tracer_.explanation()) {
         why->Add(StepKind::kSystemCallCheck, "CLONE_VM: the address space is shared, not copied").Number("mm_users", child->mm->mm_users);
       }
@@ -72,7 +74,17 @@ SysResult<Pid> Processes::Fork(Pid pid, uint64_t clone_flags) {
   }
   child->pid = Pid(++last_pid_);
   child->thread_group = thread ? parent->thread_group : child->pid;
+  child->start_time_ns = now_ns_;
   ++forks_;
+  if ((clone_flags & kCloneVfork) != 0) {
+    child->vfork_parent = pid;
+    parent->vfork_child = child->pid;
+    ++held_;
+    if (Explanation* why = tracer_.explanation()) {
+      why->Add(StepKind::kSystemCallCheck, "CLONE_VFORK: the parent waits until the child execs or exits")
+          .Number("child", child->pid.raw());
+    }
+  }
   const Pid child_pid = child->pid;
   if (EventSink* events = tracer_.events()) {
     events->Emit(EventKind::kTaskNewtask, {child_pid.raw(), child->comm, clone_flags, child->oom_score_adj});
@@ -108,6 +120,10 @@ SysResult<std::shared_ptr<AddressSpace>> Processes::DupMm(Process& parent, Proce
   mm->env_end = old_mm.env_end;
   mm->vdso = old_mm.vdso;
   mm->saved_auxv = old_mm.saved_auxv;
+  mm->exe_file = old_mm.exe_file;
+  mm->dumpable = old_mm.dumpable;
+  mm->thp_disabled = old_mm.thp_disabled;
+  mm->compat = old_mm.compat;
   child.mm = mm;
   MmCall call(Core(), child);
   Explanation* why = tracer_.explanation();

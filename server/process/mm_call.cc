@@ -10,11 +10,6 @@
 #include "server/process/process_limits.h"
 
 namespace mmlab {
-namespace {
-
-constexpr uint64_t kStackGuardPages = 256;  // stack_guard_gap
-
-}  // namespace
 
 MmCall::MmCall(const ProcessCore& core, Process& task)
     : core_(core),
@@ -100,7 +95,7 @@ bool MmCall::MapCountAbove(int64_t below_limit) const {
 
 uint64_t MmCall::StackGapStart(const VmArea& vma) const {
   const uint64_t start = vma.start.raw();
-  const uint64_t gap = kStackGuardPages << shift_;
+  const uint64_t gap = kStackGuardGapPages << shift_;
   if (!vma.is(kVmGrowsDown)) return start;
   return start >= gap ? start - gap : 0;
 }

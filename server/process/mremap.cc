@@ -15,8 +15,6 @@ constexpr uint32_t kMremapMayMove = 1;
 constexpr uint32_t kMremapFixed = 2;
 constexpr uint32_t kMremapDontUnmap = 4;
 
-bool IsSpecial(const VmArea& vma) { return vma.backing == VmaBacking::kVvar || vma.backing == VmaBacking::kVdso; }
-
 }  // namespace
 
 SysResult<uint64_t> MmCall::Mremap(uint64_t address, uint64_t old_length, uint64_t new_length, uint32_t flags, uint64_t new_address) {
@@ -157,7 +155,8 @@ SysResult<uint64_t> MmCall::MoveVma(VmArea* vma, uint64_t old_address, uint64_t 
   const bool split_before = vma->start.raw() != old_address;
   const bool split_after = vma->end.raw() != old_address + old_length;
   if (MapCountAbove(4)) return Refuse(Errno::kENOMEM, "too near to vm.max_map_count to move safely");
-  if (IsSpecial(*vma) && (split_before || split_after)) return Refuse(Errno::kEINVAL, "a special mapping (vvar, vdso) can't be split");
+  if (vma->special_mapping() && (split_before || split_after))
+    return Refuse(Errno::kEINVAL, "a special mapping (vvar, vdso) can't be split");
   const auto to_account = static_cast<int64_t>((keep_source ? new_length : new_length - old_length) >> shift_);
   if (accounted && !core_.commit.Charge(to_account)) return Errno::kENOMEM;
   const uint64_t pgoff = Wrap(vma->pgoff.raw() + ((old_address - vma->start.raw()) >> shift_));

@@ -12,6 +12,7 @@
 #include "server/base/errno.h"
 #include "server/files/file_mapper.h"
 #include "server/files/swap_areas.h"
+#include "server/physical/page_owner.h"
 #include "server/physical/reverse_map.h"
 #include "server/process/access.h"
 #include "server/process/lru_batches.h"
@@ -52,16 +53,13 @@ enum class FaultOutcome : uint8_t { kMinor, kMajor, kSigBus, kSigSegv, kOom };
 //
 // Always true: a frame's mapcount is the number of entries that map it (the zero page, vvar and special entries apart; the first page of
 // the vdso counts one more, for init); an anonymous page that is marked exclusive is mapped once.
-class Paging final : public FileMapper, public ReverseMap {
+class Paging final : public FileMapper, public ReverseMap, public PageOwner {
  public:
   Paging(const Layout& layout, PhysicalMemory& memory, Files& files, const AnonVmaTable& anon_vmas, VmStat& vm_stat, Tracer& tracer,
          bool hardware_access_flag);
   ~Paging() override;
 
   const PageTableFormat& format() const { return format_; }
-  // Whether the CPU has the Memory Tagging Extension (system_supports_mte()). The newer of the two ARM64 CPUs that machines have, the one
-  // with hardware access flag, has it.
-  bool memory_tagging() const { return layout_.kind == LayoutKind::kArm64 && hardware_access_flag_; }
 
   // pgd_alloc() / mm teardown. CreateTables: false when memory is short; then nothing is left behind.
   // DestroyTables REQUIRES: everything was zapped and FreeTables() called for the whole of user space.
@@ -116,6 +114,9 @@ class Paging final : public FileMapper, public ReverseMap {
   // Who takes pages for MADV_PAGEOUT; null: nobody. Outlives its use here.
   void SetReclaimer(PageReclaimer* reclaimer) { reclaimer_ = reclaimer; }
 
+  // PageOwner (paging_migrate.cc).
+  bool MovePage(Pfn from, Pfn to) override;
+  void PutOnLru(Pfn pfn) override { AddToLru(pfn); }
   // ReverseMap (paging_reverse_map.cc).
   PageReferences TestClearReferenced(Pfn pfn) override;
   UnmapOutcome TryToUnmap(Pfn pfn) override;
@@ -206,6 +207,7 @@ class Paging final : public FileMapper, public ReverseMap {
   // Calls visit(vma, address, table, index) for each entry that maps the page.
   template <typename Visit>
   void ForEachMapping(Pfn pfn, const Frame& frame, Visit visit) const;
+  void MoveEntry(VmArea& vma, uint8_t* table, uint32_t index, Pfn from, Pfn to);
   void UnmapEntry(VmArea& vma, uint8_t* table, uint32_t index, Pfn pfn, Frame& frame);
 
   void AccumulateSmaps(const VmArea& vma, SmapsSums& sums) const;
@@ -238,7 +240,7 @@ class Paging final : public FileMapper, public ReverseMap {
   void SetPte(Fault& fault, Pfn pfn, VirtAddr address);
   bool PrepareTable(Fault& fault);  // pte_alloc()
   bool PrepareTableFor(Fault& fault, Pfn pfn);
-  std::optional<Pfn> VdsoPage(PageIndex index);
+  std::optional<Pfn> SpecialPage(const VmArea& vma, PageIndex index);
   std::optional<Pfn> VvarPage();
 
   bool CopyTables(const VmArea& from, VmArea& to, const uint8_t* source, int level, VirtRange range);
@@ -260,7 +262,8 @@ class Paging final : public FileMapper, public ReverseMap {
   mutable LastTable last_mapping_;  // Of reclaim, which meets neighbours one after another too.
   LruBatches lru_;
   uint64_t mlocked_pages_ = 0;
-  std::vector<Pfn> vdso_pages_;  // Made when first touched.
+  std::vector<Pfn> vdso_pages_;                     // Made when first touched; so are these.
+  std::array<std::optional<Pfn>, 3> compat_pages_;  // Of 32-bit ARM programs: vdso, vectors, sigpage.
   std::optional<Pfn> vvar_page_;
 };
 

@@ -103,8 +103,8 @@ void Paging::SetPte(Fault& fault, Pfn pfn, VirtAddr address) {
 
 Paging::BackingPage Paging::GetBackingPage(Fault& fault) {
   const PageIndex index = fault.vma.IndexOf(fault.address, layout_.page_size);
-  if (fault.vma.backing == VmaBacking::kVdso) {
-    const std::optional<Pfn> pfn = VdsoPage(index);
+  if (fault.vma.special_mapping()) {
+    const std::optional<Pfn> pfn = SpecialPage(fault.vma, index);
     if (!pfn.has_value()) return {FaultOutcome::kSigBus, Pfn()};
     return {FaultOutcome::kMinor, *pfn};
   }
@@ -193,7 +193,17 @@ FaultOutcome Paging::SpecialFault(Fault& fault) {
   return FaultOutcome::kMinor;
 }
 
-std::optional<Pfn> Paging::VdsoPage(PageIndex index) {
+// special_mapping_fault(): the pages that all processes share.
+std::optional<Pfn> Paging::SpecialPage(const VmArea& vma, PageIndex index) {
+  if (vma.mm->compat) {
+    if (index != PageIndex()) return std::nullopt;
+    std::optional<Pfn>& page = compat_pages_[static_cast<size_t>(vma.backing) - static_cast<size_t>(VmaBacking::kVdso)];
+    if (!page.has_value()) {
+      page = memory_.AllocPages(kGfpKernel | kGfpZero, PageOrder(0));
+      if (page.has_value()) memory_.frame(*page).flags |= kPgUptodate;
+    }
+    return page;
+  }
   const uint64_t pages = layout_.is_x86() ? 2 : 1;
   if (index.raw() >= pages) return std::nullopt;
   while (vdso_pages_.size() < pages) {

@@ -30,7 +30,9 @@ uint8_t* Paging::TableBytes(Pfn table) const { return memory_.contents().Bytes(t
 std::optional<Pfn> Paging::AllocTable(AddressSpace& mm, int level) {
   const std::optional<Pfn> pfn = memory_.AllocPages(kGfpKernelAccount | kGfpZero, PageOrder(0));
   if (!pfn.has_value()) return std::nullopt;
-  memory_.frame(*pfn).state = FrameState::kPageTable;
+  Frame& frame = memory_.frame(*pfn);
+  frame.state = FrameState::kPageTable;
+  frame.index = static_cast<uint64_t>(CountedLevel(level));
   ++mm.table_pages[static_cast<size_t>(CountedLevel(level))];
   if (CountedLevel(level) <= 2) vm_stat_.Add(NodeStat::kNrPageTablePages, 1);
   if (Explanation* why = tracer_.explanation()) {

@@ -116,7 +116,7 @@ std::array<int64_t, kRssKinds> Paging::CountRss(const AddressSpace& mm) const {
 
 void Paging::Mincore(const VmArea& vma, VirtRange range, std::string& out) const {
   const PageSize page_size = layout_.page_size;
-  if (vma.backing == VmaBacking::kVvar || vma.backing == VmaBacking::kVdso) {
+  if (vma.special_mapping()) {
     // can_do_mincore() refuses to tell anything about memory that is neither anonymous nor of a file.
     out.append((range.length().raw() + page_size.mask()) >> page_size.shift(), '\1');
     return;
@@ -229,6 +229,7 @@ void Paging::AddToHash(StateHasher& hasher) const {
   hasher.Add(mlocked_pages_);
   for (const Pfn pfn : vdso_pages_) hasher.Add(pfn.raw());
   hasher.Add(vvar_page_.has_value() ? vvar_page_->raw() : 0);
+  for (const std::optional<Pfn>& page : compat_pages_) hasher.Add(page.has_value() ? page->raw() : 0);
 }
 
 }  // namespace mmlab

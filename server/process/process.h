@@ -41,6 +41,9 @@ class Process {
   Pid pid;
   Pid thread_group;  // tgid: the pid of the first thread; its own where it is that.
   Pid parent;
+  Pid vfork_child;            // What it waits for: the child of its vfork(), until that execs or exits; 0 = nothing.
+  Pid vfork_parent;           // Who waits for it that way; 0 = nobody.
+  int64_t start_time_ns = 0;  // When it was made, since boot.
   std::string comm;
   uint32_t uid = 0;
   bool kernel_thread = false;

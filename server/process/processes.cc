@@ -43,6 +43,7 @@ Processes::~Processes() {
 ReverseMap& Processes::reverse_map() { return *paging_; }
 
 void Processes::SetReclaimer(PageReclaimer* reclaimer) { paging_->SetReclaimer(reclaimer); }
+PageOwner& Processes::page_owner() { return *paging_; }
 
 ProcessCore Processes::Core() { return ProcessCore{layout_, limits_, *paging_, files_, *commit_, *anon_vmas_, tracer_}; }
 
@@ -68,6 +69,7 @@ Process& Processes::NewProcess() {
   auto process = std::make_unique<Process>();
   process->pid = Pid(++last_pid_);
   process->thread_group = process->pid;
+  process->start_time_ns = now_ns_;
   Process& made = *process;
   processes_[made.pid] = std::move(process);
   return made;
@@ -96,43 +98,48 @@ SysResult<Pid> Processes::Create(const std::string& comm, uint32_t uid, bool ker
 SysResult<uint64_t> Processes::Mmap(Pid pid, uint64_t address, uint64_t length, uint32_t prot, uint32_t flags, int32_t fd,
                                     uint64_t offset) {
   MMLAB_ENTER(call);
-  return call.Mmap(call.Wrap(address), call.Wrap(length), prot, flags, fd, offset);
+  return call.Mmap(call.Argument(address), call.Argument(length), prot, flags, fd, offset);
 }
 
 Errno Processes::Munmap(Pid pid, uint64_t address, uint64_t length) {
   MMLAB_ENTER(call);
-  return call.Munmap(call.Wrap(address), call.Wrap(length));
+  return call.Munmap(call.Argument(address), call.Argument(length));
 }
 
 Errno Processes::Mprotect(Pid pid, uint64_t address, uint64_t length, uint32_t prot) {
   MMLAB_ENTER(call);
-  return call.Mprotect(call.Wrap(address), call.Wrap(length), prot);
+  return call.Mprotect(call.Argument(address), call.Argument(length), prot);
 }
 
 SysResult<uint64_t> Processes::Mremap(Pid pid, uint64_t old_address, uint64_t old_length, uint64_t new_length, uint32_t flags,
                                       uint64_t new_address) {
   MMLAB_ENTER(call);
-  return call.Mremap(call.Wrap(old_address), call.Wrap(old_length), call.Wrap(new_length), flags, call.Wrap(new_address));
+  return call.Mremap(call.Argument(old_address), call.Argument(old_length), call.Argument(new_length), flags, call.Argument(new_address));
 }
 
 SysResult<uint64_t> Processes::Brk(Pid pid, uint64_t address) {
   MMLAB_ENTER(call);
-  return call.Brk(call.Wrap(address));
+  return call.Brk(call.Argument(address));
+}
+
+SysResult<uint64_t> Processes::Sbrk(Pid pid, int64_t increment) {
+  MMLAB_ENTER(call);
+  return call.Sbrk(increment);
 }
 
 Errno Processes::Madvise(Pid pid, uint64_t address, uint64_t length, int32_t advice) {
   MMLAB_ENTER(call);
-  return call.Madvise(call.Wrap(address), call.Wrap(length), advice);
+  return call.Madvise(call.Argument(address), call.Argument(length), advice);
 }
 
 Errno Processes::Mlock(Pid pid, uint64_t address, uint64_t length, uint32_t flags) {
   MMLAB_ENTER(call);
-  return call.Mlock(call.Wrap(address), call.Wrap(length), flags);
+  return call.Mlock(call.Argument(address), call.Argument(length), flags);
 }
 
 Errno Processes::Munlock(Pid pid, uint64_t address, uint64_t length) {
   MMLAB_ENTER(call);
-  return call.Munlock(call.Wrap(address), call.Wrap(length));
+  return call.Munlock(call.Argument(address), call.Argument(length));
 }
 
 Errno Processes::Mlockall(Pid pid, uint32_t flags) {
@@ -147,17 +154,17 @@ Errno Processes::Munlockall(Pid pid) {
 
 Errno Processes::Msync(Pid pid, uint64_t address, uint64_t length, uint32_t flags) {
   MMLAB_ENTER(call);
-  return call.Msync(call.Wrap(address), call.Wrap(length), flags);
+  return call.Msync(call.Argument(address), call.Argument(length), flags);
 }
 
 SysResult<std::string> Processes::Mincore(Pid pid, uint64_t address, uint64_t length) {
   MMLAB_ENTER(call);
-  return call.Mincore(call.Wrap(address), call.Wrap(length));
+  return call.Mincore(call.Argument(address), call.Argument(length));
 }
 
 Errno Processes::SetVmaName(Pid pid, uint64_t address, uint64_t length, const std::string& name) {
   MMLAB_ENTER(call);
-  return call.SetVmaName(call.Wrap(address), call.Wrap(length), name);
+  return call.SetVmaName(call.Argument(address), call.Argument(length), name);
 }
 
 #undef MMLAB_ENTER
@@ -175,10 +182,18 @@ Errno Processes::Setrlimit(Pid pid, uint32_t resource, uint64_t current, uint64_
     if (maximum >= 0xffffffff) maximum = kRlimInfinity;
   }
   if (current > maximum) return Errno::kEINVAL;
+  constexpr uint32_t kNofile = 7;
+  constexpr uint64_t kMostOpenFiles = 1048576;  // fs.nr_open
+  if (resource == kNofile && maximum > kMostOpenFiles) return Errno::kEPERM;
   Rlimit& limit = (*process->rlimits)[resource];
   if (maximum > limit.maximum && !process->capable()) return Errno::kEPERM;
   limit = {current, maximum};
   return Errno::kOk;
+}
+
+bool Processes::Held(Pid pid) const {
+  const Process* process = Find(pid);
+  return process != nullptr && process->vfork_child != Pid();
 }
 
 int Processes::ThreadCount(const Process& process) const {

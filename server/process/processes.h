@@ -24,7 +24,9 @@ class AddressSpace;
 class AnonVmaTable;
 class CommitAccount;
 class Files;
+class MmCall;
 class OpenFile;
+class PageOwner;
 class PageReclaimer;
 class Paging;
 class PhysicalMemory;
@@ -34,6 +36,7 @@ class ShmTable;
 class StateHasher;
 class Tracer;
 class VmStat;
+struct ExecLayout;
 struct Frame;
 struct Layout;
 struct PageWalk;
@@ -55,6 +58,8 @@ class Processes {
   // Who maps which page, for reclaim; and who takes pages away when a process asks for it.
   ReverseMap& reverse_map();
   void SetReclaimer(PageReclaimer* reclaimer);
+  // The same, for moving pages.
+  PageOwner& page_owner();
 
   SysResult<Pid> Create(const std::string& comm, uint32_t uid, bool kernel_thread);
   SysResult<uint64_t> Exec(Pid pid, const ElfImage& image, const ElfImage* interpreter, const std::vector<std::string>& arguments,
@@ -69,6 +74,11 @@ class Processes {
   bool ReapKilled();
   // The process on whose behalf the operation runs; null: nobody's.
   const Process* current() const { return current_; }
+  // Whether the process waits for the child of its vfork(): it makes no system call until then.
+  bool Held(Pid pid) const;
+  bool any_held() const { return held_ > 0; }
+  // Nanoseconds since boot, for the start times of processes.
+  void SetClock(int64_t nanoseconds) { now_ns_ = nanoseconds; }
   // An operation begins: until a call names a process, it is nobody's.
   void BeginOperation() { current_ = nullptr; }
   // /proc/PID/oom_score_adj: kEINVAL out of -1000 .. 1000; kEACCES when an unprivileged process lowers it below what it was given.
@@ -79,6 +89,10 @@ class Processes {
   Errno Mprotect(Pid pid, uint64_t address, uint64_t length, uint32_t prot);
   SysResult<uint64_t> Mremap(Pid pid, uint64_t old_address, uint64_t old_length, uint64_t new_length, uint32_t flags, uint64_t new_address);
   SysResult<uint64_t> Brk(Pid pid, uint64_t address);
+  // sbrk() of the C library: the break before; kENOMEM.
+  SysResult<uint64_t> Sbrk(Pid pid, int64_t increment);
+  // prctl() (prctl.cc); kENOSYS, which Linux never answers, for options that it knows and this does not.
+  SysResult<uint64_t> Prctl(Pid pid, int32_t option, uint64_t arg2, uint64_t arg3, uint64_t arg4, uint64_t arg5);
   Errno Madvise(Pid pid, uint64_t address, uint64_t length, int32_t advice);
   Errno Mlock(Pid pid, uint64_t address, uint64_t length, uint32_t flags);
   Errno Munlock(Pid pid, uint64_t address, uint64_t length);
@@ -145,6 +159,7 @@ class Processes {
   Process& NewProcess();
   Errno EmptySwapArea(uint32_t area);
   void DropMm(Process& process);                // exit_mm()
+  void EndVfork(Process& child);                // complete_vfork_done()
   void Reap(Process& process);                  // Ends one task.
   Process& KillOtherThreads(Process& process);  // de_thread(): the one left, which is the process's first thread then.
   // What a CPU runs (context_switch()).
@@ -155,13 +170,25 @@ class Processes {
   bool Loaded(const AddressSpace& mm) const;
   void LoadMm(CpuContext& cpu, std::shared_ptr<AddressSpace> mm);
   void GiveAsid(AddressSpace& mm);  // check_and_switch_context() of ARM64
+  void ExplainSwitch(int cpu, Pid previous, const Process& next, const AddressSpace* loaded_before) const;
   // exec (exec.cc).
   struct ExecStack;
-  void PickMmapLayout(const Process& process, AddressSpace& mm, bool randomize);
+  // What decides where a file is loaded.
+  struct LoadKind {
+    bool program = true;  // Not the interpreter.
+    bool with_interpreter = false;
+    bool randomize = false;
+    bool program_was_moved = false;  // Of the interpreter: its program is not at the addresses that its file names.
+  };
+  Errno Refuse(Errno error, const char* rule) const;
+  void PickMmapLayout(const Process& process, AddressSpace& mm, const ExecLayout& layout, bool randomize);
   uint64_t RandomPages(int bits);  // 2^bits possible numbers of whole pages, as bytes.
   Errno SetUpStack(Process& process, const ExecStack& stack);
-  Errno LoadImage(Process& process, const ElfImage& image, bool is_interpreter, bool with_interpreter, bool randomize, uint64_t* load_bias,
+  SysResult<uint64_t> ChooseLoadBias(MmCall& call, const std::shared_ptr<OpenFile>& file, const ElfImage& image, LoadKind kind,
+                                     const ProgramHeader& first, const ExecLayout& layout, uint32_t* flags);
+  Errno LoadImage(Process& process, const ElfImage& image, const LoadKind& kind, const ExecLayout& layout, uint64_t* load_bias,
                   uint64_t* elf_break);
+  uint64_t ProgramHeaderAddress(const ElfImage& image, int word, uint64_t load_bias) const;
   Errno FinishStack(Process& process, const ElfImage& image, const ExecStack& stack, uint64_t load_bias, uint64_t interpreter_base);
   std::shared_ptr<AddressSpace> NewMm();
   SysResult<std::shared_ptr<AddressSpace>> DupMm(Process& parent, Process& child);
@@ -194,6 +221,8 @@ class Processes {
   absl::btree_map<Pid, std::unique_ptr<Process>> processes_;
   Process* current_ = nullptr;
   bool any_killed_ = false;
+  int held_ = 0;  // Processes with a vfork_child.
+  int64_t now_ns_ = 0;
   int32_t last_pid_ = 0;
   uint64_t forks_ = 0;
 };

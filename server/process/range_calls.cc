@@ -15,7 +15,6 @@ namespace {
 constexpr uint32_t kMsAsync = 1;
 constexpr uint32_t kMsInvalidate = 2;
 constexpr uint32_t kMsSync = 4;
-constexpr uint64_t kStackGuardPages = 256;  // stack_guard_gap
 
 }  // namespace
 
@@ -95,7 +94,7 @@ Errno MmCall::ExpandDownwards(VmArea& vma, uint64_t address) {
   address &= ~page_mask_;
   if (address < MmapMinAddr()) return refuse(Errno::kEPERM, "refused: below vm.mmap_min_addr");
   if (const VmArea* prev = mm_.vmas.Previous(vma); prev != nullptr) {
-    const bool near = Wrap(address - prev->end.raw()) < kStackGuardPages << shift_;
+    const bool near = Wrap(address - prev->end.raw()) < kStackGuardGapPages << shift_;
     if (!prev->is(kVmGrowsDown) && prev->is(kVmAccessFlags) && near) {
       return refuse(Errno::kENOMEM, "refused: nearer than the stack guard gap to the mapping below");
     }

@@ -42,6 +42,8 @@ std::string BackingName(const AddressSpace& mm, const VmArea& vma) {
   if (vma.file != nullptr) return vma.file->inode->path;
   if (vma.backing == VmaBacking::kVvar) return "[vvar]";
   if (vma.backing == VmaBacking::kVdso) return "[vdso]";
+  if (vma.backing == VmaBacking::kVectors) return "[vectors]";
+  if (vma.backing == VmaBacking::kSigpage) return "[sigpage]";
   if (vma.start <= mm.brk && vma.end >= mm.start_brk) return "[heap]";
   if (vma.start <= mm.start_stack && vma.end >= mm.start_stack) return "[stack]";
   return vma.name == nullptr ? "" : absl::StrCat("[anon:", *vma.name, "]");

@@ -301,7 +301,7 @@ Errno UserMemory::WriteAll(const AccessRequest& request, AccessResult& result, s
 }
 
 Errno UserMemory::Execute(const AccessRequest& request, AccessResult& result, std::optional<Signal>& signal) {
-  if (!layout_.is_x86() && (request.address & 3) != 0) {
+  if (!layout_.is_x86() && !mm_.compat && (request.address & 3) != 0) {
     signal_ = Signal{.number = SignalNumber::kSigBus, .code = kBusAdraln, .address = request.address};
     return Answer(Reach::kSignal, request.address, result, signal);
   }

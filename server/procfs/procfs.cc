@@ -16,6 +16,7 @@
 #include "server/process/processes.h"
 #include "server/procfs/iomem.h"
 #include "server/procfs/meminfo.h"
+#include "server/procfs/page_frames.h"
 #include "server/procfs/process_files.h"
 #include "server/procfs/slabinfo.h"
 #include "server/procfs/zones.h"
@@ -103,14 +104,19 @@ constexpr ProcessFile kProcessFiles[] = {
 
 // What Linux has, and a machine cannot show yet.
 constexpr absl::string_view kMissing[] = {
-    "cgroups",     "cpuinfo",         "crypto",     "devices",  "diskstats", "filesystems", "interrupts", "kmsg",
-    "kpagecgroup", "kpagecount",      "kpageflags", "loadavg",  "locks",     "modules",     "mounts",     "pressure/cpu",
-    "pressure/io", "pressure/memory", "schedstat",  "softirqs", "stat",      "sysvipc/shm", "timer_list", "uptime",
+    "cgroups",  "cpuinfo", "crypto",      "devices",    "diskstats",    "filesystems", "interrupts",      "kmsg",
+    "loadavg",  "locks",   "modules",     "mounts",     "pressure/cpu", "pressure/io", "pressure/memory", "schedstat",
+    "softirqs", "stat",    "sysvipc/shm", "timer_list", "uptime",
 };
 constexpr absl::string_view kMissingOfProcess[] = {
     "auxv", "cgroup", "clear_refs", "cmdline", "environ", "exe",       "fd",    "io",   "map_files",
     "mem",  "mounts", "numa_maps",  "pagemap", "sched",   "schedstat", "stack", "stat", "wchan",
 };
+
+// SLOB knows of no caches that it could list.
+bool Exists(const Machine& machine, const MachineFile& file) {
+  return file.path != "slabinfo" || machine.spec().slab_allocator != SlabAllocatorKind::kSlob;
+}
 
 template <typename List>
 bool Holds(const List& list, absl::string_view name) {
@@ -133,7 +139,10 @@ absl::StatusOr<std::string> ReadProcessFile(const Machine& machine, Pid pid, abs
 
 std::vector<std::string> ListProcFiles(const Machine& machine) {
   std::vector<std::string> paths;
-  for (const MachineFile& file : kMachineFiles) paths.emplace_back(file.path);
+  for (const MachineFile& file : kMachineFiles) {
+    if (Exists(machine, file)) paths.emplace_back(file.path);
+  }
+  for (const absl::string_view name : kFrameFiles) paths.emplace_back(name);
   for (absl::string_view name : machine.sysctls().Names()) {
     if (!machine.sysctls().Text(*machine.sysctls().Find(name))) continue;
     paths.push_back(absl::StrCat("sys/", absl::StrReplaceAll(name, {{".", "/"}})));
@@ -154,8 +163,9 @@ std::vector<std::string> ListProcFiles(const Machine& machine, Pid pid) {
 
 absl::StatusOr<std::string> ReadProcFile(const Machine& machine, absl::string_view path) {
   absl::ConsumePrefix(&path, "/proc/");
+  if (IsFrameFile(path)) return ReadFrameFile(machine, path, 0, kMaxFrameFileBytes);
   for (const MachineFile& file : kMachineFiles) {
-    if (file.path == path) return file.text(machine);
+    if (file.path == path && Exists(machine, file)) return file.text(machine);
   }
   if (absl::string_view name = path; absl::ConsumePrefix(&name, "sys/")) {
     const std::optional<Sysctl> id = machine.sysctls().Find(absl::StrReplaceAll(name, {{"/", "."}}));

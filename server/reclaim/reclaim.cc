@@ -18,17 +18,19 @@ namespace mmlab {
 Reclaim::Reclaim(BuddyMemory& memory, Files& files, ReverseMap& reverse_map, OomKiller& killer, Tracer& tracer)
     : memory_(memory), files_(files), reverse_map_(reverse_map), killer_(killer), tracer_(tracer) {}
 
-bool Reclaim::Balanced(int highest_zone) const {
+bool Reclaim::Balanced(int highest_zone, int order) const {
   // pgdat_balanced(): one zone above its high watermark is enough.
   for (int zone = 0; zone <= highest_zone; ++zone) {
-    if (memory_.zones()[static_cast<size_t>(zone)].managed > 0 && memory_.AboveHighWatermark(zone, highest_zone)) return true;
+    if (memory_.zones()[static_cast<size_t>(zone)].managed > 0 && memory_.AboveHighWatermark(zone, highest_zone, order)) return true;
   }
   return false;
 }
 
-void Reclaim::WakeKswapd(Gfp gfp, int order, int highest_zone) {
+bool Reclaim::WakeKswapd(Gfp gfp, int order, int highest_zone) {
   (void)gfp;
-  if (kswapd_failures_ >= kMaxReclaimRetries || kswapd_waits_ || Balanced(highest_zone)) return;
+  if (kswapd_failures_ >= kMaxReclaimRetries || Balanced(highest_zone, order)) return false;
+  // It is awake already, and goes on when what it wrote is on the disk.
+  if (kswapd_waits_) return true;
   if (Explanation* why = tracer_.explanation()) {
     ExplanationStep& step = why->Add(StepKind::kKswapdWake, "no zone that the request may use is above its low watermark: kswapd is woken");
     step.Number("order", order).Number("highest_zone", highest_zone);
@@ -40,16 +42,18 @@ void Reclaim::WakeKswapd(Gfp gfp, int order, int highest_zone) {
     }
   }
   kswapd_zone_ = highest_zone;
+  kswapd_order_ = order;
   memory_.vm_stat().Count(VmEvent::kPageoutrun);
-  BalanceNode(highest_zone, true);
+  BalanceNode(highest_zone, order, true);
+  return true;
 }
 
 void Reclaim::ContinueKswapd() {
   kswapd_waits_ = false;
-  if (!Balanced(kswapd_zone_)) BalanceNode(kswapd_zone_, false);
+  if (!Balanced(kswapd_zone_, kswapd_order_)) BalanceNode(kswapd_zone_, kswapd_order_, false);
 }
 
-void Reclaim::BalanceNode(int highest_zone, bool until_written) {
+void Reclaim::BalanceNode(int highest_zone, int order, bool until_written) {
   files_.DrainLru();
   for (int zone = 0; zone <= highest_zone; ++zone) memory_.SetReclaimActive(zone, true);
   ScanControl sc;
@@ -57,7 +61,7 @@ void Reclaim::BalanceNode(int highest_zone, bool until_written) {
   sc.highest_zone = highest_zone;
   bool balanced = false;
   while (sc.priority >= 1) {
-    balanced = Balanced(highest_zone);
+    balanced = Balanced(highest_zone, order);
     if (balanced) break;
     const uint64_t freed_before = sc.freed;
     sc.scanned = 0;
@@ -68,6 +72,8 @@ void Reclaim::BalanceNode(int highest_zone, bool until_written) {
     }
     const int64_t written = memory_.vm_stat().Get(NodeStat::kNrVmscanWrite);
     ShrinkNode(sc);
+    // Enough for compaction to make the block of (compact_gap()).
+    if (sc.freed >= uint64_t{2} << order) order = 0;
     if (sc.scanned < sc.target || sc.freed == freed_before) --sc.priority;
     kswapd_waits_ = until_written && memory_.vm_stat().Get(NodeStat::kNrVmscanWrite) > written;
     if (kswapd_waits_) break;
@@ -80,9 +86,9 @@ void Reclaim::BalanceNode(int highest_zone, bool until_written) {
   memory_.lru().root().refaults = memory_.lru().root().activations;
   node_dirty_ = false;
   if (Explanation* why = tracer_.explanation()) {
-    const char* reason = kswapd_waits_            ? "kswapd waits until what it wrote is on the disk"
-                         : Balanced(highest_zone) ? "a zone is above its high watermark: kswapd sleeps again"
-                                                  : "kswapd found nothing more to free and gives up";
+    const char* reason = kswapd_waits_                   ? "kswapd waits until what it wrote is on the disk"
+                         : Balanced(highest_zone, order) ? "a zone is above its high watermark: kswapd sleeps again"
+                                                         : "kswapd found nothing more to free and gives up";
     why->Add(StepKind::kKswapdSleep, reason)
         .Pages("freed", PageCount(sc.freed))
         .Number("priority", sc.priority)
@@ -176,7 +182,7 @@ void Reclaim::DropCaches(uint32_t bits) {
 void Reclaim::AddToHash(StateHasher& hasher) const {
   hasher.Add(static_cast<uint64_t>(kswapd_failures_));
   hasher.Add((node_dirty_ ? 1 : 0) | (kswapd_waits_ ? 2 : 0));
-  hasher.Add(static_cast<uint64_t>(kswapd_zone_));
+  hasher.Add(static_cast<uint64_t>(kswapd_zone_) << 8 | static_cast<uint64_t>(kswapd_order_));
   hasher.Add(swappiness_);
 }
 

@@ -32,7 +32,7 @@ class Reclaim final : public MemoryPressure, public PageReclaimer {
   Reclaim(BuddyMemory& memory, Files& files, ReverseMap& reverse_map, OomKiller& killer, Tracer& tracer);
 
   // MemoryPressure
-  void WakeKswapd(Gfp gfp, int order, int highest_zone) override;
+  bool WakeKswapd(Gfp gfp, int order, int highest_zone) override;
   uint64_t DirectReclaim(Gfp gfp, int order, int highest_zone) override;
   bool OutOfMemory(Gfp gfp, int order, int highest_zone) override;
 
@@ -93,10 +93,10 @@ class Reclaim final : public MemoryPressure, public PageReclaimer {
   Fate WriteOut(Pfn pfn, Frame& frame, References references, ScanControl& sc);
   Fate Evict(Pfn pfn, Frame& frame, const ScanControl& sc);
 
-  bool Balanced(int highest_zone) const;
+  bool Balanced(int highest_zone, int order) const;
   uint64_t TryToFree(ScanControl& sc);
   // balance_pgdat(). `until_written`: not further than to the first round in which pages were written.
-  void BalanceNode(int highest_zone, bool until_written);
+  void BalanceNode(int highest_zone, int order, bool until_written);
   void ContinueKswapd();
 
   BuddyMemory& memory_;
@@ -108,7 +108,8 @@ class Reclaim final : public MemoryPressure, public PageReclaimer {
   int kswapd_failures_ = 0;    // Rounds of kswapd in a row that freed nothing; after 16 it is not woken until something is freed.
   bool kswapd_waits_ = false;  // For the disk.
   int kswapd_zone_ = 0;        // What it was woken for.
-  bool node_dirty_ = false;    // PGDAT_DIRTY: kswapd met nothing but dirty pages of files, and writes them itself.
+  int kswapd_order_ = 0;
+  bool node_dirty_ = false;  // PGDAT_DIRTY: kswapd met nothing but dirty pages of files, and writes them itself.
   uint32_t swappiness_ = 60;
   std::vector<Pfn> isolated_;  // While one list is shrunk; kept for their memory.
   std::vector<Pfn> written_;

@@ -71,7 +71,11 @@ absl::Status CheckTouch(const v1::AccessMemoryRequest& request) {
 }
 
 ElfImage ImageToNative(const v1::ElfImage& image) {
-  ElfImage native{image.path(), image.entry_address(), image.position_independent(), {}};
+  ElfImage native{.path = image.path(),
+                  .entry = image.entry_address(),
+                  .position_independent = image.position_independent(),
+                  .machine = image.elf_machine(),
+                  .program_headers = {}};
   native.program_headers.reserve(image.program_headers_size());
   for (const v1::ProgramHeader& header : image.program_headers()) {
     native.program_headers.push_back(ProgramHeader{static_cast<ProgramHeader::Type>(header.type()), header.offset_bytes(),
@@ -109,6 +113,11 @@ absl::Status CheckFields(const v1::MincoreRequest& request) {
 }
 
 absl::Status CheckFields(const v1::SetVmaNameRequest& request) { return CheckString("vma_name", request.vma_name()); }
+
+absl::Status CheckFields(const v1::WritePhysicalMemoryRequest& request) {
+  if (request.data().size() > kMaxTransfer) return FieldOutOfRange("data", "must have at most 1 MiB");
+  return absl::OkStatus();
+}
 
 absl::Status CheckFields(const v1::AccessMemoryRequest& request) {
   switch (request.kind()) {
@@ -209,7 +218,10 @@ op::AccessMemory ToNative(const v1::AccessMemoryRequest& r) {
   return {Pid(r.pid()),
           AccessRequest{static_cast<AccessKind>(r.kind()), r.address(), r.length_bytes(), r.stride_bytes(), r.value(), r.data()}};
 }
+op::WritePhysicalMemory ToNative(const v1::WritePhysicalMemoryRequest& r) { return {r.address(), r.data()}; }
 op::SwitchTo ToNative(const v1::SwitchToRequest& r) { return {Pid(r.pid()), r.cpu()}; }
+op::Prctl ToNative(const v1::PrctlRequest& r) { return {Pid(r.pid()), r.option(), r.arg2(), r.arg3(), r.arg4(), r.arg5()}; }
+op::Sbrk ToNative(const v1::SbrkRequest& r) { return {Pid(r.pid()), r.increment_bytes()}; }
 
 op::CreateFile ToNative(const v1::CreateFileRequest& r) {
   const auto kind = r.file_system() == v1::FILE_SYSTEM_EXT4           ? op::FileSystem::kExt4
@@ -259,6 +271,7 @@ uint64_t PromisedData(const v1::Operation& operation) {
     return operation.access_memory().length_bytes();
   }
   if (operation.has_alloc_pages_bulk()) return uint64_t{operation.alloc_pages_bulk().count()} * sizeof(uint64_t);
+  if (operation.has_kmem_cache_alloc_bulk()) return uint64_t{operation.kmem_cache_alloc_bulk().count()} * sizeof(uint64_t);
   return 0;
 }
 

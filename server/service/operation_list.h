@@ -25,7 +25,11 @@
   X(SetVmaName, set_vma_name)              \
   X(WriteOomScoreAdj, write_oom_score_adj) \
   X(AccessMemory, access_memory)           \
-  X(SwitchTo, switch_to)
+  X(SwitchTo, switch_to)                   \
+  X(Prctl, prctl)                          \
+  X(Sbrk, sbrk)
+
+#define MMLAB_MEMORY_OPERATIONS(X) X(WritePhysicalMemory, write_physical_memory)
 
 #define MMLAB_FILE_OPERATIONS(X) \
   X(CreateFile, create_file)     \
@@ -57,17 +61,20 @@
   X(AllocPagesBulk, alloc_pages_bulk)   \
   X(FreePageList, free_page_list)       \
   X(SplitPage, split_page)              \
-  X(DrainPages, drain_pages)
+  X(DrainPages, drain_pages)            \
+  X(CompactMemory, compact_memory)
 
-#define MMLAB_SLAB_OPERATIONS(X)          \
-  X(KmemCacheCreate, kmem_cache_create)   \
-  X(KmemCacheDestroy, kmem_cache_destroy) \
-  X(KmemCacheShrink, kmem_cache_shrink)   \
-  X(KmemCacheAlloc, kmem_cache_alloc)     \
-  X(KmemCacheFree, kmem_cache_free)       \
-  X(Kmalloc, kmalloc)                     \
-  X(Krealloc, krealloc)                   \
-  X(Kfree, kfree)                         \
+#define MMLAB_SLAB_OPERATIONS(X)               \
+  X(KmemCacheCreate, kmem_cache_create)        \
+  X(KmemCacheDestroy, kmem_cache_destroy)      \
+  X(KmemCacheShrink, kmem_cache_shrink)        \
+  X(KmemCacheAlloc, kmem_cache_alloc)          \
+  X(KmemCacheFree, kmem_cache_free)            \
+  X(KmemCacheAllocBulk, kmem_cache_alloc_bulk) \
+  X(KmemCacheFreeBulk, kmem_cache_free_bulk)   \
+  X(Kmalloc, kmalloc)                          \
+  X(Krealloc, krealloc)                        \
+  X(Kfree, kfree)                              \
   X(Ksize, ksize)
 
 #define MMLAB_KERNEL_ADDRESS_OPERATIONS(X) \
@@ -93,6 +100,7 @@
 
 #define MMLAB_OPERATIONS(X)          \
   MMLAB_PROCESS_OPERATIONS(X)        \
+  MMLAB_MEMORY_OPERATIONS(X)         \
   MMLAB_FILE_OPERATIONS(X)           \
   MMLAB_SWAP_OPERATIONS(X)           \
   MMLAB_PAGE_OPERATIONS(X)           \

@@ -5,6 +5,7 @@
 #include "mmlab/v1/kernel_memory.pb.h"
 #include "mmlab/v1/layout.pb.h"
 #include "mmlab/v1/machine.pb.h"
+#include "mmlab/v1/memory.pb.h"
 #include "mmlab/v1/operation.pb.h"
 #include "mmlab/v1/page.pb.h"
 #include "mmlab/v1/proc.pb.h"
@@ -50,6 +51,7 @@ const Table& Methods() {
     auto* made = new Table;
     made->Add(*v1::MachineSpec::descriptor()->file());
     made->Add(*v1::Process::descriptor()->file());
+    made->Add(*v1::AddressSpace::descriptor()->file());
     made->Add(*v1::CreateFileRequest::descriptor()->file());
     made->Add(*v1::Frame::descriptor()->file());
     made->Add(*v1::SlabCache::descriptor()->file());

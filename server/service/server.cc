@@ -27,6 +27,7 @@
 #include "server/service/kernel_address_service.h"
 #include "server/service/layout_service.h"
 #include "server/service/machine_service.h"
+#include "server/service/memory_service.h"
 #include "server/service/operation_service.h"
 #include "server/service/page_service.h"
 #include "server/service/proc_service.h"
@@ -99,6 +100,7 @@ struct Server::Parts {
         context{host, options.http_address.empty() ? nullptr : &metrics.rpc_observer()},
         machine_service(context),
         process_service(context),
+        memory_service(context),
         file_service(context),
         page_service(context),
         slab_service(context),
@@ -117,6 +119,7 @@ struct Server::Parts {
   const ServiceContext context;  // Nobody counts calls where nobody could ask for the counts.
   MachineService machine_service;
   ProcessService process_service;
+  MemoryService memory_service;
   FileService file_service;
   PageService page_service;
   SlabService slab_service;
@@ -146,6 +149,7 @@ absl::Status Server::Parts::StartGrpc(const ServerOptions& options) {
   builder.SetOption(std::make_unique<ChosenPlugins>(listens && options.reflection, listens && options.enable_channelz));
   builder.RegisterService(&machine_service);
   builder.RegisterService(&process_service);
+  builder.RegisterService(&memory_service);
   builder.RegisterService(&file_service);
   builder.RegisterService(&page_service);
   builder.RegisterService(&slab_service);
@@ -169,6 +173,7 @@ absl::Status Server::Parts::StartHttp(const ServerOptions& options) {
   HttpOptions http;
   http.address = options.http_address;
   http.worker_threads = kHttpWorkers;
+  http.allowed_origins = options.http_allowed_origins;
   http_server = std::make_unique<HttpServer>(http, &metrics);
   ServeMetrics(*http_server, host, metrics, options.http_external_address);
   connect.Serve(*http_server);

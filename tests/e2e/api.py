@@ -13,15 +13,14 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 class Api:
     """api.call("MachineService", "GetMachine", name="machines/m") -> GetMachineResponse."""
 
-    MODULES = ("file", "kernel_memory", "machine", "operation", "outcome", "page", "proc", "process", "watch")
-
     def __init__(self, address, folder):
         generated = os.path.join(folder, "generated")
         os.makedirs(generated)
-        protos = [f"mmlab/v1/{name}.proto" for name in self.MODULES + ("explanation",)]
+        names = sorted(file[:-len(".proto")] for file in os.listdir(os.path.join(ROOT, "proto", "mmlab", "v1")) if file.endswith(".proto"))
+        protos = [f"mmlab/v1/{name}.proto" for name in names]
         subprocess.run(["protoc", "-I", os.path.join(ROOT, "proto"), f"--python_out={generated}", *protos], check=True)
         sys.path.insert(0, generated)
-        modules = [importlib.import_module(f"mmlab.v1.{name}_pb2") for name in self.MODULES]
+        modules = [importlib.import_module(f"mmlab.v1.{name}_pb2") for name in names]
         self._types = {name: value for module in modules for name, value in vars(module).items()}
         self._channel = grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", 64 << 20)])
 

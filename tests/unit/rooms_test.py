@@ -39,6 +39,7 @@ CLIENT_OF_THE_ENGINE = os.path.join("client", "replay", "kernel") + os.sep
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)
 # A definition at the outermost level of a header: indented ones are members of something.
 CLASS = re.compile(r"^(?:class|struct|enum class)\s+(?:\[\[\w+\]\]\s+)?(\w+)(?:\s+final)?(?:\s*:[^:;{][^;{]*)?\s*\{", re.MULTILINE)
+NAMESPACE = re.compile(r"^(?:namespace (\w+) \{|\}  // namespace (\w+))$", re.MULTILINE)
 SOURCES = (".h", ".cc")
 
 
@@ -106,6 +107,20 @@ def link_violations(root):
     return problems
 
 
+def qualified_classes(text):
+    """The classes that a header defines at the level of a namespace, as `outer::inner::Name`."""
+    inside = []
+    names = []
+    for found in sorted([*NAMESPACE.finditer(text), *CLASS.finditer(text)], key=lambda match: match.start()):
+        if found.re is CLASS:
+            names.append("::".join([*inside, found.group(1)]))
+        elif found.group(1):
+            inside.append(found.group(1))
+        elif inside:
+            inside.pop()
+    return names
+
+
 def name_violations(root):
     """A class of a header has its name for itself: the `mmlab` command holds the server too, and two classes of one name would become
     one at link time, with the destructor of either."""
@@ -113,7 +128,7 @@ def name_violations(root):
     for top in ("server", "client"):
         for path in sources_below(os.path.join(root, top)):
             if path.endswith(".h"):
-                for name in CLASS.findall(text_of(path)):
+                for name in qualified_classes(text_of(path)):
                     places.setdefault(name, []).append(os.path.relpath(path, root))
     return [f"{name} is defined in {' and '.join(paths)}" for name, paths in sorted(places.items()) if len(paths) > 1]
 

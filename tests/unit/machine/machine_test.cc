@@ -287,5 +287,29 @@ TEST(RandomProgramTest, WhenTheLastProcessIsGoneItsMemoryIsBack) {
   EXPECT_EQ(machine->vm_stat().Get(NodeStat::kNrPageTablePages), 0);
 }
 
+TEST(VirtualAddressBitsTest, ThirtyNineBitsHaveThreeLevelsOfTables) {
+  MachineSpec spec = PresetSpec("arm64-128M");
+  spec.va_bits = 39;
+  const auto machine = Booted(spec);
+  machine->Apply(op::CreateFile{"/bin/program", op::FileSystem::kExt4, 0x12000, "program", true});
+  const Pid pid(static_cast<int32_t>(machine->Apply(op::CreateProcess{"small", 1000, false}).value));
+  op::Exec exec;
+  exec.pid = pid;
+  exec.image = SmallProgram(LayoutKind::kArm64);
+  ASSERT_EQ(machine->Apply(exec).error, Errno::kOk);
+  const Outcome mapped = machine->Apply(op::Mmap{.pid = pid, .length = 1 << 20, .prot = 3, .flags = 0x22});
+  ASSERT_EQ(mapped.error, Errno::kOk);
+  EXPECT_LT(mapped.value, uint64_t{1} << 39);
+  EXPECT_GT(mapped.value, uint64_t{1} << 38);
+  op::AccessMemory touch{.pid = pid, .access = {}};
+  touch.access = {.kind = AccessKind::kTouchWrite, .address = mapped.value, .length = 1 << 20};
+  EXPECT_EQ(machine->Apply(touch).access->done, 256u);
+  EXPECT_EQ(machine->processes().Walk(*machine->processes().Find(pid), VirtAddr(mapped.value)).count, 3);
+  EXPECT_EQ(machine->Apply(op::Mmap{.pid = pid, .address = uint64_t{1} << 39, .length = 4096, .prot = 3, .flags = 0x32}).error,
+            Errno::kENOMEM);
+  EXPECT_EQ(machine->Apply(op::Exit{pid, 0}).error, Errno::kOk);
+  EXPECT_EQ(machine->CheckInvariants(), std::vector<std::string>());
+}
+
 }  // namespace
 }  // namespace mmlab

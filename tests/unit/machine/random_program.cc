@@ -215,6 +215,8 @@ Operation RandomProgram::MemoryOperation(Pid pid) {
       return op::Msync{pid, Address(), Length(), static_cast<uint32_t>(random_.Below(8))};
     case 5:
       return op::Mincore{pid, Address(), random_.Below(100) * 4096};
+    case 6:
+      return op::WritePhysicalMemory{OneIn(4) ? Edge() : random_.Below(1 << 26) * 16, std::string(random_.Below(6000), 'P')};
     default:
       return op::AccessMemory{pid, Access()};
   }
@@ -277,6 +279,9 @@ Operation RandomProgram::PageOperation() {
   if (OneIn(10)) return op::AllocPagesExact{gfp, OneIn(10) ? Edge() : 1 + random_.Below(70000), Cpu(), false};
   if (OneIn(10)) return op::AllocPagesBulk{gfp, static_cast<uint32_t>(random_.Below(100)), Cpu()};
   if (OneIn(20)) return op::DrainPages{Cpu(), OneIn(2)};
+  if (OneIn(15)) return op::CompactMemory{};
+  if (OneIn(8)) return op::AllocPages{gfp, 0, Cpu(), false, 1 + random_.Below(40)};
+  if (OneIn(20)) return op::FreePages{0, 0, Cpu(), 1 + random_.Below(40)};
   if (OneIn(20)) return op::GetFreePages{gfp, Order(), Cpu(), OneIn(2)};
   return op::AllocPages{gfp, Order(), Cpu(), OneIn(4)};
 }
@@ -333,6 +338,7 @@ Operation RandomProgram::Next() {
 void RandomProgram::Answered(const Operation& operation, const Outcome& outcome) {
   if (outcome.error != Errno::kOk) return;
   if (const auto* alloc = std::get_if<op::AllocPages>(&operation)) {
+    if (alloc->movable_id != 0) return;
     blocks_.push_back({outcome.value, alloc->order});
   } else if (const auto* free = std::get_if<op::FreePages>(&operation)) {
     std::erase_if(blocks_, [&](const Block& block) { return block.pfn == free->pfn; });
