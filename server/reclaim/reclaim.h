@@ -34,6 +34,7 @@ class Reclaim final : public MemoryPressure, public PageReclaimer {
   // MemoryPressure
   bool WakeKswapd(Gfp gfp, int order, int highest_zone) override;
   uint64_t DirectReclaim(Gfp gfp, int order, int highest_zone) override;
+  bool CanReclaimAnonymous() const override;
   bool OutOfMemory(Gfp gfp, int order, int highest_zone) override;
 
   // try_to_free_mem_cgroup_pages(): frees up to `pages` of the pages that these memory cgroups are charged for.
@@ -69,7 +70,6 @@ class Reclaim final : public MemoryPressure, public PageReclaimer {
   void PrepareScanCount(ScanControl& sc);
   ScanCounts CountsToScan(const Lruvec& lruvec, const ScanControl& sc) const;
   bool InactiveIsLow(const Lruvec& lruvec, LruKind inactive) const;
-  bool CanReclaimAnon() const;
 
   // shrink.cc
   void ShrinkNode(ScanControl& sc);

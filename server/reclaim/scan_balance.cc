@@ -20,7 +20,7 @@ uint64_t SquareRoot(uint64_t value) {
 
 }  // namespace
 
-bool Reclaim::CanReclaimAnon() const { return files_.swap().available(); }
+bool Reclaim::CanReclaimAnonymous() const { return files_.swap().available(); }
 
 bool Reclaim::InactiveIsLow(const Lruvec& lruvec, LruKind inactive) const {
   const uint64_t old = lruvec.Pages(inactive);
@@ -55,7 +55,7 @@ Reclaim::ScanCounts Reclaim::CountsToScan(const Lruvec& lruvec, const ScanContro
   bool anon = true;
   bool file = true;
   bool by_cost = false;
-  if (!CanReclaimAnon()) {
+  if (!CanReclaimAnonymous()) {
     rule = "pages of files only: no swap space is left for anonymous ones";
     anon = false;
   } else if (sc.cgroups != nullptr && swappiness_ == 0) {
