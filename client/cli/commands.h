@@ -17,7 +17,7 @@ void AddProcCommand(CLI::App& app, Session& session);        // proc, kernel-log
 void AddOperationCommands(CLI::App& app, Session& session);  // mmap, fork, alloc-pages, ...; op
 // `explain VERB ...`: the same operations with the decisions behind their outcome.
 void AddExplainCommand(CLI::App& app, Session& session, GlobalOptions& options);
-void AddSlabCommands(CLI::App& app, Session& session);    // slabtop, slab-cache, slab-object
+void AddSlabCommands(CLI::App& app, Session& session);    // slabtop, get caches, describe cache, describe object; after AddMachineCommands
 void AddCompareCommand(CLI::App& app, Session& session);  // compare slab-allocators
 // get layout, get domains, dmesg, translate, boot --capture. After AddMachineCommands.
 void AddLayoutCommands(CLI::App& app, Session& session);

@@ -369,7 +369,7 @@ void AddGet(CLI::App& app, Session& session) {
 }
 
 void AddDescribe(CLI::App& app, Session& session) {
-  CLI::App* describe = app.add_subcommand("describe", "Show one machine, process or page frame in detail");
+  CLI::App* describe = app.add_subcommand("describe", "Show one thing in detail");
   describe->require_subcommand(1);
   struct Options {
     std::string machine;

@@ -88,6 +88,7 @@ std::string AddressSpaceText(const v1::AddressSpace& mm) {
           fmt::format("file {} anon {} swap {} shmem {} (pending {})", rss.file_pages(), rss.anon_pages(), rss.swap_entries(),
                       rss.shmem_pages(), rss.pending_pages()));
   address("flags", mm.flags());
+  if (!mm.exe_file().empty()) AddLine(text, "exe_file", mm.exe_file());
   for (const v1::AuxiliaryValue& entry : mm.saved_auxv()) {
     AddLine(text, "saved_auxv",
             fmt::format("{} {:#x}", entry.type_name().empty() ? absl::StrCat(entry.type()) : entry.type_name(), entry.value()));

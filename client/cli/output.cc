@@ -102,6 +102,8 @@ std::string OutcomeText(const std::string& verb, const v1::Outcome& outcome) {
     text += '\n';
   } else if (outcome.pfns_size() > 0) {
     text += absl::StrCat("pfns ", absl::StrJoin(outcome.pfns(), " ", [](std::string* out, uint64_t pfn) { *out += HexText(pfn); }), "\n");
+  } else if (outcome.addresses_size() > 0) {
+    text += absl::StrJoin(outcome.addresses(), "\n", [](std::string* out, uint64_t address) { *out += HexText(address); }) + "\n";
   } else if (!outcome.data().empty()) {
     text += outcome.data() + "\n";
   }

@@ -31,18 +31,19 @@ void AddX86Address(Reader& reader, int level, EntryKind kind, bool pae) {
   if (lowest != 12) reader.Bit(12, "PAT", "memory type by PAT, with PWT and PCD", "memory type by PWT and PCD alone");
   const int width = (pae ? 52 : 32) - lowest;
   reader.Add(lowest, width, "address", kind == EntryKind::kTable ? "frame of the next table" : "frame that is mapped");
-  if (pae) reader.Bit(63, "XD", "no instructions are fetched from here", "instructions may be fetched");
+  if (pae && level < 3) reader.Bit(63, "XD", "no instructions are fetched from here", "instructions may be fetched");
 }
 
 void DescribeX86(uint64_t entry, int level, bool pae, EntryDescription& out) {
   Reader reader(entry, out);
   reader.Bit(0, "P", "present", "not present: the processor looks at no other bit");
-  if (out.kind == EntryKind::kProtNone) reader.Bit(8, "PROTNONE", "a page that nobody may touch (_PAGE_PROTNONE)", "");
   if (out.kind == EntryKind::kNone) return;
-  if (out.kind == EntryKind::kProtNone || out.kind == EntryKind::kNotPresent) {
-    reader.Add(1, pae ? 63 : 31, "software",
-               out.kind == EntryKind::kProtNone && pae ? "frame number (kept inverted) and protection" : "left to software");
-    return;
+  const int width = pae ? 64 : 32;
+  if (out.kind == EntryKind::kNotPresent) return reader.Add(1, width - 1, "software", "left to software");
+  if (out.kind == EntryKind::kProtNone) {
+    reader.Add(1, 7, "software", "protection, as it would be");
+    reader.Bit(8, "PROTNONE", "a page that nobody may touch (_PAGE_PROTNONE)", "");
+    return reader.Add(9, width - 9, "software", pae ? "frame number, kept inverted" : "frame number");
   }
   const bool directory_pointer = pae && level == 3;  // It has neither protection nor an accessed bit.
   if (!directory_pointer) {
@@ -123,9 +124,9 @@ void DescribeArm64(uint64_t entry, int level, EntryDescription& out) {
 EntryKind KindOf(const PageTableFormat& format, uint64_t entry, int level) {
   if (format.IsBlock(entry, level)) return EntryKind::kBlock;
   if (format.Valid(entry)) return level == 1 ? EntryKind::kPage : EntryKind::kTable;
-  if (level > 1) return entry == 0 ? EntryKind::kNone : EntryKind::kNotPresent;
   if (format.None(entry)) return EntryKind::kNone;
-  return format.Present(entry) ? EntryKind::kProtNone : EntryKind::kNotPresent;
+  // A page, or a huge one.
+  return level <= 2 && format.Present(entry) ? EntryKind::kProtNone : EntryKind::kNotPresent;
 }
 
 }  // namespace
@@ -170,7 +171,9 @@ EntryDescription DescribeEntry(const Layout& layout, uint64_t entry, int level) 
     DescribeX86(entry, level, layout.kind == LayoutKind::kX86_32Pae, out);
   }
   if (out.kind == EntryKind::kTable) out.target = layout.page_size.StartOf(format.TableOf(entry));
-  if (out.kind == EntryKind::kPage || out.kind == EntryKind::kProtNone) out.target = layout.page_size.StartOf(format.PfnOf(entry));
+  if (out.kind == EntryKind::kPage || out.kind == EntryKind::kProtNone) {
+    out.target = PhysAddr(layout.page_size.StartOf(format.PfnOf(entry)).raw() & ~(format.coverage(level) - 1));
+  }
   if (out.kind == EntryKind::kBlock) out.target = format.BlockAddress(entry, level);
   return out;
 }

@@ -42,6 +42,9 @@ std::shared_ptr<Inode> Files::NewInode(FileKind kind, std::string path, uint32_t
   inode->device_minor = minor;
   inode->path = std::move(path);
   by_id_[inode->id] = inode.get();
+  if (inode->shmem()) inode->object = KernelObjectRef(kernel_objects_, KernelObject::kShmemInode);
+  if (kind == FileKind::kPipe) inode->object = KernelObjectRef(kernel_objects_, KernelObject::kInode);
+  inode->dentry = KernelObjectRef(kernel_objects_, KernelObject::kDentry);
   return std::shared_ptr<Inode>(inode.release(), [this](Inode* dead) {
     Evict(*dead);
     delete dead;

@@ -52,6 +52,8 @@ class Files {
   // or unmapped before or after.
   void SetCommitCharger(CommitCharger* charger) { charger_ = charger; }
   void SetMapper(FileMapper* mapper) { mapper_ = mapper; }
+  // Where the kernel objects of files are accounted; it outlives this.
+  void SetKernelObjects(KernelObjects* objects) { kernel_objects_ = objects; }
 
   // A file that was there before: tmpfs with its content in memory; ext4 with its content in the page cache, clean, if `resident`, on the
   // disk otherwise. kEEXIST, kEINVAL (no absolute path), kENOSPC, kENOMEM.
@@ -189,6 +191,7 @@ class Files {
   VmStat& vm_stat_;
   Tracer& tracer_;
   CommitCharger* charger_ = nullptr;
+  KernelObjects* kernel_objects_ = nullptr;
   FileMapper* mapper_ = nullptr;
   uint32_t next_id_ = 1;
   uint64_t next_number_ = 2;

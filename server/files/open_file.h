@@ -9,6 +9,7 @@
 #include "absl/container/btree_map.h"
 #include "server/base/address.h"
 #include "server/files/swap_entry.h"
+#include "server/kernel/kernel_objects.h"
 
 namespace mmlab {
 
@@ -25,8 +26,8 @@ struct Inode {
   uint32_t device_minor = 0;
   std::string path;   // As maps shows it: "/path", "/memfd:name (deleted)", "/SYSV00000000 (deleted)", "/dev/zero (deleted)".
   uint64_t size = 0;  // i_size, bytes.
-  std::string
-      disk;  // On a disk: the first bytes of what is on the disk, zeros behind them; a page outside the page cache is read from here.
+  // On a disk: the first bytes of what is there, zeros behind them; a page outside the page cache is read from here.
+  std::string disk;
   absl::btree_map<PageIndex, Pfn> pages;          // Page cache.
   absl::btree_map<PageIndex, uint64_t> shadows;   // What reclaim left behind of pages that it evicted (mm/workingset.c).
   absl::btree_map<PageIndex, SwapEntry> swapped;  // Shmem: pages that are on swap areas; never in `pages` too.
@@ -37,6 +38,8 @@ struct Inode {
   int writable_mappings = 0;                    // i_mmap_writable
   absl::btree_map<uint64_t, VmArea*> mappings;  // i_mmap: the VMAs that map it, by VmArea::file_link (in the order of their making).
   uint64_t mappings_made = 0;
+  KernelObjectRef object;  // The structure that holds it,
+  KernelObjectRef dentry;  // and its name.
   bool on_disk() const { return kind == FileKind::kExt4 || kind == FileKind::kBlockDevice; }
   bool shmem() const { return !on_disk() && kind != FileKind::kDevZero && kind != FileKind::kPipe; }
 };
@@ -58,6 +61,7 @@ class OpenFile {
   const bool readable;
   const bool writable;
   ReadaheadState readahead;
+  KernelObjectRef object;  // Its struct file.
 };
 
 }  // namespace mmlab

@@ -50,8 +50,9 @@ std::optional<PhysAddr> FollowPageTables(const PageTableFormat& format, const Re
       if (!format.Valid(entry)) return std::nullopt;
       return PhysAddr((format.PfnOf(entry).raw() << 12) | (address.raw() & 0xfff));
     }
-    if (format.IsBlock(entry, level))
+    if (format.IsBlock(entry, level)) {
       return PhysAddr(format.BlockAddress(entry, level).raw() | (address.raw() & (format.coverage(level) - 1)));
+    }
     if (!format.TablePresent(entry)) return std::nullopt;
     table = format.TableOf(entry);
   }

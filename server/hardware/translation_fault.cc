@@ -92,7 +92,7 @@ std::optional<TranslationFault> FaultOf(const Layout& layout, const PageWalk& wa
   if (walk.count == 0) return fault(Kind::kTranslation, 0, "the address belongs to neither of the two ranges that have tables");
   const WalkStep& last = walk.steps[walk.count - 1];
   if (!walk.physical.has_value()) {
-    const bool nobody = last.level == 1 && format.Present(last.entry);
+    const bool nobody = last.level <= 2 && format.Present(last.entry);
     return fault(Kind::kTranslation, last.level,
                  nobody ? absl::StrCat("the ", LevelName(format, last.level), " entry is not valid: the page is PROT_NONE")
                         : absl::StrCat("the ", LevelName(format, last.level), " entry is not valid"));

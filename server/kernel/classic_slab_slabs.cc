@@ -13,7 +13,7 @@ namespace mmlab {
 uint32_t ClassicSlab::NewSlab(Cache& cache, Gfp gfp) {
   const SlabGeometry& g = cache.geometry;
   const Gfp wanted = (gfp & ~(kGfpZero | kGfpNoFail)) | g.alloc_gfp;
-  const std::optional<Pfn> pfn = memory_.AllocPages(wanted, PageOrder(g.order));
+  const std::optional<Pfn> pfn = TakePages(wanted, g.order);
   if (!pfn) return kNoSlab;
   if (++cache.colour_next >= g.colours) cache.colour_next = 0;
   VirtAddr management;

@@ -64,7 +64,7 @@ bool KernelPageTables::MapAt(VirtAddr address, Pfn pfn, int level, Kind kind) {
   for (int at = format_.levels(); at > level; --at) {
     const uint32_t index = format_.IndexOf(address, at);
     const uint64_t entry = Load(table, index);
-    if (format_.TablePresent(entry)) {
+    if (format_.Valid(entry)) {
       table = format_.TableOf(entry);
       continue;
     }
@@ -82,7 +82,7 @@ bool KernelPageTables::HasTable(VirtAddr address, int level) const {
   Pfn table = *root_;
   for (int at = format_.levels(); at >= level; --at) {
     const uint64_t entry = Load(table, format_.IndexOf(address, at));
-    if (!format_.TablePresent(entry) || IsLeaf(entry, at)) return false;
+    if (!format_.Valid(entry) || IsLeaf(entry, at)) return false;
     table = format_.TableOf(entry);
   }
   return true;
@@ -114,7 +114,7 @@ void KernelPageTables::UnmapIn(Pfn table, int level, uint64_t start, uint64_t la
   for (uint64_t at = start;;) {
     const uint64_t end = std::min(last, at | (step - 1));
     const uint32_t index = format_.IndexOf(VirtAddr(at), level);
-    if (const uint64_t entry = Load(table, index); format_.TablePresent(entry)) {
+    if (const uint64_t entry = Load(table, index); format_.Valid(entry)) {
       if (IsLeaf(entry, level)) {
         Store(table, index, 0);
       } else {

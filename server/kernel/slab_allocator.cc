@@ -224,7 +224,7 @@ std::optional<VirtAddr> SlabAllocator::Kmalloc(uint64_t bytes, Gfp gfp) {
 std::optional<VirtAddr> SlabAllocator::KmallocLarge(uint64_t bytes, Gfp gfp) {
   const int order = bytes > kMaxObjectSize ? kMaxOrder + 1 : OrderHolding(platform_.page_size, bytes);
   if (order > kMaxOrder) return std::nullopt;
-  const std::optional<Pfn> pfn = memory_.AllocPages(gfp | kGfpComp, PageOrder(order));
+  const std::optional<Pfn> pfn = TakePages(gfp | kGfpComp, order);
   if (!pfn) return std::nullopt;
   if (Explanation* why = tracer_.explanation()) {
     why->Add(StepKind::kSlabCacheChoice, "larger than the largest class: whole pages of the page allocator")
@@ -248,6 +248,19 @@ SlabFault SlabAllocator::Kfree(VirtAddr address) {
     FreeLarge(view);
   }
   return SlabFault::kNone;
+}
+
+// GFP_SLAB_BUG_MASK: whoever asks for high memory here gets a warning and other memory, because an object has one address for all.
+std::optional<Pfn> SlabAllocator::TakePages(Gfp gfp, int order) {
+  if (Explanation* why = tracer_.explanation()) {
+    for (const Zone& zone : memory_.zones()) {
+      if (zone.type != ZoneType::kHighMem || !zone.populated()) continue;
+      why->Add(StepKind::kSlabObject,
+               "an object needs an address that always holds: ZONE_HIGHMEM, outside of the linear map, can't give one")
+          .Pages("highmem_free", static_cast<int64_t>(zone.free_pages()));
+    }
+  }
+  return memory_.AllocPages(gfp & ~(kGfpZoneHighmem | kGfpMovable), PageOrder(order));
 }
 
 void SlabAllocator::FreeLarge(const SlabObjectView& view) {

@@ -202,6 +202,8 @@ class SlabAllocator {
   std::optional<Pfn> SlabPageAt(VirtAddr address) const;
   // What Locate answers for an address in pages of a large kmalloc() whose first frame is `head`.
   SlabObjectView LocateLarge(VirtAddr address, Pfn head, bool of_cache) const;
+  // Pages for slabs, of the linear map.
+  std::optional<Pfn> TakePages(Gfp gfp, int order);
   void AddLarge(SlabUsage& usage) const;  // Large kmalloc()s, and the pages of everything.
   void CountPages(SlabFlags flags, int order, int sign);
   uint64_t CountedPages() const;  // nr_slab_reclaimable + nr_slab_unreclaimable.

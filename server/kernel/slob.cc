@@ -162,7 +162,7 @@ void Slob::Free(SlabObject object, uint32_t bytes) {
 
 uint32_t Slob::NewPage(int order, Gfp gfp) {
   // Pages of caches need not be compound in the kernel; here the tails lead to the object.
-  const std::optional<Pfn> pfn = memory_.AllocPages((gfp & ~kGfpZero) | (order > 0 ? kGfpComp : 0), PageOrder(order));
+  const std::optional<Pfn> pfn = TakePages((gfp & ~kGfpZero) | (order > 0 ? kGfpComp : 0), order);
   if (!pfn) return kNoPage;
   auto at = static_cast<uint32_t>(pages_.size());
   if (free_slots_.empty()) {

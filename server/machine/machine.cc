@@ -11,6 +11,7 @@
 #include "server/base/hash.h"
 #include "server/base/status_macros.h"
 #include "server/files/files.h"
+#include "server/kernel/kernel_objects.h"
 #include "server/kernel/slab_allocator.h"
 #include "server/machine/boot.h"
 #include "server/machine/kernel_addresses.h"
@@ -18,6 +19,7 @@
 #include "server/machine/memory_limits.h"
 #include "server/machine/memory_map.h"
 #include "server/machine/movable_pages.h"
+#include "server/machine/object_source.h"
 #include "server/machine/sysctls.h"
 #include "server/physical/compaction.h"
 #include "server/physical/page_allocator.h"
@@ -78,6 +80,10 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Boot(MachineSpec spec) {
   m.files_->SetWriteback(m.limits_.get(), &m.now_nanoseconds_);
   m.processes_ = std::make_unique<Processes>(*m.layout_, *m.memory_, *m.files_, m.memory_->vm_stat(), *m.tracer_,
                                              !m.spec_.no_hardware_access_flag, m.spec_.seed);
+  m.object_source_ = std::make_unique<ObjectSource>(m);
+  m.kernel_objects_ = std::make_unique<KernelObjects>(*m.object_source_);
+  m.processes_->SetKernelObjects(m.kernel_objects_.get());
+  m.files_->SetKernelObjects(m.kernel_objects_.get());
   m.log_ = std::make_unique<KernelLog>(m.now_nanoseconds_, m.now_nanoseconds_);
   m.oom_ = std::make_unique<OomKiller>(*m.memory_, *m.processes_, m.memory_->vm_stat(), *m.log_, *m.tracer_, m.now_nanoseconds_);
   m.reclaim_ = std::make_unique<Reclaim>(*m.memory_, *m.files_, m.processes_->reverse_map(), *m.oom_, *m.tracer_);
@@ -292,6 +298,8 @@ std::vector<std::string> Machine::CheckInvariants() const {
   files_->CheckInvariants(&violations);
   processes_->CheckInvariants(&violations);
   if (slab_ != nullptr) slab_->CheckInvariants(&violations);
+  kernel_objects_->CheckInvariants(slab_.get(), &violations);
+  object_source_->CheckInvariants(&violations);
   movable_pages_->CheckInvariants(&violations);
   compaction_->CheckInvariants(&violations);
   if (kernel_addresses_ != nullptr) {
@@ -311,6 +319,8 @@ uint64_t Machine::StateHash() const {
   compaction_->AddToHash(hasher);
   sysctls_->AddToHash(hasher);
   if (slab_ != nullptr) slab_->AddToHash(hasher);
+  kernel_objects_->AddToHash(hasher);
+  object_source_->AddToHash(hasher);
   if (kernel_addresses_ != nullptr) {
     kernel_addresses_->vmalloc.AddToHash(hasher);
     kernel_addresses_->kmap.AddToHash(hasher);
@@ -335,7 +345,7 @@ Bytes Machine::HostMemory() const {
                         spec_.iomem_resources.capacity() * sizeof(IomemResource) + spec_.recorded_areas.capacity() * sizeof(KernelArea) +
                         spec_.recorded_lazy_areas.capacity() * sizeof(FreeAreaTree::Area);
   return Bytes(sizeof(Machine) + sizeof(Sysctls) + sizeof(Tracer) + spec_bytes + memory_->HostMemory() +
-               (slab_ != nullptr ? slab_->HostMemory() : 0) +
+               (slab_ != nullptr ? slab_->HostMemory() : 0) + kernel_objects_->HostMemory() + sizeof(ObjectSource) +
                (kernel_addresses_ != nullptr ? kernel_addresses_->vmalloc.HostMemory() + kernel_addresses_->kmap.HostMemory() +
                                                    kernel_addresses_->tables.HostMemory()
                                              : 0)) +

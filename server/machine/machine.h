@@ -25,6 +25,7 @@ class Files;
 class Kmap;
 class MemoryLimits;
 class KernelLog;
+class KernelObjects;
 class MovablePages;
 class KernelPageTables;
 class OomKiller;
@@ -71,6 +72,7 @@ class Machine {
   const Processes& processes() const { return *processes_; }
   const Sysctls& sysctls() const { return *sysctls_; }
   const KernelLog& kernel_log() const { return *log_; }
+  const KernelObjects& kernel_objects() const { return *kernel_objects_; }
   int64_t now_nanoseconds() const { return now_nanoseconds_; }  // Unix time of the machine's clock.
   const KernelLayout& kernel_layout() const { return kernel_layout_; }
   uint64_t operations_applied() const { return operations_applied_; }
@@ -102,6 +104,7 @@ class Machine {
   struct KernelAddresses;  // kernel_addresses.h
   std::unique_ptr<KernelAddresses> FreshKernelAddresses() const;
   KernelAddresses& MakeKernelAddresses();
+  class ObjectSource;  // object_source.h
 
   MachineSpec spec_;
   std::unique_ptr<const Layout> layout_;  // Its own: where user space ends depends on the split.
@@ -112,6 +115,8 @@ class Machine {
   std::unique_ptr<SlabAllocator> slab_;                // Null until it is used.
   std::unique_ptr<KernelAddresses> kernel_addresses_;  // Likewise.
   std::unique_ptr<MemoryLimits> limits_;
+  std::unique_ptr<ObjectSource> object_source_;
+  std::unique_ptr<KernelObjects> kernel_objects_;
   std::unique_ptr<Files> files_;
   std::unique_ptr<Processes> processes_;
   std::unique_ptr<KernelLog> log_;

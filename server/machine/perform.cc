@@ -8,9 +8,11 @@
 #include "server/base/event.h"
 #include "server/base/explanation.h"
 #include "server/files/files.h"
+#include "server/kernel/kernel_objects.h"
 #include "server/machine/answer.h"
 #include "server/machine/kernel_addresses.h"
 #include "server/machine/machine.h"
+#include "server/machine/object_source.h"
 #include "server/machine/perform_kernel_addresses.h"
 #include "server/machine/perform_memory.h"
 #include "server/machine/perform_pages.h"
@@ -63,6 +65,10 @@ class Machine::Performer {
   Outcome operator()(const op::Fork& o) {
     On(o.pid);
     const SysResult<Pid> child = processes_.Fork(o.pid, o.clone_flags);
+    if (child.ok() && !machine_.kernel_objects_->Settle()) {
+      processes_.Exit(child.value(), 0);
+      return Answer(Errno::kENOMEM);
+    }
     if (const auto cpu = machine_.cpu_of_.find(o.pid); child.ok() && cpu != machine_.cpu_of_.end()) {
       const int same = cpu->second;
       machine_.cpu_of_[child.value()] = same;
@@ -265,30 +271,25 @@ class Machine::Performer {
     return Pages().Perform(o);
   }
 
-  Outcome operator()(const op::KmemCacheCreate& o) { return PerformSlab(o, machine_.MakeSlab()); }
-  Outcome operator()(const op::KmemCacheDestroy& o) { return PerformSlab(o, machine_.MakeSlab()); }
-  Outcome operator()(const op::KmemCacheShrink& o) { return PerformSlab(o, machine_.MakeSlab()); }
-  Outcome operator()(const op::KmemCacheAlloc& o) {
-    return OnCpu(o.cpu) ? PerformSlab(o, GfpOf(o.gfp), machine_.MakeSlab()) : Answer(Errno::kEINVAL);
-  }
-  Outcome operator()(const op::KmemCacheFree& o) { return OnCpu(o.cpu) ? PerformSlab(o, machine_.MakeSlab()) : Answer(Errno::kEINVAL); }
-  Outcome operator()(const op::KmemCacheAllocBulk& o) {
-    return OnCpu(o.cpu) ? PerformSlab(o, GfpOf(o.gfp), machine_.MakeSlab()) : Answer(Errno::kEINVAL);
-  }
-  Outcome operator()(const op::KmemCacheFreeBulk& o) { return OnCpu(o.cpu) ? PerformSlab(o, machine_.MakeSlab()) : Answer(Errno::kEINVAL); }
-  Outcome operator()(const op::Kmalloc& o) {
-    return OnCpu(o.cpu) ? PerformSlab(o, GfpOf(o.gfp), machine_.MakeSlab()) : Answer(Errno::kEINVAL);
-  }
-  Outcome operator()(const op::Krealloc& o) {
-    return OnCpu(o.cpu) ? PerformSlab(o, GfpOf(o.gfp), machine_.MakeSlab()) : Answer(Errno::kEINVAL);
-  }
-  Outcome operator()(const op::Kfree& o) { return OnCpu(o.cpu) ? PerformSlab(o, machine_.MakeSlab()) : Answer(Errno::kEINVAL); }
-  Outcome operator()(const op::Ksize& o) { return PerformSlab(o, machine_.MakeSlab()); }
+  Outcome operator()(const op::KmemCacheCreate& o) { return Slab().Perform(o); }
+  Outcome operator()(const op::KmemCacheDestroy& o) { return Slab().Perform(o); }
+  Outcome operator()(const op::KmemCacheShrink& o) { return Slab().Perform(o); }
+  Outcome operator()(const op::KmemCacheAlloc& o) { return OnSlab(o); }
+  Outcome operator()(const op::KmemCacheFree& o) { return OnSlab(o); }
+  Outcome operator()(const op::KmemCacheAllocBulk& o) { return OnSlab(o); }
+  Outcome operator()(const op::KmemCacheFreeBulk& o) { return OnSlab(o); }
+  Outcome operator()(const op::Kmalloc& o) { return OnSlab(o); }
+  Outcome operator()(const op::Krealloc& o) { return OnSlab(o); }
+  Outcome operator()(const op::Kfree& o) { return OnSlab(o); }
+  Outcome operator()(const op::Ksize& o) { return Slab().Perform(o); }
 
   Outcome operator()(const op::Vmalloc& o) {
     return OnCpu(o.cpu) ? PerformVmalloc(o, GfpOf(o.gfp), Addresses().vmalloc) : Answer(Errno::kEINVAL);
   }
-  Outcome operator()(const op::Vfree& o) { return OnCpu(o.cpu) ? PerformVmalloc(o, Addresses().vmalloc) : Answer(Errno::kEINVAL); }
+  Outcome operator()(const op::Vfree& o) {
+    if (machine_.object_source_->IsStack(o.address)) return Answer(Errno::kEBUSY);
+    return OnCpu(o.cpu) ? PerformVmalloc(o, Addresses().vmalloc) : Answer(Errno::kEINVAL);
+  }
   Outcome operator()(const op::Vmap& o) { return PerformVmalloc(o, *machine_.memory_, Addresses().vmalloc); }
   Outcome operator()(const op::Vunmap& o) { return PerformVmalloc(o, Addresses().vmalloc); }
   Outcome operator()(const op::GetVmArea& o) { return PerformVmalloc(o, Addresses().vmalloc); }
@@ -342,6 +343,11 @@ class Machine::Performer {
   Outcome OnPages(const PageOperation& o) {
     return OnCpu(o.cpu) ? Pages().Perform(o) : Answer(Errno::kEINVAL);
   }
+  SlabPerformer Slab() { return SlabPerformer(machine_.MakeSlab(), *machine_.kernel_objects_, *machine_.log_); }
+  template <typename SlabOperation>
+  Outcome OnSlab(const SlabOperation& o) {
+    return OnCpu(o.cpu) ? Slab().Perform(o) : Answer(Errno::kEINVAL);
+  }
   // False: no such CPU.
   bool OnCpu(int cpu) {
     if (cpu < 0 || cpu >= machine_.spec_.cpus) return false;
@@ -378,10 +384,12 @@ Outcome Machine::Apply(const Operation& operation, Explanation* explanation, Eve
   const size_t processes = processes_->all().size();
   Outcome outcome = std::visit(Performer(*this), operation);
   reclaim_->EndOperation();
+  if (kernel_objects_->pending()) kernel_objects_->Settle();
   compaction_->RunKcompactd();  // Of a daemon's work nobody is in the middle of an operation.
   if (processes_->ReapKilled()) {
     outcome.error = Errno::kOk;
     outcome.signal = Signal{.number = SignalNumber::kSigKill};
+    kernel_objects_->Settle();
   }
   if (processes_->all().size() < processes) ForgetEndedProcesses();
   return outcome;

@@ -22,6 +22,7 @@ class AddressSpace {
   PageSize page_size{12};
   VmaTree vmas;
   AnonVmaTable* anon_vmas = nullptr;  // The machine's.
+  KernelObjectRef object;             // Its struct mm_struct.
 
   VirtAddr mmap_base;  // Top (or, legacy, bottom) of the mmap area.
   VirtAddr mmap_legacy_base;

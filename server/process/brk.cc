@@ -37,6 +37,7 @@ uint64_t MmCall::Brk(uint64_t wished) {
   const uint64_t new_end = PageAlign(wished);
   const uint64_t old_end = PageAlign(old_break);
   if (old_end == new_end) {
+    Nothing("the break moves within its page: no mapping changes");
     mm_.brk = VirtAddr(wished);
     return wished;
   }
@@ -73,7 +74,10 @@ uint64_t MmCall::Brk(uint64_t wished) {
 SysResult<uint64_t> MmCall::Sbrk(int64_t increment) {
   const uint64_t before = mm_.brk.raw();
   if (core_.layout.word_bytes == 4 || mm_.compat) increment = static_cast<int32_t>(increment);
-  if (increment == 0) return before;
+  if (increment == 0) {
+    Nothing("increment 0: the break as it is");
+    return before;
+  }
   const uint64_t wished = Argument(before + static_cast<uint64_t>(increment));
   if (increment > 0 ? wished < before : wished > before) return Refuse(Errno::kENOMEM, "the break would wrap");
   if (Brk(wished) < wished) return Errno::kENOMEM;

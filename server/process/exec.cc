@@ -51,7 +51,7 @@ const char* HeadersFault(const ElfImage& image, uint64_t task_size, uint64_t pag
 }
 
 // elf_check_arch()
-bool RunsOn(const ElfImage& image, const Layout& layout) {
+bool IsFor(const ElfImage& image, const Layout& layout) {
   if (image.machine == 0) return true;
   return layout.is_x86() ? image.machine == kElf386 : image.machine == kElfAarch64 || image.machine == kElfArm;
 }
@@ -248,12 +248,6 @@ Errno Processes::FinishStack(Process& process, const ElfImage& image, const Exec
   return Errno::kOk;
 }
 
-// What exec refuses before it gives anything up.
-Errno Processes::Refuse(Errno error, const char* rule) const {
-  if (Explanation* why = tracer_.explanation()) why->Add(StepKind::kSystemCallCheck, rule).Error(error);
-  return error;
-}
-
 SysResult<uint64_t> Processes::Exec(Pid pid, const ElfImage& image, const ElfImage* interpreter, const std::vector<std::string>& arguments,
                                     const std::vector<std::string>& environment) {
   Process* process = Enter(pid);
@@ -264,7 +258,7 @@ SysResult<uint64_t> Processes::Exec(Pid pid, const ElfImage& image, const ElfIma
   for (const ElfImage* file : {&image, interpreter}) {
     if (file == nullptr) continue;
     if (files_.Find(file->path) == nullptr) return Refuse(Errno::kENOENT, "the machine has no such file");
-    if (!RunsOn(*file, layout_)) return Refuse(Errno::kENOEXEC, "a program for another kind of computer (e_machine)");
+    if (!IsFor(*file, layout_)) return Refuse(Errno::kENOEXEC, "a program for another kind of computer (e_machine)");
     if (file == interpreter && (interpreter->machine == kElfArm) != compat) {
       return Refuse(Errno::kENOEXEC, "program and interpreter are for different kinds of computers");
     }
@@ -303,6 +297,7 @@ SysResult<uint64_t> Processes::Exec(Pid pid, const ElfImage& image, const ElfIma
   mm->compat = compat;
   if (process->mm != nullptr) mm->thp_disabled = process->mm->thp_disabled;
   DropMm(*process);
+  process->objects.Exec(anon_vmas_->kernel_objects());
   process->mm = process->active_mm = mm;
   for (auto& [number, cpu] : cpus_) {
     if (cpu.current == process->pid) LoadMm(cpu, mm);

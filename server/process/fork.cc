@@ -34,12 +34,24 @@ bool SaneCloneFlags(uint64_t flags) {
   return (flags & kCloneThread) == 0 || (flags & kCloneNewuser) == 0;
 }
 
+// What becomes of a VMA in the child: vma_needs_copy(), is_cow_mapping().
+void ExplainCopy(const VmArea& vma, Explanation& why) {
+  const bool tables = vma.is(kVmPfnMap) || vma.anon_vma != nullptr;
+  const bool private_pages = (vma.flags & (kVmShared | kVmMayWrite)) == kVmMayWrite;
+  const char* text = vma.is(kVmWipeOnFork) ? "VM_WIPEONFORK: the child finds it empty"
+                     : !tables             ? "the VMA is copied, its page tables are not: faults bring the pages back"
+                     : private_pages       ? "its page tables are copied; both sides lose write permission until they copy (copy-on-write)"
+                                           : "its page tables are copied; the pages stay shared";
+  why.Add(StepKind::kVmaLookup, text).Address("start", vma.start).Address("end", vma.end).Truth("has_anon_vma", vma.anon_vma != nullptr);
+}
+
 }  // namespace
 
 std::shared_ptr<AddressSpace> Processes::NewMm() {
   auto mm = std::make_shared<AddressSpace>();
   mm->page_size = layout_.page_size;
   mm->anon_vmas = anon_vmas_.get();
+  mm->object = KernelObjectRef(anon_vmas_->kernel_objects(), KernelObject::kMm);
   mm->task_size = layout_.task_size;
   if (!paging_->CreateTables(*mm)) return nullptr;
   return mm;
@@ -48,11 +60,13 @@ std::shared_ptr<AddressSpace> Processes::NewMm() {
 SysResult<Pid> Processes::Fork(Pid pid, uint64_t clone_flags) {
   Process* parent = Enter(pid);
   if (parent == nullptr) return Errno::kESRCH;
-  if (!SaneCloneFlags(clone_flags)) return Errno::kEINVAL;
+  if (!SaneCloneFlags(clone_flags))
+    return Refuse(Errno::kEINVAL, "flags that do not go together (CLONE_THREAD needs CLONE_SIGHAND needs CLONE_VM)");
   auto child = std::make_unique<Process>();
   const bool thread = (clone_flags & kCloneThread) != 0;
   child->parent = (clone_flags & (kCloneParent | kCloneThread)) != 0 ? parent->parent : parent->thread_group;
   child->comm = parent->comm;
+  child->objects = TaskObjects::Fork(anon_vmas_->kernel_objects(), parent->objects, clone_flags);
   child->uid = parent->uid;
   child->kernel_thread = parent->kernel_thread;
   child->files = (clone_flags & kCloneFiles) != 0 ? parent->files : std::make_shared<DescriptorTable>(*parent->files);
@@ -150,6 +164,7 @@ SysResult<std::shared_ptr<AddressSpace>> Processes::DupMm(Process& parent, Proce
       AnonVmaFork(*copy, *vma);
     }
     copy->flags &= ~kVmLockedMask;
+    if (why != nullptr) ExplainCopy(*vma, *why);
     VmArea* linked = call.LinkVma(std::move(copy));
     if (!linked->is(kVmWipeOnFork) && !paging_->CopyRange(parent, *vma, child, *linked)) error = Errno::kENOMEM;
   }

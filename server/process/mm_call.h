@@ -81,6 +81,7 @@ class MmCall {
   // exit_mmap()
   void ExitMmap();
   VmArea* LinkVma(std::unique_ptr<VmArea> vma);
+  void CountMapleNodes(size_t before);
   uint64_t StackGapStart(const VmArea& vma) const;  // vm_start_gap()
 
   uint64_t Wrap(uint64_t value) const { return value & word_mask_; }
@@ -101,6 +102,7 @@ class MmCall {
   int64_t PagesIn(const VmArea& vma) const { return static_cast<int64_t>(vma.length().raw() >> shift_); }
   Explanation* why() const { return core_.tracer.explanation(); }
   Errno Refuse(Errno error, const char* rule) const;  // Explains and returns the error.
+  Errno Nothing(const char* rule) const;              // The same for a success that changes nothing.
 
   // Limits.
   bool MayExpandVm(uint64_t vm_flags, uint64_t pages) const;

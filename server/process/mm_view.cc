@@ -89,10 +89,10 @@ absl::string_view AuxiliaryTypeName(uint64_t type) {
 }
 
 uint64_t MmFlags(const AddressSpace& mm) {
-  constexpr uint64_t kDumpableByUser = 1;
   constexpr uint64_t kDumpFilter = 0x33 << 2;
-  constexpr int kMultiprocessBit = 26;
-  return kDumpableByUser | kDumpFilter | (mm.multiprocess ? uint64_t{1} << kMultiprocessBit : 0);
+  constexpr uint64_t kDisableThp = uint64_t{1} << 24;
+  constexpr uint64_t kMultiprocess = uint64_t{1} << 26;
+  return static_cast<uint64_t>(mm.dumpable) | kDumpFilter | (mm.thp_disabled ? kDisableThp : 0) | (mm.multiprocess ? kMultiprocess : 0);
 }
 
 VirtAddr HighestVmEnd(const AddressSpace& mm) {

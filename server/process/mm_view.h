@@ -21,7 +21,7 @@ std::vector<absl::string_view> VmFlagNames(uint64_t vm_flags);
 absl::string_view VmOpsName(const VmArea& vma);
 // AT_* of an entry of the auxiliary vector: "AT_PHDR"; empty for a number that Linux does not give.
 absl::string_view AuxiliaryTypeName(uint64_t type);
-// mm->flags (include/linux/sched/coredump.h): coredump_filter 0x33, its user may dump it, MMF_MULTIPROCESS.
+// mm->flags (include/linux/sched/coredump.h): who may dump it, coredump_filter 0x33, MMF_DISABLE_THP, MMF_MULTIPROCESS.
 uint64_t MmFlags(const AddressSpace& mm);
 // mm->highest_vm_end of 4.12: 0 without VMAs.
 VirtAddr HighestVmEnd(const AddressSpace& mm);

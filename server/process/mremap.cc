@@ -39,6 +39,7 @@ SysResult<uint64_t> MmCall::Mremap(uint64_t address, uint64_t old_length, uint64
   }
   if (old_length >= new_length) {
     // Shrinking in place only unmaps the tail.
+    Nothing(old_length == new_length ? "old and new length are equal: nothing moves" : "shrinking in place: the tail is unmapped");
     const Errno error = DoMunmap(Wrap(address + new_length), old_length - new_length);
     if (error != Errno::kOk && old_length != new_length) return error;
     return address;
@@ -118,6 +119,9 @@ Errno MmCall::ExpandInPlace(VmArea* vma, uint64_t address, uint64_t old_length, 
       return Refuse(Errno::kENOMEM, "the grown part can't merge with its own VMA (it went through a fork)");
     }
   }
+  if (why() != nullptr) {
+    why()->Add(StepKind::kVmaMerge, "grown in place: the addresses behind it are free").Address("end", vma->end).Pages("by", pages);
+  }
   mm_.Account(vma->flags, pages);
   if (vma->is(kVmLocked)) {
     mm_.locked_vm += PageCount(static_cast<uint64_t>(pages));
@@ -168,6 +172,15 @@ SysResult<uint64_t> MmCall::MoveVma(VmArea* vma, uint64_t old_address, uint64_t 
   uint64_t result = new_address;
   Errno error = Errno::kOk;
   const Bytes moved = core_.paging.MoveTables(*vma, VirtAddr(old_address), *target, VirtAddr(new_address), Bytes(old_length));
+  if (why() != nullptr) {
+    why()
+        ->Add(StepKind::kPageTableWalk, keep_source
+                                            ? "page-table entries move, no page is copied; the old VMA stays, empty (MREMAP_DONTUNMAP)"
+                                            : "page-table entries move, no page is copied")
+        .Address("from", VirtAddr(old_address))
+        .Address("to", VirtAddr(new_address))
+        .Size("moved", moved);
+  }
   if (moved.raw() < old_length) {
     // Memory ran out for page tables: move back, then take the new place away instead of the old one.
     error = Refuse(Errno::kENOMEM, "no memory for page tables at the new place");

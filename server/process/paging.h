@@ -123,8 +123,8 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
 
   // One entry of smaps, by walking the tables.
   Smaps MeasureVma(const VmArea& vma) const;
-  // smaps_rollup: all VMAs together, rounded once.
-  Smaps MeasureAll(const AddressSpace& mm) const;
+  SmapsRollup MeasureAll(const AddressSpace& mm) const;
+  VmaPages CountPages(const VmArea& vma) const;  // numa_maps
   // Resident pages by kind, counted over the tables of all VMAs.
   std::array<int64_t, kRssKinds> CountRss(const AddressSpace& mm) const;
   uint64_t mlocked_pages() const { return mlocked_pages_; }
@@ -154,7 +154,7 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   struct SmapsSums {  // Bytes; pss* in 1/4096 bytes.
     uint64_t rss = 0, shared_clean = 0, shared_dirty = 0, private_clean = 0, private_dirty = 0, referenced = 0, anonymous = 0,
              lazy_free = 0, swap = 0;
-    uint64_t pss = 0, pss_dirty = 0, pss_locked = 0, pss_swap = 0;
+    uint64_t pss = 0, pss_dirty = 0, pss_locked = 0, pss_anon = 0, pss_file = 0, pss_shmem = 0, pss_swap = 0;
   };
   using RssDelta = std::array<int64_t, kRssKinds>;
 

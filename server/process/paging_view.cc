@@ -56,6 +56,11 @@ void Paging::AccumulateSmaps(const VmArea& vma, SmapsSums& sums) const {
       const bool is_private = frame->mapcount < 2;
       const uint64_t share = (page << kPssShift) / (is_private ? 1 : static_cast<uint64_t>(frame->mapcount));
       sums.pss += share;
+      if (frame->state == FrameState::kAnon) {
+        sums.pss_anon += share;
+      } else {
+        ((frame->flags & kPgSwapBacked) != 0 ? sums.pss_shmem : sums.pss_file) += share;
+      }
       if (locked) sums.pss_locked += share;
       if (dirty) sums.pss_dirty += share;
       (dirty ? (is_private ? sums.private_dirty : sums.shared_dirty) : (is_private ? sums.private_clean : sums.shared_clean)) += page;
@@ -87,10 +92,33 @@ Smaps Paging::MeasureVma(const VmArea& vma) const {
   return ToSmaps(sums);
 }
 
-Smaps Paging::MeasureAll(const AddressSpace& mm) const {
+SmapsRollup Paging::MeasureAll(const AddressSpace& mm) const {
   SmapsSums sums;
   for (const VmArea* vma = mm.vmas.First(); vma != nullptr; vma = mm.vmas.Next(*vma)) AccumulateSmaps(*vma, sums);
-  return ToSmaps(sums);
+  return {ToSmaps(sums), WholeKib(sums.pss_anon >> kPssShift), WholeKib(sums.pss_file >> kPssShift), WholeKib(sums.pss_shmem >> kPssShift)};
+}
+
+// gather_stats(); the kernel's own pages (vvar, vdso) are reserved and not counted.
+VmaPages Paging::CountPages(const VmArea& vma) const {
+  VmaPages counted;
+  if (vma.special_mapping()) return counted;
+  ForEachTable(*vma.mm, vma.range(), [&](const uint8_t* table, VirtAddr start, VirtAddr last) {
+    uint32_t index = format_.IndexOf(start, 1);
+    const auto count = static_cast<uint32_t>((last - start).raw() >> layout_.page_size.shift());
+    for (const uint32_t stop = index + count; index < stop; ++index) {
+      const Pte pte = format_.Load(table, index);
+      if (format_.None(pte)) continue;
+      Pfn pfn;
+      const Frame* frame = NormalPage(pte, &pfn);
+      if (frame == nullptr) continue;
+      ++counted.pages;
+      counted.anon += frame->state == FrameState::kAnon ? 1 : 0;
+      counted.dirty += format_.Dirty(pte) || (frame->flags & kPgDirty) != 0 ? 1 : 0;
+      counted.active += (frame->flags & (kPgActive | kPgUnevictable)) != 0 ? 1 : 0;
+      counted.mapcount_max = std::max(counted.mapcount_max, static_cast<uint64_t>(frame->mapcount));
+    }
+  });
+  return counted;
 }
 
 std::array<int64_t, kRssKinds> Paging::CountRss(const AddressSpace& mm) const {

@@ -88,6 +88,9 @@ class PrctlCall {
 
   SysResult<uint64_t> Perform(int32_t option, uint64_t arg2, uint64_t arg3, uint64_t arg4, uint64_t arg5);
 
+  // A step for an option that succeeded.
+  SysResult<uint64_t> Explained(SysResult<uint64_t> answer, int32_t option) const;
+
  private:
   Errno Refuse(Errno error, const char* rule) const {
     if (Explanation* why = core_.tracer.explanation()) why->Add(StepKind::kSystemCallCheck, rule).Error(error);
@@ -114,6 +117,15 @@ class PrctlCall {
   MmCall call_;
   UserMemory user_;
 };
+
+SysResult<uint64_t> PrctlCall::Explained(SysResult<uint64_t> answer, int32_t option) const {
+  if (Explanation* why = core_.tracer.explanation(); why != nullptr && answer.ok()) {
+    why->Add(StepKind::kSystemCallCheck, "the option was carried out")
+        .Number("option", option)
+        .Number("answer", static_cast<int64_t>(answer.value()));
+  }
+  return answer;
+}
 
 SysResult<uint64_t> PrctlCall::Perform(int32_t option, uint64_t arg2, uint64_t arg3, uint64_t arg4, uint64_t arg5) {
   switch (option) {
@@ -322,8 +334,8 @@ SysResult<uint64_t> Processes::Prctl(Pid pid, int32_t option, uint64_t arg2, uin
   Process* process = Enter(pid);
   if (process == nullptr || process->mm == nullptr) return Errno::kESRCH;
   const MmCall call(Core(), *process);
-  return PrctlCall(Core(), memory_, *process)
-      .Perform(option, call.Argument(arg2), call.Argument(arg3), call.Argument(arg4), call.Argument(arg5));
+  PrctlCall prctl(Core(), memory_, *process);
+  return prctl.Explained(prctl.Perform(option, call.Argument(arg2), call.Argument(arg3), call.Argument(arg4), call.Argument(arg5)), option);
 }
 
 }  // namespace mmlab

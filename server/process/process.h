@@ -8,6 +8,7 @@
 
 #include "absl/container/btree_map.h"
 #include "server/process/pid.h"
+#include "server/process/task_objects.h"
 
 namespace mmlab {
 
@@ -45,6 +46,7 @@ class Process {
   Pid vfork_parent;           // Who waits for it that way; 0 = nobody.
   int64_t start_time_ns = 0;  // When it was made, since boot.
   std::string comm;
+  TaskObjects objects;
   uint32_t uid = 0;
   bool kernel_thread = false;
   std::shared_ptr<AddressSpace> mm;         // Null: kernel thread, or not exec'ed yet. Shared by CLONE_VM.

@@ -40,6 +40,8 @@ Processes::~Processes() {
   files_.SetMapper(nullptr);
 }
 
+void Processes::SetKernelObjects(KernelObjects* objects) { anon_vmas_->SetKernelObjects(objects); }
+
 ReverseMap& Processes::reverse_map() { return *paging_; }
 
 void Processes::SetReclaimer(PageReclaimer* reclaimer) { paging_->SetReclaimer(reclaimer); }
@@ -65,6 +67,11 @@ Process* Processes::Enter(Pid pid) {
   return process;
 }
 
+Errno Processes::Refuse(Errno error, const char* rule) const {
+  if (Explanation* why = tracer_.explanation()) why->Add(StepKind::kSystemCallCheck, rule).Error(error);
+  return error;
+}
+
 Process& Processes::NewProcess() {
   auto process = std::make_unique<Process>();
   process->pid = Pid(++last_pid_);
@@ -78,12 +85,18 @@ Process& Processes::NewProcess() {
 SysResult<Pid> Processes::Create(const std::string& comm, uint32_t uid, bool kernel_thread) {
   Process& process = NewProcess();
   process.comm = comm;
+  process.objects = TaskObjects::Fork(anon_vmas_->kernel_objects(), TaskObjects(), 0);
   process.uid = uid;
   process.kernel_thread = kernel_thread;
   constexpr uint64_t kDefaultStack = 8 << 20;    // _STK_LIM
   constexpr uint64_t kDefaultMemlock = 8 << 20;  // MLOCK_LIMIT
   (*process.rlimits)[static_cast<size_t>(RlimitKind::kStack)].current = kDefaultStack;
   (*process.rlimits)[static_cast<size_t>(RlimitKind::kMemlock)] = {kDefaultMemlock, kDefaultMemlock};
+  if (Explanation* why = tracer_.explanation()) {
+    why->Add(StepKind::kSystemCallCheck, kernel_thread ? "a kernel thread: it never has an address space, and borrows one where it runs"
+                                                       : "a task without an address space: exec gives it one")
+        .Number("pid", process.pid.raw());
+  }
   if (EventSink* events = tracer_.events()) {
     events->Emit(EventKind::kTaskNewtask, {process.pid.raw(), comm, 0, process.oom_score_adj});
   }
@@ -175,18 +188,24 @@ VmArea* Processes::ExpandStack(Process& task, VirtAddr address) { return MmCall(
 Errno Processes::Setrlimit(Pid pid, uint32_t resource, uint64_t current, uint64_t maximum) {
   Process* process = Enter(pid);
   if (process == nullptr) return Errno::kESRCH;
-  if (resource >= process->rlimits->size()) return Errno::kEINVAL;
+  if (resource >= process->rlimits->size()) return Refuse(Errno::kEINVAL, "no such limit");
   // rlim64_to_rlim(): what a 32-bit word can't hold is no limit.
   if (layout_.word_bytes == 4) {
     if (current >= 0xffffffff) current = kRlimInfinity;
     if (maximum >= 0xffffffff) maximum = kRlimInfinity;
   }
-  if (current > maximum) return Errno::kEINVAL;
+  if (current > maximum) return Refuse(Errno::kEINVAL, "the soft limit is above the hard one");
   constexpr uint32_t kNofile = 7;
   constexpr uint64_t kMostOpenFiles = 1048576;  // fs.nr_open
-  if (resource == kNofile && maximum > kMostOpenFiles) return Errno::kEPERM;
+  if (resource == kNofile && maximum > kMostOpenFiles) return Refuse(Errno::kEPERM, "more than fs.nr_open");
   Rlimit& limit = (*process->rlimits)[resource];
-  if (maximum > limit.maximum && !process->capable()) return Errno::kEPERM;
+  if (maximum > limit.maximum && !process->capable()) return Refuse(Errno::kEPERM, "only root raises a hard limit");
+  if (Explanation* why = tracer_.explanation()) {
+    why->Add(StepKind::kSystemCallCheck, "the limit is changed; what exceeds it already stays, the next call that wants more is refused")
+        .Number("resource", static_cast<int64_t>(resource))
+        .Size("before", Bytes(limit.current))
+        .Size("after", Bytes(current));
+  }
   limit = {current, maximum};
   return Errno::kOk;
 }

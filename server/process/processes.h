@@ -24,6 +24,7 @@ class AddressSpace;
 class AnonVmaTable;
 class CommitAccount;
 class Files;
+class KernelObjects;
 class MmCall;
 class OpenFile;
 class PageOwner;
@@ -55,6 +56,8 @@ class Processes {
 
   ProcessLimits& limits() { return limits_; }
   const ProcessLimits& limits() const { return limits_; }
+  // Where the kernel objects of processes are accounted; it outlives the processes. Before the first one is made.
+  void SetKernelObjects(KernelObjects* objects);
   // Who maps which page, for reclaim; and who takes pages away when a process asks for it.
   ReverseMap& reverse_map();
   void SetReclaimer(PageReclaimer* reclaimer);
@@ -136,7 +139,13 @@ class Processes {
   int64_t OomScore(const Process& process) const;        // /proc/PID/oom_score
   std::vector<VmAreaView> VmAreas(const Process& process) const;
   std::vector<Smaps> AllSmaps(const Process& process) const;  // One for each of VmAreas(), same order.
-  int MmCount(const AddressSpace& mm) const;                  // mm->mm_count: 1 for all users, and one for each CPU that borrows it.
+  SmapsRollup Rollup(const Process& process) const;           // REQUIRES: it has an address space; so for the next two.
+  std::vector<VmaPages> AllVmaPages(const Process& process) const;
+  // access_remote_vm() on anonymous memory, as cmdline and environ read it: as many bytes as can be read, zeros where nothing was touched.
+  std::string PeekMemory(const Process& process, VirtAddr start, VirtAddr end) const;
+  // The CPU that it runs on; nothing: it sleeps.
+  std::optional<int> RunsOn(Pid pid) const;
+  int MmCount(const AddressSpace& mm) const;  // mm->mm_count: 1 for all users, and one for each CPU that borrows it.
   int ThreadCount(const Process& process) const;
   uint64_t PageProtection(const VmArea& vma) const;  // vma->vm_page_prot: bits of its page-table entries.
   // The page-table walk that the processor makes for an address of the process, level by level. REQUIRES: it has an address space.
@@ -181,6 +190,8 @@ class Processes {
     bool program_was_moved = false;  // Of the interpreter: its program is not at the addresses that its file names.
   };
   Errno Refuse(Errno error, const char* rule) const;
+  // `moved` as it is, after a step that says what was moved.
+  SysResult<uint64_t> Explained(SysResult<uint64_t> moved, const char* what) const;
   void PickMmapLayout(const Process& process, AddressSpace& mm, const ExecLayout& layout, bool randomize);
   uint64_t RandomPages(int bits);  // 2^bits possible numbers of whole pages, as bytes.
   Errno SetUpStack(Process& process, const ExecStack& stack);

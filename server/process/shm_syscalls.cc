@@ -105,6 +105,9 @@ SysResult<uint64_t> Processes::Shmget(Pid pid, int32_t key, uint64_t size, uint3
       if ((flags & kIpcCreate) != 0 && (flags & kIpcExclusive) != 0) return refuse(Errno::kEEXIST, "a segment with that key exists");
       if (found->size < size) return refuse(Errno::kEINVAL, "the segment with that key is smaller");
       if (!Permitted(*found, *process, flags)) return refuse(Errno::kEACCES, "the segment's permissions do not allow it");
+      if (Explanation* why = tracer_.explanation()) {
+        why->Add(StepKind::kFileLookup, "the segment with that key").Number("id", found->id).Size("size", Bytes(found->size));
+      }
       return static_cast<uint64_t>(found->id);
     }
     if ((flags & kIpcCreate) == 0) return refuse(Errno::kENOENT, "no segment with that key");
@@ -134,6 +137,12 @@ SysResult<uint64_t> Processes::Shmget(Pid pid, int32_t key, uint64_t size, uint3
   segment.inode = inode;
   segment.kept = inode;
   const ShmSegment& added = shm_->Add(std::move(segment));
+  if (Explanation* why = tracer_.explanation()) {
+    why->Add(StepKind::kFileLookup,
+             noreserve ? "a new segment; its pages are charged one by one" : "a new segment; its whole size is charged")
+        .Number("id", added.id)
+        .Pages("pages", static_cast<int64_t>(pages));
+  }
   inode->number = static_cast<uint64_t>(added.id);  // The id is shown as inode number in maps.
   return static_cast<uint64_t>(added.id);
 }
@@ -185,6 +194,7 @@ SysResult<uint64_t> Processes::Shmat(Pid pid, int32_t shm_id, uint64_t address, 
     }
   }
   auto file = std::make_shared<OpenFile>(inode, true, (flags & kShmReadOnly) == 0);
+  file->object = KernelObjectRef(anon_vmas_->kernel_objects(), KernelObject::kFilp);
   uint64_t populate = 0;
   const SysResult<uint64_t> start = call.DoMmap(file, address, size, prot, map_flags, 0, &populate);
   if (populate != 0) call.Populate(start.value(), populate, /*ignore_errors=*/true);
@@ -197,7 +207,7 @@ Errno Processes::Shmdt(Pid pid, uint64_t address) {
   MmCall call(Core(), *process);
   AddressSpace& mm = *process->mm;
   address = call.Argument(address);
-  if (!call.PageAligned(address)) return Errno::kEINVAL;
+  if (!call.PageAligned(address)) return Refuse(Errno::kEINVAL, "the address is not page-aligned");
   auto fragment = [&](const VmArea& vma) {
     return vma.file != nullptr && vma.file->inode->kind == FileKind::kSysvShm && vma.start.raw() >= address &&
            (vma.start.raw() - address) >> layout_.page_size.shift() == vma.pgoff.raw();
@@ -227,8 +237,13 @@ Errno Processes::ShmRemove(Pid pid, int32_t shm_id) {
   Process* process = Enter(pid);
   if (process == nullptr) return Errno::kESRCH;
   ShmSegment* segment = shm_->Find(shm_id);
-  if (segment == nullptr) return Errno::kEINVAL;
-  if (!process->capable() && process->uid != segment->creator_uid) return Errno::kEPERM;
+  if (segment == nullptr) return Refuse(Errno::kEINVAL, "no such segment");
+  if (!process->capable() && process->uid != segment->creator_uid) return Refuse(Errno::kEPERM, "somebody else's segment");
+  if (Explanation* why = tracer_.explanation()) {
+    why->Add(StepKind::kFileLookup, segment->inode.use_count() > 1 ? "the segment goes when its last user detaches it"
+                                                                   : "nobody has the segment attached: it goes now")
+        .Number("id", segment->id);
+  }
   shm_->Remove(*segment);
   return Errno::kOk;
 }

@@ -38,6 +38,13 @@ int Processes::MmCount(const AddressSpace& mm) const {
   return count;
 }
 
+std::optional<int> Processes::RunsOn(Pid pid) const {
+  for (const auto& [number, cpu] : cpus_) {
+    if (cpu.current == pid) return number;
+  }
+  return std::nullopt;
+}
+
 // check_and_switch_context() and new_context()
 void Processes::GiveAsid(AddressSpace& mm) {
   const uint64_t generation_mask = ~(kAsids - 1);
@@ -115,13 +122,7 @@ SysResult<uint64_t> Processes::SwitchTo(Pid pid, int cpu) {
   if (process == nullptr) return Errno::kESRCH;
   const auto there = cpus_.find(cpu);
   if (process->mm == nullptr && (there == cpus_.end() || there->second.mm == nullptr)) {
-    if (Explanation* why = tracer_.explanation()) {
-      why->Add(StepKind::kContextSwitch, "a task without address space, and the CPU has nothing loaded that it could borrow")
-          .Number("cpu", cpu)
-          .Number("next", pid.raw())
-          .Error(Errno::kEINVAL);
-    }
-    return Errno::kEINVAL;
+    return Refuse(Errno::kEINVAL, "a task without an address space, on a CPU where none was loaded that it could borrow");
   }
   // A task runs on one CPU: where it ran before, the idle task goes on with its tables.
   for (auto& [number, other] : cpus_) {

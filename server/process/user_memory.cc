@@ -214,6 +214,11 @@ Errno UserMemory::LoadOrStore(const AccessRequest& request, AccessResult& result
   Reach reach = Touch(request.address, access);
   if (reach != Reach::kOk) return Answer(reach, request.address, result, signal);
   Pfn first_frame = frame_;
+  if (Explanation* why = core_.tracer.explanation(); why != nullptr && why->steps().empty()) {
+    ExplainWalk(core_.paging.format(), core_.paging.Walk(mm_, VirtAddr(request.address)), *why);
+    why->Add(StepKind::kPermissionCheck, "the page-table entry allows it: the processor asks nobody, there is no fault")
+        .Frame("pfn", first_frame);
+  }
   while (first_size < size) {
     reach = Touch(second, access);
     if (reach != Reach::kOk) return Answer(reach, request.address, result, signal);

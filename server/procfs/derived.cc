@@ -26,7 +26,6 @@ bool IsDerived(NodeStat item) {
   switch (item) {
     // The kernel's own memory.
     case NodeStat::kNrKernelMiscReclaimable:
-    case NodeStat::kNrKernelStack:
       return false;
     // Counted by files (nr_file_pages, nr_shmem, nr_dirty, nr_dirtied, nr_written, nr_swapcached), reclaim and process (nr_anon_pages,
     // nr_mapped, nr_page_table_pages); the rest needs huge pages, devices or more than one node.

@@ -112,7 +112,7 @@ std::vector<MeminfoField> MeminfoFields(const Machine& machine) {
   fields.Pages("Slab", reclaimable + unreclaimable);
   fields.Pages("SReclaimable", reclaimable);
   fields.Pages("SUnreclaim", unreclaimable);
-  // KernelStack: kernel stacks are not simulated.
+  fields.Kilobytes("KernelStack", static_cast<uint64_t>(stat.Get(NodeStat::kNrKernelStack)));
   fields.Pages("PageTables", stat.Get(NodeStat::kNrPageTablePages));
   fields.Pages("SecPageTables", uint64_t{0});
   fields.Pages("NFS_Unstable", uint64_t{0});

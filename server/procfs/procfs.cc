@@ -91,13 +91,20 @@ struct ProcessFile {
 };
 // Sorted.
 constexpr ProcessFile kProcessFiles[] = {
+    {"auxv", AuxvBytes},
+    {"cmdline", CmdlineOfProcess},
     {"comm", [](const Machine&, const Process& p) { return CommText(p); }},
+    {"environ", EnvironText},
+    {"exe", [](const Machine&, const Process& p) { return ExeText(p); }},
     {"limits", [](const Machine&, const Process& p) { return LimitsText(p); }},
     {"maps", MapsText},
+    {"numa_maps", NumaMapsText},
+    {"oom_adj", [](const Machine&, const Process& p) { return OomAdjText(p); }},
     {"oom_score", OomScoreText},
     {"oom_score_adj", [](const Machine&, const Process& p) { return OomScoreAdjText(p); }},
     {"smaps", SmapsText},
     {"smaps_rollup", SmapsRollupText},
+    {"stat", StatText},
     {"statm", StatmText},
     {"status", StatusText},
 };
@@ -109,14 +116,15 @@ constexpr absl::string_view kMissing[] = {
     "softirqs", "stat",    "sysvipc/shm", "timer_list", "uptime",
 };
 constexpr absl::string_view kMissingOfProcess[] = {
-    "auxv", "cgroup", "clear_refs", "cmdline", "environ", "exe",       "fd",    "io",   "map_files",
-    "mem",  "mounts", "numa_maps",  "pagemap", "sched",   "schedstat", "stack", "stat", "wchan",
+    "cgroup", "clear_refs", "fd", "io", "map_files", "mem", "mounts", "pagemap", "sched", "schedstat", "stack", "wchan",
 };
 
 // SLOB knows of no caches that it could list.
 bool Exists(const Machine& machine, const MachineFile& file) {
   return file.path != "slabinfo" || machine.spec().slab_allocator != SlabAllocatorKind::kSlob;
 }
+// CONFIG_NUMA: Debian's kernels for ARM64 have it, those for x86-32 do not.
+bool Exists(const Machine& machine, const ProcessFile& file) { return file.name != "numa_maps" || !machine.layout().is_x86(); }
 
 template <typename List>
 bool Holds(const List& list, absl::string_view name) {
@@ -130,7 +138,7 @@ absl::StatusOr<std::string> ReadProcessFile(const Machine& machine, Pid pid, abs
   const Process* process = machine.processes().Find(pid);
   if (process == nullptr) return absl::NotFoundError(absl::StrCat("/proc/", path, ": no process ", pid.raw()));
   for (const ProcessFile& file : kProcessFiles) {
-    if (file.name == name) return file.text(machine, *process);
+    if (file.name == name && Exists(machine, file)) return file.text(machine, *process);
   }
   return Holds(kMissingOfProcess, name) ? NotYet(path) : NoSuchFile(path);
 }
@@ -157,7 +165,9 @@ std::vector<std::string> ListProcFiles(const Machine& machine) {
 std::vector<std::string> ListProcFiles(const Machine& machine, Pid pid) {
   std::vector<std::string> paths;
   if (machine.processes().Find(pid) == nullptr) return paths;
-  for (const ProcessFile& file : kProcessFiles) paths.push_back(absl::StrCat(pid.raw(), "/", file.name));
+  for (const ProcessFile& file : kProcessFiles) {
+    if (Exists(machine, file)) paths.push_back(absl::StrCat(pid.raw(), "/", file.name));
+  }
   return paths;
 }
 

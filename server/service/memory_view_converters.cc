@@ -135,6 +135,7 @@ void AddressSpaceToProto(const MachineView& view, const Process& process, v1::Ad
     entry->set_value(value);
   }
   proto->set_flags(MmFlags(mm));
+  if (mm.exe_file != nullptr) proto->set_exe_file(mm.exe_file->inode->path);
   proto->set_context_id(mm.context_id);
 }
 

@@ -50,7 +50,7 @@ NOT_SIMULATED = {
         "node_pressure_memory_stalled_seconds_total",
     },
     "the kernel's own memory": {
-        "node_memory_KernelStack_bytes", "node_memory_DirectMap2M_bytes", "node_memory_DirectMap4k_bytes",
+        "node_memory_DirectMap2M_bytes", "node_memory_DirectMap4k_bytes",
     },
     "block devices": {"node_vmstat_pgpgin", "node_vmstat_pgpgout"},
 }

@@ -221,6 +221,21 @@ TEST_F(CommandLineTest, ComparesTheSlabAllocators) {
   EXPECT_EQ(Mmlab({"get", "machines", "-o", "name"}).out, "");
 }
 
+TEST_F(CommandLineTest, ShowsCachesAndTheirObjects) {
+  ASSERT_EQ(Mmlab({"create", "machine", "lab", "--preset", "686-64M"}).exit_code, kExitDone);
+  ASSERT_EQ(Mmlab({"kmem-cache-create", "lab", "--cache", "mine", "--object-size", "100", "--constructor"}).exit_code, kExitDone);
+  EXPECT_THAT(Mmlab({"get", "caches", "lab"}).out, AllOf(HasSubstr("NAME"), HasSubstr("\nmine "), HasSubstr("\ntask_struct ")));
+  std::string address = Mmlab({"kmem-cache-alloc", "lab", "--cache", "mine"}).out;
+  address.pop_back();
+  EXPECT_THAT(Mmlab({"describe", "cache", "lab", "mine"}).out, HasSubstr("allocated         1\n"));
+  const CommandRun object = Mmlab({"describe", "object", "lab", address});
+  EXPECT_THAT(object.out, AllOf(HasSubstr("cache  mine\n"), HasSubstr(" allocated\n"), HasSubstr("#"), HasSubstr(".")));
+  ASSERT_EQ(Mmlab({"kmem-cache-free", "lab", "--cache", "mine", "--address", address}).exit_code, kExitDone);
+  EXPECT_THAT(Mmlab({"kmem-cache-free", "lab", "--cache", "mine", "--address", address}).out,
+              AllOf(HasSubstr("EINVAL"), HasSubstr("BUG mine (Not tainted): Object already free")));
+  EXPECT_EQ(Mmlab({"describe", "cache", "lab", "nobody's"}).exit_code, StatusExit(grpc::NOT_FOUND));
+}
+
 TEST_F(CommandLineTest, AMachineHasTheSlabAllocatorItWasMadeWith) {
   ASSERT_EQ(Mmlab({"create", "machine", "tiny", "--preset", "686-64M", "--slab-allocator", "slob"}).exit_code, kExitDone);
   EXPECT_EQ(Mmlab({"proc", "tiny", "slabinfo"}).exit_code, StatusExit(grpc::NOT_FOUND));

@@ -10,6 +10,7 @@
 #include "absl/strings/str_join.h"
 #include "gtest/gtest.h"
 #include "server/base/explanation.h"
+#include "server/hardware/page_walk.h"
 #include "server/machine/board.h"
 #include "server/machine/sysctls.h"
 #include "server/physical/page_allocator.h"
@@ -220,6 +221,7 @@ MachineSpec SmallMachine(uint64_t seed) {
     EXPECT_TRUE(DescribeUsualBoard(Bytes(64 << 20), spec).ok());
   }
   spec.cpus = seed % 2 == 0 ? 1 : 2;
+  spec.slab_allocator = static_cast<SlabAllocatorKind>(1 + (seed + seed / 3) % 3);
   return spec;
 }
 

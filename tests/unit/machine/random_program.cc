@@ -286,6 +286,39 @@ Operation RandomProgram::PageOperation() {
   return op::AllocPages{gfp, Order(), Cpu(), OneIn(4)};
 }
 
+Operation RandomProgram::SlabOperation() {
+  static constexpr const char* kCaches[] = {"mine", "yours", "task_struct", "vm_area_struct", "kmalloc-64", "nonsense"};
+  const char* cache = kCaches[OneIn(3) ? random_.Below(std::size(kCaches)) : 0];
+  const auto gfp = static_cast<op::GfpClass>(1 + random_.Below(11));
+  const uint64_t object = objects_.empty() || OneIn(20) ? Edge() : objects_[random_.Below(objects_.size())] + (OneIn(20) ? 8 : 0);
+  switch (random_.Below(10)) {
+    case 0:
+      return op::KmemCacheCreate{cache,
+                                 static_cast<uint32_t>(OneIn(10) ? Edge() : 1 + random_.Below(6000)),
+                                 OneIn(4) ? 64u : 0u,
+                                 OneIn(10) ? static_cast<uint32_t>(Edge()) : 0u,
+                                 OneIn(2),
+                                 0};
+    case 1:
+      return OneIn(5) ? Operation(op::KmemCacheDestroy{cache}) : Operation(op::KmemCacheShrink{cache});
+    case 2:
+    case 3:
+      return op::KmemCacheAlloc{cache, gfp, Cpu()};
+    case 4:
+      return op::KmemCacheFree{cache, object, Cpu()};
+    case 5:
+      return op::KmemCacheAllocBulk{cache, static_cast<uint32_t>(OneIn(20) ? Edge() : random_.Below(100)), gfp, Cpu()};
+    case 6:
+      return op::KmemCacheFreeBulk{cache, {object, objects_.empty() ? Edge() : objects_[random_.Below(objects_.size())]}, Cpu()};
+    case 7:
+      return op::Kmalloc{OneIn(20) ? Edge() : random_.Below(20000), gfp, Cpu()};
+    case 8:
+      return op::Krealloc{object, OneIn(20) ? Edge() : random_.Below(9000), gfp, Cpu()};
+    default:
+      return op::Kfree{object, Cpu()};
+  }
+}
+
 Operation RandomProgram::SysctlOperation() {
   static constexpr const char* kNames[] = {
       "vm.overcommit_memory", "vm.overcommit_ratio",     "vm.overcommit_kbytes", "vm.min_free_kbytes",     "vm.watermark_scale_factor",
@@ -331,7 +364,8 @@ Operation RandomProgram::Next() {
   if (dice < 40) return MappingOperation(AnyPid());
   if (dice < 75) return MemoryOperation(AnyPid());
   if (dice < 88) return FileOperation(AnyPid());
-  if (dice < 97) return PageOperation();
+  if (dice < 93) return PageOperation();
+  if (dice < 97) return SlabOperation();
   return SysctlOperation();
 }
 
@@ -349,6 +383,11 @@ void RandomProgram::Answered(const Operation& operation, const Outcome& outcome)
     for (uint64_t i = 0; i < (uint64_t{1} << split->order); ++i) blocks_.push_back({split->pfn + i, 0});
   }
   for (const Pfn pfn : outcome.pfns) blocks_.push_back({pfn.raw(), 0});
+  const bool object = std::holds_alternative<op::Kmalloc>(operation) || std::holds_alternative<op::KmemCacheAlloc>(operation) ||
+                      std::holds_alternative<op::Krealloc>(operation);
+  if (object) objects_.push_back(outcome.value);
+  objects_.insert(objects_.end(), outcome.addresses.begin(), outcome.addresses.end());
+  if (objects_.size() > 1000) objects_.erase(objects_.begin(), objects_.begin() + 500);
 }
 
 }  // namespace mmlab

@@ -7,7 +7,9 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "server/base/explanation.h"
 #include "server/kernel/slab_allocator.h"
+#include "server/machine/kernel_log.h"
 #include "server/machine/machine.h"
 #include "server/physical/page_allocator.h"
 #include "tests/unit/machine/preset_specs.h"
@@ -93,7 +95,7 @@ TEST_P(SlabOperationsTest, AWrongFreeChangesNothingAndSaysWhy) {
   op::Kmalloc kmalloc;
   kmalloc.size = 100;
   const uint64_t address = machine_->Apply(kmalloc).value;
-  const uint64_t hash = machine_->StateHash();
+  const SlabUsage usage = Usage();
   op::Kfree kfree;
   for (const uint64_t wrong : {address + 4, uint64_t{0x1000}, ~uint64_t{0}}) {
     kfree.address = wrong;
@@ -101,7 +103,9 @@ TEST_P(SlabOperationsTest, AWrongFreeChangesNothingAndSaysWhy) {
     EXPECT_EQ(outcome.error, Errno::kEINVAL);
     EXPECT_THAT(outcome.data, testing::Not(IsEmpty()));
   }
-  EXPECT_EQ(machine_->StateHash(), hash);
+  EXPECT_EQ(Usage().object_bytes, usage.object_bytes);
+  EXPECT_EQ(Usage().pages, usage.pages);
+  EXPECT_THAT(machine_->kernel_log().Text(), testing::Not(IsEmpty()));
   kfree.address = address;
   EXPECT_EQ(machine_->Apply(kfree).error, Errno::kOk);
   const Outcome again = machine_->Apply(kfree);
@@ -146,6 +150,24 @@ TEST_P(SlabOperationsTest, TimeBringsBackWhatSlabKeeps) {
   EXPECT_EQ(SlabPages(), Is(SlabAllocatorKind::kSlub) ? kept : 0);
   advance.nanoseconds = int64_t{200} * 365 * 86400 * 1'000'000'000;  // Does not take long.
   machine_->Apply(advance);
+  EXPECT_THAT(machine_->CheckInvariants(), IsEmpty());
+}
+
+TEST_P(SlabOperationsTest, NoObjectComesFromHighMemory) {
+  const bool highmem = machine_->kernel_layout().has_highmem_zone();
+  op::Kmalloc kmalloc;
+  kmalloc.size = 3000;
+  kmalloc.gfp = op::GfpClass::kHighuserMovable;
+  Explanation why;
+  const Outcome outcome = machine_->Apply(kmalloc, &why);
+  ASSERT_EQ(outcome.error, Errno::kOk);
+  machine_->ReadSlab([&](const SlabAllocator& slab) {
+    const Pfn pfn = slab.Locate(VirtAddr(outcome.value)).slab.pfn;
+    if (highmem) {
+      EXPECT_LT(pfn, machine_->kernel_layout().highstart_pfn);
+    }
+  });
+  EXPECT_EQ(ExplanationText(why).find("ZONE_HIGHMEM") != std::string::npos, highmem);
   EXPECT_THAT(machine_->CheckInvariants(), IsEmpty());
 }
 

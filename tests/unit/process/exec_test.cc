@@ -107,6 +107,25 @@ TEST(ExecLayoutTest, FollowsTheSizeOfUserSpace) {
   EXPECT_EQ(lab.mm().start_code, VirtAddr(0x5555555000));
 }
 
+// vm.legacy_va_layout: bottom-up from a third (ARM64: a quarter) of user space. An unlimited stack means the same on ARM64 only.
+TEST(ExecLayoutTest, TheLegacyLayoutFillsFromTheBottom) {
+  for (const bool by_sysctl : {true, false}) {
+    for (const LayoutKind kind : {LayoutKind::kX86_32, LayoutKind::kArm64}) {
+      ExecLab lab(GetLayout(kind));
+      lab.processes->limits().legacy_va_layout = by_sysctl;
+      if (!by_sysctl) lab.processes->Setrlimit(lab.pid, 3, ~uint64_t{0}, ~uint64_t{0});
+      ASSERT_EQ(lab.Exec(Image("/program", false, {{Type::kLoad, 0, 0x8048000, kPage, kPage, 5, kPage}})), Errno::kOk);
+      const bool arm64 = kind == LayoutKind::kArm64;
+      EXPECT_EQ(lab.mm().top_down, !by_sysctl && !arm64);
+      if (lab.mm().top_down) continue;
+      const uint64_t base = arm64 ? uint64_t{1} << 46 : 0x40000000;
+      EXPECT_EQ(lab.mm().mmap_base, VirtAddr(base));
+      const uint64_t behind_vdso = base + (arm64 ? 3 : 6) * kPage;
+      EXPECT_EQ(lab.processes->Mmap(lab.pid, 0, kPage, 3, kPrivateAnon, -1, 0).value(), behind_vdso);
+    }
+  }
+}
+
 TEST(ExecLayoutTest, ThirtyTwoBitArmLivesBelow4Gib) {
   ExecLab lab(GetLayout(LayoutKind::kArm64));
   ElfImage program = Pie(kPage);

@@ -7,8 +7,10 @@
 #include <memory>
 #include <string>
 
+#include "server/hardware/page_walk.h"
 #include "server/machine/machine.h"
 #include "server/physical/page_allocator.h"
+#include "server/process/processes.h"
 #include "server/procfs/procfs.h"
 #include "tests/unit/machine/preset_specs.h"
 #include "tests/unit/machine/random_program.h"
