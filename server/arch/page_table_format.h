@@ -101,6 +101,18 @@ class PageTableFormat {
   }
   Pte Modify(Pte pte, uint64_t protection) const;  // pte_modify()
 
+  // Entries of pages that were swapped out: neither none nor present; the area and the slot in the layout's own bits
+  // (__swp_entry_to_pte()).
+  bool IsSwap(Pte pte) const { return !Present(pte) && !None(pte); }
+  Pte MakeSwap(uint32_t area, uint32_t slot) const;
+  uint32_t SwapArea(Pte pte) const;
+  uint32_t SwapSlot(Pte pte) const;
+  // Whether the page was exclusive when it went (pte_swp_exclusive()); only ARM64 has a bit for that.
+  Pte MkSwapExclusive(Pte pte) const { return pte | swap_exclusive_; }
+  Pte ClearSwapExclusive(Pte pte) const { return pte & ~swap_exclusive_; }
+  bool SwapExclusive(Pte pte) const { return (pte & swap_exclusive_) != 0; }
+  uint64_t most_swap_slots() const { return most_swap_slots_; }  // That an entry can name.
+
   // What the processor does with the entry: whether the access goes through, and the entry afterwards, with the accessed and dirty bits
   // that it sets itself. `hardware_flags`: it manages those bits (always on x86-32).
   struct Checked {
@@ -149,6 +161,8 @@ class PageTableFormat {
   uint64_t special_;
   uint64_t read_only_ = 0;
   uint64_t no_execute_ = 0;
+  uint64_t swap_exclusive_ = 0;
+  uint64_t most_swap_slots_;
 };
 
 }  // namespace mmlab

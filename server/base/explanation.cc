@@ -113,6 +113,18 @@ absl::string_view StepKindName(StepKind kind) {
       return "page_evicted";
     case StepKind::kPageKept:
       return "page_kept";
+    case StepKind::kSwapSlot:
+      return "swap_slot";
+    case StepKind::kSwapOut:
+      return "swap_out";
+    case StepKind::kSwapIn:
+      return "swap_in";
+    case StepKind::kWriteback:
+      return "writeback";
+    case StepKind::kReadahead:
+      return "readahead";
+    case StepKind::kRefault:
+      return "refault";
     case StepKind::kOomScore:
       return "oom_score";
     case StepKind::kCgroupCharge:

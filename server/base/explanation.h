@@ -58,6 +58,12 @@ enum class StepKind : uint8_t {
   kScanBalance = 53,      // How many pages of each LRU list are looked at, and by which rule.
   kPageEvicted = 54,
   kPageKept = 55,         // A page was looked at by reclaim and kept, and why.
+  kSwapSlot = 56,         // Which slot of which swap area a page gets, or why none.
+  kSwapOut = 57,          // A page was written to its slot.
+  kSwapIn = 58,           // A page was found in the swap cache or read from its slot, with the neighbours read ahead.
+  kWriteback = 59,        // Dirty pages of a file were written, and why now.
+  kReadahead = 60,        // How many pages of a file are read together.
+  kRefault = 61,          // A page came back after it was evicted: its distance against the size of the working set.
   kOomScore = 70,         // One process's badness when memory is gone, and whether it was chosen.
   kCgroupCharge = 71,     // A charge that a cgroup's limit refuses at first.
   kCgroupReclaim = 72,    // What a cgroup's limit had freed.

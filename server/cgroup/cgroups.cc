@@ -149,7 +149,18 @@ void Cgroups::Offline(Cgroup& cgroup) {
   ReleaseIfUnused(number);
 }
 
+void Cgroups::ReleaseUnused() {
+  release_postponed_ = false;
+  for (size_t number = memcgs_.size() - 1; number > 0; --number) {
+    if (memcgs_[number] != nullptr && !memcgs_[number]->online) ReleaseIfUnused(static_cast<uint16_t>(number));
+  }
+}
+
 void Cgroups::ReleaseIfUnused(uint16_t number) {
+  if (pins_ > 0) {
+    release_postponed_ = true;
+    return;
+  }
   while (number != 0) {
     Memcg& memcg = of(number);
     if (memcg.online || memcg.frames > 0 || memcg.swapped > 0) return;

@@ -63,6 +63,20 @@ class Cgroups final : public MemoryController {
 
   void SetPressure(CgroupPressure* pressure) { pressure_ = pressure; }
 
+  // Keeps removed cgroups that lose their last page for as long as somebody goes through the lists (css_get()).
+  class Pin {
+   public:
+    explicit Pin(Cgroups& cgroups) : cgroups_(cgroups) { ++cgroups_.pins_; }
+    ~Pin() {
+      if (--cgroups_.pins_ == 0 && cgroups_.release_postponed_) cgroups_.ReleaseUnused();
+    }
+    Pin(const Pin&) = delete;
+    Pin& operator=(const Pin&) = delete;
+
+   private:
+    Cgroups& cgroups_;
+  };
+
   // --- The hierarchy. Paths are "a/b"; "" is the root. ---
 
   uint64_t no_limit() const { return no_limit_; }  // PAGE_COUNTER_MAX, pages: what "max" stands for.
@@ -146,6 +160,7 @@ class Cgroups final : public MemoryController {
   void Offline(Cgroup& cgroup);                          // css_offline()
   void PassMemcg(const Cgroup& cgroup, uint16_t memcg);  // To those below without one of their own.
   void ReleaseIfUnused(uint16_t number);
+  void ReleaseUnused();
   void UpdateCharging();
 
   // charge.cc
@@ -187,6 +202,8 @@ class Cgroups final : public MemoryController {
   size_t count_ = 1;                              // Cgroups, with the root.
   size_t memcg_count_ = 0;                        // Memory cgroups, with dying ones.
   uint32_t current_ = 0;
+  int pins_ = 0;
+  bool release_postponed_ = false;
   uint64_t over_high_ = 0;   // memcg_nr_pages_over_high of the acting process.
   bool reclaiming_ = false;  // PF_MEMALLOC: what reclaim itself needs is charged whatever the limits say.
 };

@@ -17,6 +17,7 @@
 #include "server/machine/boot.h"
 #include "server/machine/kernel_addresses.h"
 #include "server/machine/kernel_log.h"
+#include "server/machine/memory_limits.h"
 #include "server/machine/memory_map.h"
 #include "server/machine/movable_pages.h"
 #include "server/machine/object_source.h"
@@ -31,6 +32,7 @@ namespace mmlab {
 namespace {
 
 constexpr int64_t kSecond = 1'000'000'000;
+constexpr int64_t kCentisecond = kSecond / 100;
 
 }  // namespace
 
@@ -52,6 +54,7 @@ Machine::Machine(MachineSpec spec)
       tracer_(std::make_unique<Tracer>()),
       sysctls_(std::make_unique<Sysctls>(*layout_)),
       now_nanoseconds_(spec_.boot_time_seconds * kSecond),
+      next_writeback_(now_nanoseconds_ + 5 * kSecond),
       next_stat_update_(now_nanoseconds_ + kSecond),
       next_slab_reap_(now_nanoseconds_ + SlabAllocator::kReapNanoseconds) {}
 
@@ -77,6 +80,8 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Boot(MachineSpec spec) {
   m.cgroups_ = std::make_unique<Cgroups>(*m.memory_, m.layout_->word_bytes, m.now_nanoseconds_, *m.tracer_);
   m.memory_->SetController(m.cgroups_.get());
   m.files_ = std::make_unique<Files>(*m.memory_, m.memory_->vm_stat(), *m.tracer_);
+  m.limits_ = std::make_unique<MemoryLimits>(*m.memory_, *m.sysctls_, m.layout_->is_x86());
+  m.files_->SetWriteback(m.limits_.get(), &m.now_nanoseconds_);
   m.processes_ = std::make_unique<Processes>(*m.layout_, *m.memory_, *m.files_, m.memory_->vm_stat(), *m.tracer_,
                                              !m.spec_.no_hardware_access_flag, m.spec_.seed);
   m.object_source_ = std::make_unique<ObjectSource>(m);
@@ -89,6 +94,7 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Boot(MachineSpec spec) {
   m.reclaim_ = std::make_unique<Reclaim>(*m.memory_, *m.cgroups_, *m.files_, m.processes_->reverse_map(), *m.oom_, *m.tracer_);
   m.memory_->SetMemoryPressure(m.reclaim_.get());
   m.cgroups_->SetPressure(m.reclaim_.get());
+  m.processes_->SetReclaimer(m.reclaim_.get());
   m.movable_pages_ = std::make_unique<MovablePages>(*m.memory_);
   m.compaction_ = std::make_unique<Compaction>(*m.memory_, m.processes_->page_owner(), *m.movable_pages_, *m.tracer_, m.now_nanoseconds_);
   m.memory_->SetCompaction(m.compaction_.get());
@@ -100,6 +106,8 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Boot(MachineSpec spec) {
 }
 
 const VmStat& Machine::vm_stat() const { return memory_->vm_stat(); }
+
+DirtyLimits Machine::dirty_limits() const { return limits_->Limits(); }
 
 // The caches of a booted kernel, without objects: what its start-up took is not told apart from other reserved and used memory.
 std::unique_ptr<SlabAllocator> Machine::FreshSlab() const {
@@ -191,6 +199,15 @@ void Machine::Follow(Sysctl id) {
       // The next round is planned anew from now on; 0 stands for the shortest interval.
       next_stat_update_ = now_nanoseconds_ + std::max<int64_t>(1, static_cast<int64_t>(sysctls_->value(id))) * kSecond;
       break;
+    case Sysctl::kVmDirtyWritebackCentisecs:
+      PlanFlusher();
+      break;
+    case Sysctl::kVmSwappiness:
+      reclaim_->SetSwappiness(value(id));
+      break;
+    case Sysctl::kVmPageCluster:
+      files_->SetPageCluster(static_cast<int>(value(id)));
+      break;
     case Sysctl::kVmCompactMemory:
       compaction_->CompactAll();
       break;
@@ -225,6 +242,7 @@ void Machine::UpdateProcessLimits() {
   limits.legacy_va_layout = number(Sysctl::kVmLegacyVaLayout) != 0;
   limits.randomize_va_space = static_cast<int>(number(Sysctl::kKernelRandomizeVaSpace));
   limits.total_ram = memory_->managed_pages();
+  limits.total_swap = PageCount(files_->swap().total_pages());
   limits.shmmax = sysctls_->value(Sysctl::kKernelShmmax);
   limits.shmall = sysctls_->value(Sysctl::kKernelShmall);
   limits.shmmni = static_cast<int>(number(Sysctl::kKernelShmmni));
@@ -246,10 +264,29 @@ void Machine::ForgetEndedProcesses() {
   absl::erase_if(cpu_of_, [&](const auto& entry) { return processes_->Find(entry.first) == nullptr; });
 }
 
+// dirty_writeback_centisecs_handler(): the next look is planned anew from now on.
+void Machine::PlanFlusher() {
+  const auto interval = static_cast<int64_t>(sysctls_->value(Sysctl::kVmDirtyWritebackCentisecs));
+  if (interval <= 0 || __builtin_add_overflow(now_nanoseconds_, interval * kCentisecond, &next_writeback_)) {
+    next_writeback_ = std::numeric_limits<int64_t>::max();
+  }
+}
+
+// What the flusher did at its looks until now: the last of them found all that was old enough by then.
+void Machine::RunFlusher() {
+  if (now_nanoseconds_ < next_writeback_) return;
+  const int64_t interval = std::max<int64_t>(1, static_cast<int64_t>(sysctls_->value(Sysctl::kVmDirtyWritebackCentisecs))) * kCentisecond;
+  const int64_t last = next_writeback_ + (now_nanoseconds_ - next_writeback_) / interval * interval;
+  const int64_t expire = static_cast<int64_t>(sysctls_->value(Sysctl::kVmDirtyExpireCentisecs)) * kCentisecond;
+  files_->FlushOlderThan(last - expire);
+  if (__builtin_add_overflow(last, interval, &next_writeback_)) next_writeback_ = std::numeric_limits<int64_t>::max();
+}
+
 void Machine::AdvanceClock(int64_t nanoseconds) {
   now_nanoseconds_ += nanoseconds;
   processes_->PassTime(nanoseconds);
   cgroups_->AdvanceTime();
+  RunFlusher();
   ReapSlabs(now_nanoseconds_);
   compaction_->AdvanceTo(now_nanoseconds_);
   if (now_nanoseconds_ < next_stat_update_) return;
@@ -305,6 +342,7 @@ uint64_t Machine::StateHash() const {
   }
   hasher.Add(static_cast<uint64_t>(now_nanoseconds_));
   hasher.Add(static_cast<uint64_t>(next_stat_update_));
+  hasher.Add(static_cast<uint64_t>(next_writeback_));
   hasher.Add(static_cast<uint64_t>(next_slab_reap_));
   return hasher.value();
 }

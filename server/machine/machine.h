@@ -10,6 +10,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "server/base/address.h"
+#include "server/files/dirty_limits.h"
 #include "server/machine/machine_spec.h"
 #include "server/machine/operation.h"
 #include "server/process/pid.h"
@@ -23,6 +24,7 @@ class EventSink;
 class Explanation;
 class Files;
 class Kmap;
+class MemoryLimits;
 class KernelLog;
 class KernelObjects;
 class MovablePages;
@@ -68,6 +70,7 @@ class Machine {
   // The page tables in which the kernel keeps what it maps page by page; null before it mapped anything.
   const KernelPageTables* kernel_tables() const;
   const Files& files() const { return *files_; }
+  DirtyLimits dirty_limits() const;  // global_dirty_limits(), now.
   const Processes& processes() const { return *processes_; }
   const Sysctls& sysctls() const { return *sysctls_; }
   const KernelLog& kernel_log() const { return *log_; }
@@ -93,6 +96,8 @@ class Machine {
   void Follow(Sysctl id);
   void UpdateProcessLimits();
   void AdvanceClock(int64_t nanoseconds);
+  void RunFlusher();
+  void PlanFlusher();
   std::unique_ptr<SlabAllocator> FreshSlab() const;
   SlabAllocator& MakeSlab();
   void ReapSlabs(int64_t until);
@@ -112,6 +117,7 @@ class Machine {
   std::unique_ptr<SlabAllocator> slab_;                // Null until it is used.
   std::unique_ptr<KernelAddresses> kernel_addresses_;  // Likewise.
   std::unique_ptr<Cgroups> cgroups_;
+  std::unique_ptr<MemoryLimits> limits_;
   std::unique_ptr<ObjectSource> object_source_;
   std::unique_ptr<KernelObjects> kernel_objects_;
   std::unique_ptr<Files> files_;
@@ -123,6 +129,7 @@ class Machine {
   std::unique_ptr<Compaction> compaction_;
   absl::btree_map<Pid, int> cpu_of_;  // Where a process was switched to; CPU 0 when it is not here.
   int64_t now_nanoseconds_;
+  int64_t next_writeback_;    // When the flusher next looks for what has been dirty for long (vm.dirty_writeback_centisecs).
   int64_t next_stat_update_;  // When the counters of the CPUs are next added up (vm.stat_interval).
   int64_t next_slab_reap_;    // When the slab allocator next looks for what is not used.
   uint64_t operations_applied_ = 0;

@@ -149,7 +149,7 @@ struct WritePhysicalMemory {
   std::string data;
 };
 
-enum class FileSystem : uint8_t { kTmpfs, kExt4 };
+enum class FileSystem : uint8_t { kTmpfs, kExt4, kBlockDevice };
 
 struct CreateFile {
   std::string path;
@@ -215,6 +215,21 @@ struct Shmdt {
 struct ShmRemove {
   Pid pid;
   int32_t shm_id = 0;
+};
+struct Unlink {
+  std::string path;
+};
+struct Sync {};
+struct Fsync {
+  Pid pid;
+  int32_t fd = -1;
+};
+struct Swapon {
+  std::string path;
+  std::optional<int32_t> priority;
+};
+struct Swapoff {
+  std::string path;
 };
 
 struct KmemCacheCreate {
@@ -342,16 +357,18 @@ struct AdvanceTime {
 
 }  // namespace op
 
-using Operation = std::variant<
-    op::CreateProcess, op::Exec, op::Fork, op::Exit, op::Mmap, op::Munmap, op::Mprotect, op::Mremap, op::Madvise, op::Mlock, op::Munlock,
-    op::Mlockall, op::Munlockall, op::Brk, op::Msync, op::Mincore, op::Setrlimit, op::SetVmaName, op::WriteOomScoreAdj, op::AccessMemory,
-    op::SwitchTo, op::WritePhysicalMemory, op::Prctl, op::Sbrk, op::CreateFile, op::Open, op::Pipe, op::Close, op::MemfdCreate,
-    op::Ftruncate, op::Pread, op::Pwrite, op::Shmget, op::Shmat, op::Shmdt, op::ShmRemove, op::AllocPages, op::FreePages, op::GetFreePages,
-    op::AllocPagesExact, op::FreePagesExact, op::AllocPagesBulk, op::FreePageList, op::SplitPage, op::DrainPages, op::CompactMemory,
-    op::KmemCacheCreate, op::KmemCacheDestroy, op::KmemCacheShrink, op::KmemCacheAlloc, op::KmemCacheFree, op::KmemCacheAllocBulk,
-    op::KmemCacheFreeBulk, op::Kmalloc, op::Krealloc, op::Kfree, op::Ksize, op::Vmalloc, op::Vfree, op::Vmap, op::Vunmap, op::GetVmArea,
-    op::Ioremap, op::Iounmap, op::VmMapRam, op::VmUnmapRam, op::VmUnmapAliases, op::Kmap, op::Kunmap, op::KmapLocal, op::KunmapLocal,
-    op::KmapFlushUnused, op::CreateCgroup, op::RemoveCgroup, op::WriteCgroupFile, op::WriteSysctl, op::AdvanceTime>;
+using Operation =
+    std::variant<op::CreateProcess, op::Exec, op::Fork, op::Exit, op::Mmap, op::Munmap, op::Mprotect, op::Mremap, op::Madvise, op::Mlock,
+                 op::Munlock, op::Mlockall, op::Munlockall, op::Brk, op::Msync, op::Mincore, op::Setrlimit, op::SetVmaName,
+                 op::WriteOomScoreAdj, op::AccessMemory, op::SwitchTo, op::WritePhysicalMemory, op::Prctl, op::Sbrk, op::CreateFile,
+                 op::Open, op::Pipe, op::Close, op::MemfdCreate, op::Ftruncate, op::Pread, op::Pwrite, op::Shmget, op::Shmat, op::Shmdt,
+                 op::ShmRemove, op::Unlink, op::Sync, op::Fsync, op::Swapon, op::Swapoff, op::AllocPages, op::FreePages, op::GetFreePages,
+                 op::AllocPagesExact, op::FreePagesExact, op::AllocPagesBulk, op::FreePageList, op::SplitPage, op::DrainPages,
+                 op::CompactMemory, op::KmemCacheCreate, op::KmemCacheDestroy, op::KmemCacheShrink, op::KmemCacheAlloc, op::KmemCacheFree,
+                 op::KmemCacheAllocBulk, op::KmemCacheFreeBulk, op::Kmalloc, op::Krealloc, op::Kfree, op::Ksize, op::Vmalloc, op::Vfree,
+                 op::Vmap, op::Vunmap, op::GetVmArea, op::Ioremap, op::Iounmap, op::VmMapRam, op::VmUnmapRam, op::VmUnmapAliases, op::Kmap,
+                 op::Kunmap, op::KmapLocal, op::KunmapLocal, op::KmapFlushUnused, op::CreateCgroup, op::RemoveCgroup, op::WriteCgroupFile,
+                 op::WriteSysctl, op::AdvanceTime>;
 
 // "mmap", "alloc_pages": the operation's name as metrics and logs show it.
 const char* OperationName(const Operation& operation);

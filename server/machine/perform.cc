@@ -24,6 +24,7 @@
 #include "server/process/process.h"
 #include "server/process/processes.h"
 #include "server/reclaim/oom_killer.h"
+#include "server/reclaim/reclaim.h"
 
 namespace mmlab {
 namespace {
@@ -179,7 +180,9 @@ class Machine::Performer {
 
   Outcome operator()(const op::CreateFile& o) {
     On(Pid());
-    const FileKind kind = o.file_system == op::FileSystem::kExt4 ? FileKind::kExt4 : FileKind::kTmpfs;
+    const FileKind kind = o.file_system == op::FileSystem::kExt4          ? FileKind::kExt4
+                          : o.file_system == op::FileSystem::kBlockDevice ? FileKind::kBlockDevice
+                                                                          : FileKind::kTmpfs;
     const auto file = machine_.files_->CreateFile(o.path, kind, o.size, o.content, o.resident);
     Outcome outcome = Answer(file.error());
     if (file.ok()) outcome.value = file.value()->number;
@@ -228,6 +231,32 @@ class Machine::Performer {
   Outcome operator()(const op::ShmRemove& o) {
     On(o.pid);
     return Answer(processes_.ShmRemove(o.pid, o.shm_id));
+  }
+
+  Outcome operator()(const op::Unlink& o) {
+    On(Pid());
+    return Answer(machine_.files_->Unlink(o.path));
+  }
+  Outcome operator()(const op::Sync&) {
+    On(Pid());
+    machine_.files_->SyncAll();
+    return Answer(Errno::kOk);
+  }
+  Outcome operator()(const op::Fsync& o) {
+    On(o.pid);
+    return Answer(processes_.Fsync(o.pid, o.fd));
+  }
+  Outcome operator()(const op::Swapon& o) {
+    On(Pid());
+    const Errno error = processes_.Swapon(o.path, o.priority);
+    machine_.UpdateProcessLimits();
+    return Answer(error);
+  }
+  Outcome operator()(const op::Swapoff& o) {
+    On(Pid());
+    const Errno error = processes_.Swapoff(o.path);
+    machine_.UpdateProcessLimits();
+    return Answer(error);
   }
 
   Outcome operator()(const op::AllocPages& o) { return OnPages(o); }
@@ -365,6 +394,7 @@ Outcome Machine::Apply(const Operation& operation, Explanation* explanation, Eve
   const size_t processes = processes_->all().size();
   Outcome outcome = std::visit(Performer(*this), operation);
   cgroups_->ReturnToUser();
+  reclaim_->EndOperation();
   if (kernel_objects_->pending()) kernel_objects_->Settle();
   compaction_->RunKcompactd();  // Of a daemon's work nobody is in the middle of an operation.
   if (processes_->ReapKilled()) {

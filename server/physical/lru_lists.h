@@ -15,6 +15,8 @@
 
 namespace mmlab {
 
+class Tracer;
+
 // enum lru_list of include/linux/mmzone.h, in its order, which is also that of the counters (nr_inactive_anon ...).
 enum class LruKind : uint8_t { kInactiveAnon = 0, kActiveAnon = 1, kInactiveFile = 2, kActiveFile = 3, kUnevictable = 4 };
 inline constexpr int kLruKinds = 5;
@@ -32,6 +34,10 @@ struct Lruvec {
   std::array<std::array<uint32_t, kZones>, kLruKinds> zone_pages{};
   uint64_t nonresident_age = 0;  // Evictions and activations so far, the clock of refault distances (mm/workingset.c).
   uint16_t memcg = 0;            // Whose they are.
+  uint64_t anon_cost = 0;        // What reclaim of anonymous and of file pages cost of late: pages written and pages that came back.
+  uint64_t file_cost = 0;
+  std::array<uint64_t, 2> activations{};  // Refaults of anonymous and of file pages that were activated at once.
+  std::array<uint64_t, 2> refaults{};     // `activations` when reclaim last ended.
 
   FrameList& list(LruKind kind) { return lists[static_cast<size_t>(kind)]; }
   const FrameList& list(LruKind kind) const { return lists[static_cast<size_t>(kind)]; }
@@ -45,7 +51,8 @@ struct Lruvec {
 // Always true: nr_inactive_anon and its kin, of the node and of each zone, are the sums over the Lruvecs.
 class LruLists {
  public:
-  LruLists(FreeLists& frames, VmStat& vm_stat);
+  // All outlive this; without a tracer nothing is explained.
+  LruLists(FreeLists& frames, VmStat& vm_stat, const Tracer* tracer = nullptr);
 
   // The list that a frame's flags name.
   static LruKind KindOf(const Frame& frame);
@@ -65,9 +72,13 @@ class LruLists {
   // workingset_refault() of a page that is not on a list yet: active at once when it came back before as many other pages were evicted as
   // there are active ones.
   void NoteRefault(Pfn pfn, uint64_t shadow, bool swap_space);
+  // lru_note_cost(): `pages` of that kind had to be written or read because they were taken away.
+  void NoteCost(uint16_t memcg, bool file, uint64_t pages);
   // To the other end of its list: what was not to be evicted after all, and what is to go next.
   void RotateToHead(Pfn pfn);
   void RotateToTail(Pfn pfn);
+  // folio_rotate_reclaimable(): a page that was to go as soon as it was written is written now.
+  void RotateReclaimable(Pfn pfn);
 
   // --- By memory cgroup ---
 
@@ -133,6 +144,7 @@ class LruLists {
 
   FreeLists& frames_;
   VmStat& vm_stat_;
+  const Tracer* tracer_;
   Lruvec root_;
   std::vector<std::unique_ptr<Made>> made_;  // By number, 0 and those that do not exist null.
   std::vector<Lruvec*> lruvecs_;             // By number.

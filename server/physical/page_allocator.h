@@ -321,7 +321,7 @@ class BuddyMemory final : public PhysicalMemory {
   FreeLists lists_;
   PageContents contents_;
   VmStat vm_stat_;
-  LruLists lru_{lists_, vm_stat_};
+  LruLists lru_{lists_, vm_stat_, &tracer_};
   MemoryPressure* pressure_ = nullptr;
   Compaction* compaction_ = nullptr;
   Capture* capture_ = nullptr;  // While compaction for a request runs.

@@ -38,6 +38,8 @@ class PageContents final : public FrameContents {
     if (slots == nullptr) return;
     if (Slot& slot = slots[pfn.raw() & kChunkMask]; slot != 0) ClearSlots(&slot, 1);
   }
+  SavedPage Save(Pfn pfn) const override;
+  void Restore(Pfn pfn, const SavedPage& saved) override;
   uint8_t* Bytes(Pfn pfn) override {
     MMLAB_CHECK((pfn.raw() >> kChunkShift) < chunk_count_);
     Slot* slots = slots_[pfn.raw() >> kChunkShift];
@@ -62,6 +64,8 @@ class PageContents final : public FrameContents {
   void StateHash(StateHasher& hasher) const;  // Of the bytes, however they are kept.
 
  private:
+  friend class SavedPage;
+
   // 0: all zero. Bit 0 set: an inline record: 15 bits of offset, 48 bits with the bytes from there. Bit 1 set: pointer (plus 2) to a
   // SmallRecord. Else: pointer to a page.
   using Slot = uint64_t;
@@ -96,6 +100,8 @@ class PageContents final : public FrameContents {
   }
   static void ReadWindow(Slot slot, size_t offset, void* out, size_t size);  // REQUIRES: not a page.
   Slot& MakeSlot(uint32_t pfn);
+  static Slot Duplicate(Slot slot, uint64_t page_bytes);
+  static void FreeSlot(Slot slot);
   uint8_t* MakePage(Pfn pfn) const;
   bool WriteWindow(Slot& slot, size_t offset, const uint8_t* data, size_t size);
   void StoreWindow(Slot& slot, size_t offset, const uint8_t* bytes, size_t size);

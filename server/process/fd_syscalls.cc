@@ -24,6 +24,7 @@ constexpr int kRlimitNofile = 7;
 constexpr char kNotOpen[] = "not an open descriptor";
 
 uint64_t MaxSize(const Inode& inode, const Layout& layout) {
+  if (inode.kind == FileKind::kBlockDevice) return inode.size;
   if (inode.kind == FileKind::kExt4) return kExt4MaxSize;
   return layout.word_bytes == 4 ? kMaxLfs32 : kMaxSigned - 1;
 }
@@ -99,6 +100,8 @@ Errno Processes::Ftruncate(Pid pid, int32_t fd, uint64_t length) {
   const std::shared_ptr<OpenFile> file = it->second;
   if (!IsRegular(*file->inode) || !file->writable) return Refuse(Errno::kEINVAL, "no regular file, or not open for writing");
   if (length > MaxSize(*file->inode, layout_)) return Refuse(Errno::kEFBIG, "larger than a file can be");
+  if (file->inode->swap_area) return Refuse(Errno::kETXTBSY, "a swap area in use");
+  if (file->inode->kind == FileKind::kBlockDevice) return Refuse(Errno::kEINVAL, "a device has the size that it has");
   const uint64_t before = file->inode->size;
   const Errno error = files_.Truncate(*file->inode, length);
   if (Explanation* why = tracer_.explanation()) {
@@ -109,6 +112,17 @@ Errno Processes::Ftruncate(Pid pid, int32_t fd, uint64_t length) {
         .Size("after", Bytes(file->inode->size));
   }
   return error;
+}
+
+Errno Processes::Fsync(Pid pid, int32_t fd) {
+  Process* process = Enter(pid);
+  if (process == nullptr) return Errno::kESRCH;
+  const auto it = process->files->find(fd);
+  if (it == process->files->end()) return Refuse(Errno::kEBADF, kNotOpen);
+  const std::shared_ptr<OpenFile> file = it->second;
+  if (!IsRegular(*file->inode)) return Refuse(Errno::kEINVAL, "nothing that could be written back");
+  files_.Sync(*file->inode, PageIndex(0), PageIndex(~uint64_t{0}));
+  return Errno::kOk;
 }
 
 struct Processes::Transfer {
@@ -157,6 +171,7 @@ SysResult<uint64_t> Processes::Pread(Pid pid, int32_t fd, uint64_t address, uint
 SysResult<uint64_t> Processes::Pwrite(Pid pid, int32_t fd, uint64_t address, uint64_t length, uint64_t offset) {
   MMLAB_TRY_ASSIGN(const Transfer transfer, CheckTransfer(pid, fd, address, length, offset, /*write=*/true));
   if (transfer.length == 0) return uint64_t{0};
+  if (transfer.file->inode->swap_area) return Refuse(Errno::kETXTBSY, "a swap area in use");
   uint64_t room = kMaxReadWrite;
   if (const Inode& inode = *transfer.file->inode; IsRegular(inode)) {
     const uint64_t max_size = MaxSize(inode, layout_);

@@ -11,6 +11,7 @@
 #include "server/base/address.h"
 #include "server/base/errno.h"
 #include "server/files/file_mapper.h"
+#include "server/files/swap_areas.h"
 #include "server/physical/page_owner.h"
 #include "server/physical/reverse_map.h"
 #include "server/process/access.h"
@@ -93,6 +94,10 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   void MadviseCold(Process& task, VmArea& vma, VirtRange range);
   void MadvisePageout(Process& task, VmArea& vma, VirtRange range);
   void MadviseWillneed(VmArea& vma, VirtRange range);
+  // unuse_mm(): brings back what the tables of an address space have in a swap area. kENOMEM.
+  Errno Unuse(AddressSpace& mm, uint32_t area);
+  // Slots that entries of these tables stand for, for the check of all.
+  void CountSwap(const AddressSpace& mm, SwapCounts& counts) const;
   // mincore's bytes of the range, appended to out.
   void Mincore(const VmArea& vma, VirtRange range, std::string& out) const;
 
@@ -105,6 +110,9 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   void CleanFilePage(Inode& inode, PageIndex index) override;
   void AddToLru(Pfn pfn) override;
   void DrainLru() override;
+
+  // Who takes pages for MADV_PAGEOUT; null: nobody. Outlives its use here.
+  void SetReclaimer(PageReclaimer* reclaimer) { reclaimer_ = reclaimer; }
 
   // PageOwner (paging_migrate.cc).
   bool MovePage(Pfn from, Pfn to) override;
@@ -145,8 +153,8 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   struct Fault;
   struct SmapsSums {  // Bytes; pss* in 1/4096 bytes.
     uint64_t rss = 0, shared_clean = 0, shared_dirty = 0, private_clean = 0, private_dirty = 0, referenced = 0, anonymous = 0,
-             lazy_free = 0;
-    uint64_t pss = 0, pss_dirty = 0, pss_locked = 0, pss_anon = 0, pss_file = 0, pss_shmem = 0;
+             lazy_free = 0, swap = 0;
+    uint64_t pss = 0, pss_dirty = 0, pss_locked = 0, pss_anon = 0, pss_file = 0, pss_shmem = 0, pss_swap = 0;
   };
   using RssDelta = std::array<int64_t, kRssKinds>;
 
@@ -159,8 +167,15 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   // The table of that level which covers the address; null when there is none.
   uint8_t* FindTable(const AddressSpace& mm, VirtAddr address, int level) const;
   uint8_t* EnsureTable(AddressSpace& mm, VirtAddr address, int level);  // Null: memory is short.
-  // FindTable() of level 1 that remembers the last answer, for faults one after another.
-  uint8_t* FindLowestTable(const AddressSpace& mm, VirtAddr address);
+  // FindTable() of level 1 that remembers the last answer, for neighbours one after another.
+  struct LastTable {
+    Pfn pgd;
+    uint64_t start = 0;
+    uint8_t* table = nullptr;  // Null: nothing is remembered.
+  };
+  uint8_t* FindLowestTable(const AddressSpace& mm, VirtAddr address, LastTable& last) const;
+  uint8_t* FindLowestTable(const AddressSpace& mm, VirtAddr address) { return FindLowestTable(mm, address, last_table_); }
+  void ForgetTables() { last_table_.table = last_mapping_.table = nullptr; }
   void FreeTableRange(AddressSpace& mm, uint8_t* table, int level, uint64_t start, uint64_t end, uint64_t floor, uint64_t ceiling);
   // Calls visit(table, first address, last address) for each lowest table that exists within the range.
   template <typename Visit>
@@ -182,6 +197,14 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   void ZapTable(Process* task, VmArea& vma, uint8_t* table, VirtAddr start, VirtAddr last, bool even_cows);
   void ZapRange(Process* task, VmArea& vma, VirtRange range, bool even_cows);
 
+  // Entries of pages that were swapped out (paging_swap.cc).
+  SwapEntry SwapOf(Pte pte) const { return SwapEntry{format_.SwapArea(pte), format_.SwapSlot(pte)}; }
+  // page_add_anon_rmap(): takes over a reference.
+  void AddAnonRmap(Pfn pfn, Frame& frame, VmArea& vma, VirtAddr address, bool exclusive);
+  // free_swap_cache(): a page that nobody maps any more needs no slot.
+  void FreeSwapCache(Pfn pfn, const Frame& frame);
+  void UnuseEntry(VmArea& vma, uint8_t* table, VirtAddr address, Pfn pfn);
+
   // Calls visit(vma, address, table, index) for each entry that maps the page.
   template <typename Visit>
   void ForEachMapping(Pfn pfn, const Frame& frame, Visit visit) const;
@@ -191,14 +214,16 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   void AccumulateSmaps(const VmArea& vma, SmapsSums& sums) const;
   static Smaps ToSmaps(const SmapsSums& sums);
   void CountTables(const AddressSpace& mm, size_t which, std::vector<std::string>* violations) const;
-  // Makes entries old; those of pages that reclaim could take are listed.
-  void AgeRange(VmArea& vma, VirtRange range, std::vector<VirtAddr>* isolated);
+  // Makes entries old; pages that reclaim could take are listed.
+  void AgeRange(VmArea& vma, VirtRange range, std::vector<Pfn>* isolated);
+  void WillneedSwapped(VmArea& vma, VirtRange range);
 
   // Faults (paging_fault.cc, paging_file_fault.cc).
   FaultOutcome HandlePteFault(Fault& fault);
   FaultOutcome AnonymousFault(Fault& fault);
   FaultOutcome WriteProtectFault(Fault& fault);
   FaultOutcome SharedWriteFault(Fault& fault, Frame& frame);
+  FaultOutcome SwapFault(Fault& fault);
   FaultOutcome CopyPage(Fault& fault, std::optional<Pfn> old_pfn);
   void ReusePage(Fault& fault);
   FaultOutcome FileFault(Fault& fault);
@@ -233,11 +258,9 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   Tracer& tracer_;
   const bool hardware_access_flag_;
   Process* current_ = nullptr;
-  struct {
-    Pfn pgd;
-    uint64_t start = 0;
-    uint8_t* table = nullptr;  // Null: nothing is remembered.
-  } last_table_;               // Forgotten when any table goes or moves.
+  PageReclaimer* reclaimer_ = nullptr;
+  LastTable last_table_;            // Of faults. Both are forgotten when any table goes or moves.
+  mutable LastTable last_mapping_;  // Of reclaim, which meets neighbours one after another too.
   LruBatches lru_;
   uint64_t mlocked_pages_ = 0;
   std::vector<Pfn> vdso_pages_;                     // Made when first touched; so are these.

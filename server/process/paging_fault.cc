@@ -48,6 +48,7 @@ FaultOutcome Paging::HandlePteFault(Fault& fault) {
     fault.pte = 0;
     return fault.vma.anonymous() ? AnonymousFault(fault) : FileFault(fault);
   }
+  if (!format_.Present(fault.pte)) return SwapFault(fault);
   if (fault.access.write && !format_.Writable(fault.pte)) return WriteProtectFault(fault);
   // The entry allows it: only the accessed or dirty bit was missing, which this processor leaves to the kernel.
   Pte pte = fault.access.write ? format_.MkDirty(fault.pte) : fault.pte;
@@ -111,8 +112,11 @@ FaultOutcome Paging::WriteProtectFault(Fault& fault) {
   }
   if (frame->state == FrameState::kAnon) {
     if ((frame->flags & kPgAnonExclusive) == 0) {
-      // A page still on its way to the LRU has a reference of the batch.
-      if (frame->refcount <= 3 && (frame->flags & kPgLru) == 0) DrainLru();
+      // A page still on its way to the LRU has a reference of the batch; one in the swap cache needs no slot when nobody else wants it.
+      if (frame->refcount <= 3) {
+        if ((frame->flags & kPgLru) == 0) DrainLru();
+        if (frame->refcount == 2) files_.swap().TryToFree(pfn);
+      }
       if (frame->refcount != 1) {
         if (why != nullptr) {
           why->Add(StepKind::kCopyOnWrite, "somebody else holds the anonymous page: it is copied")
@@ -158,6 +162,7 @@ FaultOutcome Paging::SharedWriteFault(Fault& fault, Frame& frame) {
     files_.MarkDirty(*inode, format_.PfnOf(fault.pte));
   }
   ReusePage(fault);
+  files_.BalanceDirty();
   return FaultOutcome::kMinor;
 }
 
@@ -181,6 +186,7 @@ FaultOutcome Paging::CopyPage(Fault& fault, std::optional<Pfn> old_pfn) {
   format_.Store(fault.table, fault.index, pte);
   if (old_frame != nullptr) {
     RemoveRmap(*old_pfn, *old_frame, fault.vma);
+    FreeSwapCache(*old_pfn, *old_frame);
     PutPage(*old_pfn, *old_frame);
   }
   if (Explanation* why = tracer_.explanation()) {

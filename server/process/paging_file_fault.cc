@@ -64,6 +64,8 @@ bool Paging::FaultAround(Fault& fault, bool* out_of_memory) {
   int64_t count = 0;
   for (; it != inode.pages.end() && it->first < end; ++it) {
     const VirtAddr address = start + page_size.BytesOf(it->first - first);
+    // A page that marks where to read on is left to a fault of its own.
+    if (inode.on_disk() && (memory_.frame(it->second).flags & (kPgReclaim | kPgDirty)) == kPgReclaim) continue;
     if (!format_.None(format_.Load(fault.table, format_.IndexOf(address, 1)))) continue;
     mapped = mapped || address == fault.address;
     SetPte(fault, it->second, address);
@@ -107,9 +109,14 @@ Paging::BackingPage Paging::GetBackingPage(Fault& fault) {
     return {FaultOutcome::kMinor, *pfn};
   }
   Inode& inode = *fault.vma.file->inode;
+  const bool cold = inode.on_disk() && !files_.FindPage(inode, index).has_value();
+  files_.ReadAround(*fault.vma.file, index,
+                    fault.vma.is(kVmRandRead)  ? Files::MapAdvice::kRandom
+                    : fault.vma.is(kVmSeqRead) ? Files::MapAdvice::kSequential
+                                               : Files::MapAdvice::kNormal);
   const SysResult<CachedPage> page = files_.PageForFault(inode, index);
-  if (page.ok() && page.value().major) memory_.WaitForRead(page.value().pfn);
-  if (page.ok()) return {page.value().major ? FaultOutcome::kMajor : FaultOutcome::kMinor, page.value().pfn};
+  if (page.ok() && (cold || page.value().major)) memory_.WaitForRead(page.value().pfn);
+  if (page.ok()) return {cold || page.value().major ? FaultOutcome::kMajor : FaultOutcome::kMinor, page.value().pfn};
   if (Explanation* why = tracer_.explanation()) {
     why->Add(StepKind::kFileLookup, page.error() == Errno::kEINVAL ? "the page lies beyond the end of the file" : "no page can be made")
         .Text("file", inode.path)
@@ -165,7 +172,10 @@ FaultOutcome Paging::SharedFileFault(Fault& fault) {
   if (page.outcome > FaultOutcome::kMajor) return page.outcome;
   const FaultOutcome finished = FinishFault(fault, page.pfn);
   if (finished != FaultOutcome::kMinor) return finished;
-  if (fault.vma.file != nullptr) files_.MarkDirty(*fault.vma.file->inode, page.pfn);
+  if (fault.vma.file != nullptr) {
+    files_.MarkDirty(*fault.vma.file->inode, page.pfn);
+    files_.BalanceDirty();
+  }
   return page.outcome;
 }
 

@@ -35,8 +35,9 @@ void Paging::MoveEntry(VmArea& vma, uint8_t* table, uint32_t index, Pfn from, Pf
 
 bool Paging::MovePage(Pfn from, Pfn to) {
   Frame& source = memory_.frame(from);
-  const bool cached = source.state == FrameState::kFile || source.state == FrameState::kShmem;
-  if (source.refcount != 1 + source.mapcount + (cached ? 1 : 0)) return false;
+  const bool cached = (source.state == FrameState::kFile || source.state == FrameState::kShmem) && source.mapping != 0;
+  const bool swap_cached = (source.flags & kPgSwapCache) != 0;
+  if (source.refcount != 1 + source.mapcount + (cached || swap_cached ? 1 : 0)) return false;
   // Entries of the kernel's own (init's, of the vdso) are in no process's tables.
   int found = 0;
   ForEachMapping(from, source, [&](VmArea&, const uint8_t*, uint32_t) { ++found; });
@@ -45,6 +46,7 @@ bool Paging::MovePage(Pfn from, Pfn to) {
   ForEachMapping(from, source, [&](VmArea& vma, uint8_t* table, uint32_t index) { MoveEntry(vma, table, index, from, to); });
   memory_.contents().Copy(from, to);
   if (cached) files_.ReplacePage(from, to);
+  if (swap_cached) files_.swap().ReplacePage(from, to);
   if ((source.flags & kPgMlocked) != 0 && source.mapcount > 0) {
     vm_stat_.Count(VmEvent::kUnevictablePgsStranded);
     vm_stat_.Count(VmEvent::kUnevictablePgsMlocked);

@@ -113,6 +113,13 @@ void Paging::ZapTable(Process* task, VmArea& vma, uint8_t* table, VirtAddr start
   for (const uint32_t stop = index + count; index < stop; ++index) {
     const Pte pte = format_.Load(table, index);
     if (format_.None(pte)) continue;
+    if (format_.IsSwap(pte)) {
+      if (!even_cows) continue;
+      format_.Store(table, index, 0);
+      --delta[static_cast<size_t>(RssKind::kSwap)];
+      files_.swap().FreeWithCache(SwapOf(pte));
+      continue;
+    }
     Pfn pfn;
     Frame* frame = NormalPage(pte, &pfn);
     if (frame != nullptr && !even_cows && frame->state == FrameState::kAnon) continue;
@@ -125,6 +132,7 @@ void Paging::ZapTable(Process* task, VmArea& vma, uint8_t* table, VirtAddr start
     if (!anonymous && format_.Young(pte) && !vma.is(kVmSeqRead)) memory_.lru().MarkAccessed(pfn);
     --delta[static_cast<size_t>(KindOf(*frame))];
     RemoveRmap(pfn, *frame, vma);
+    FreeSwapCache(pfn, *frame);
     PutPage(pfn, *frame);
   }
   AddRss(task, *vma.mm, delta);

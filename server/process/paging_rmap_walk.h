@@ -17,7 +17,7 @@ void Paging::ForEachMapping(Pfn pfn, const Frame& frame, Visit visit) const {
   const auto look = [&](VmArea& vma) {
     if (index < vma.pgoff || index >= vma.pgoff + page_size.WholePagesIn(vma.length())) return;
     const VirtAddr address = vma.start + page_size.BytesOf(index - vma.pgoff);
-    uint8_t* table = FindTable(*vma.mm, address, 1);
+    uint8_t* table = FindLowestTable(*vma.mm, address, last_mapping_);
     if (table == nullptr) return;
     const uint32_t at = format_.IndexOf(address, 1);
     const Pte pte = format_.Load(table, at);

@@ -52,7 +52,7 @@ void Paging::CountTable(Pfn table, int64_t delta) {
 }
 
 void Paging::FreeTable(AddressSpace& mm, int level, Pfn table) {
-  last_table_.table = nullptr;
+  ForgetTables();
   uint64_t& count = mm.table_pages[static_cast<size_t>(CountedLevel(level))];
   MMLAB_CHECK(count > 0);
   --count;
@@ -101,12 +101,10 @@ uint8_t* Paging::FindTable(const AddressSpace& mm, VirtAddr address, int level) 
   return table;
 }
 
-uint8_t* Paging::FindLowestTable(const AddressSpace& mm, VirtAddr address) {
-  if (last_table_.table != nullptr && last_table_.pgd == mm.pgd && address.raw() - last_table_.start < format_.coverage(2)) {
-    return last_table_.table;
-  }
+uint8_t* Paging::FindLowestTable(const AddressSpace& mm, VirtAddr address, LastTable& last) const {
+  if (last.table != nullptr && last.pgd == mm.pgd && address.raw() - last.start < format_.coverage(2)) return last.table;
   uint8_t* table = FindTable(mm, address, 1);
-  if (table != nullptr) last_table_ = {mm.pgd, address.raw() & ~(format_.coverage(2) - 1), table};
+  if (table != nullptr) last = {mm.pgd, address.raw() & ~(format_.coverage(2) - 1), table};
   return table;
 }
 

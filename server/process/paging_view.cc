@@ -26,12 +26,23 @@ void Paging::AccumulateSmaps(const VmArea& vma, SmapsSums& sums) const {
   if (vma.is(kVmPfnMap)) return;  // walk_page_range() leaves it out.
   const uint64_t page = layout_.page_size.bytes().raw();
   const bool locked = vma.is(kVmLocked);
+  if (vma.file != nullptr && vma.file->inode->shmem()) {
+    // shmem_swap_usage(): its entries are in the file, not in page tables.
+    const auto& swapped = vma.file->inode->swapped;
+    const auto end = swapped.lower_bound(vma.IndexOf(vma.end, layout_.page_size));
+    for (auto it = swapped.lower_bound(vma.pgoff); it != end; ++it) sums.swap += page;
+  }
   ForEachTable(*vma.mm, vma.range(), [&](const uint8_t* table, VirtAddr start, VirtAddr last) {
     uint32_t index = format_.IndexOf(start, 1);
     const auto count = static_cast<uint32_t>((last - start).raw() >> layout_.page_size.shift());
     for (const uint32_t stop = index + count; index < stop; ++index) {
       const Pte pte = format_.Load(table, index);
       if (format_.None(pte)) continue;
+      if (format_.IsSwap(pte)) {
+        sums.swap += page;
+        sums.pss_swap += (page << kPssShift) / std::max<uint64_t>(1, files_.swap().CountOf(SwapOf(pte)));
+        continue;
+      }
       Pfn pfn;
       const Frame* frame = NormalPage(pte, &pfn);
       if (frame == nullptr) continue;
@@ -70,6 +81,8 @@ Smaps Paging::ToSmaps(const SmapsSums& sums) {
   smaps.anonymous = Bytes(sums.anonymous);
   smaps.lazy_free = Bytes(sums.lazy_free);
   smaps.locked = WholeKib(sums.pss_locked >> kPssShift);
+  smaps.swap = Bytes(sums.swap);
+  smaps.swap_pss = WholeKib(sums.pss_swap >> kPssShift);
   return smaps;
 }
 
@@ -118,7 +131,11 @@ std::array<int64_t, kRssKinds> Paging::CountRss(const AddressSpace& mm) const {
         Pfn pfn;
         const Pte pte = format_.Load(table, index);
         if (format_.None(pte)) continue;
-        if (const Frame* frame = NormalPage(pte, &pfn); frame != nullptr) ++total[static_cast<size_t>(KindOf(*frame))];
+        if (format_.IsSwap(pte)) {
+          ++total[static_cast<size_t>(RssKind::kSwap)];
+        } else if (const Frame* frame = NormalPage(pte, &pfn); frame != nullptr) {
+          ++total[static_cast<size_t>(KindOf(*frame))];
+        }
       }
     });
   }
@@ -138,7 +155,14 @@ void Paging::Mincore(const VmArea& vma, VirtRange range, std::string& out) const
     const uint8_t* table = FindTable(*vma.mm, address, 1);
     const Pte pte = table == nullptr ? 0 : format_.Load(table, format_.IndexOf(address, 1));
     bool resident = !format_.None(pte);
-    if (!resident && inode != nullptr) resident = files_.FindPage(*inode, vma.IndexOf(address, page_size)).has_value();
+    if (resident && format_.IsSwap(pte)) {
+      resident = files_.swap().CachedPage(SwapOf(pte)).has_value();
+    } else if (!resident && inode != nullptr) {
+      const PageIndex index = vma.IndexOf(address, page_size);
+      const auto swapped = inode->swapped.find(index);
+      resident = swapped == inode->swapped.end() ? files_.FindPage(*inode, index).has_value()
+                                                 : files_.swap().CachedPage(swapped->second).has_value();
+    }
     out.push_back(resident ? '\1' : '\0');
   }
 }

@@ -43,6 +43,11 @@ void CheckVmas(Pid pid, const AddressSpace& mm, PageSize page_size, std::vector<
   }
 }
 
+void HashReadahead(const ReadaheadState& ra, StateHasher& hasher) {
+  for (const uint64_t value : {ra.start, ra.size, ra.async_size, uint64_t{ra.mmap_miss}, static_cast<uint64_t>(ra.previous)})
+    hasher.Add(value);
+}
+
 void HashVma(const VmArea& vma, StateHasher& hasher) {
   hasher.Add(vma.start.raw());
   hasher.Add(vma.end.raw());
@@ -50,6 +55,7 @@ void HashVma(const VmArea& vma, StateHasher& hasher) {
   hasher.Add(vma.pgoff.raw());
   hasher.Add(static_cast<uint64_t>(vma.backing));
   hasher.Add(vma.file == nullptr ? 0 : vma.file->inode->id);
+  if (vma.file != nullptr) HashReadahead(vma.file->readahead, hasher);
   hasher.Add(vma.file_link);
   for (const AnonVma* anon_vma : vma.anon_vma_chain) hasher.Add(anon_vma->id);
   hasher.Add(vma.anon_vma == nullptr ? 0 : vma.anon_vma->id);
@@ -113,6 +119,12 @@ void Processes::CheckInvariants(std::vector<std::string>* violations) const {
   }
   if (held != held_) violations->push_back(absl::StrFormat("%d processes are counted as waiting in vfork, %d do", held_, held));
   paging_->CheckInvariants(tasks, violations);
+  SwapCounts swapped;
+  files_.CountSwap(swapped);
+  for (const auto& [pid, process] : processes_) {
+    if (process->mm != nullptr && users[process->mm.get()]-- == process->mm->mm_users) paging_->CountSwap(*process->mm, swapped);
+  }
+  files_.swap().CheckInvariants(swapped, violations);
 }
 
 void Processes::AddToHash(StateHasher& hasher) const {
@@ -146,6 +158,7 @@ void Processes::AddToHash(StateHasher& hasher) const {
       hasher.Add(static_cast<uint64_t>(fd));
       hasher.Add(file->inode->id);
       hasher.Add((file->readable ? 1 : 0) | (file->writable ? 2 : 0));
+      HashReadahead(file->readahead, hasher);
     }
     if (process->mm == nullptr) continue;
     const auto [it, fresh] = seen.try_emplace(process->mm.get(), seen.size());

@@ -45,6 +45,7 @@ void Processes::SetKernelObjects(KernelObjects* objects) { anon_vmas_->SetKernel
 
 ReverseMap& Processes::reverse_map() { return *paging_; }
 
+void Processes::SetReclaimer(PageReclaimer* reclaimer) { paging_->SetReclaimer(reclaimer); }
 PageOwner& Processes::page_owner() { return *paging_; }
 
 ProcessCore Processes::Core() { return ProcessCore{layout_, limits_, *paging_, files_, *commit_, *anon_vmas_, tracer_}; }

@@ -29,6 +29,7 @@ class KernelObjects;
 class MmCall;
 class OpenFile;
 class PageOwner;
+class PageReclaimer;
 class Paging;
 class PhysicalMemory;
 class Process;
@@ -64,8 +65,9 @@ class Processes {
   const ProcessLimits& limits() const { return limits_; }
   // Where the kernel objects of processes are accounted; it outlives the processes. Before the first one is made.
   void SetKernelObjects(KernelObjects* objects);
-  // Who maps which page, for reclaim.
+  // Who maps which page, for reclaim; and who takes pages away when a process asks for it.
   ReverseMap& reverse_map();
+  void SetReclaimer(PageReclaimer* reclaimer);
   // The same, for moving pages.
   PageOwner& page_owner();
 
@@ -130,6 +132,11 @@ class Processes {
   Errno Ftruncate(Pid pid, int32_t fd, uint64_t length);
   SysResult<uint64_t> Pread(Pid pid, int32_t fd, uint64_t address, uint64_t length, uint64_t offset);
   SysResult<uint64_t> Pwrite(Pid pid, int32_t fd, uint64_t address, uint64_t length, uint64_t offset);
+  Errno Fsync(Pid pid, int32_t fd);
+  // As root, of no process. Swapoff: kENOENT, kEINVAL (not in use), kENOMEM (the commit charge would not fit any more, or no memory for
+  // what is in the area; then it stays in use).
+  Errno Swapon(const std::string& path, std::optional<int> priority);
+  Errno Swapoff(const std::string& path);
   SysResult<uint64_t> Shmget(Pid pid, int32_t key, uint64_t size, uint32_t flags);
   SysResult<uint64_t> Shmat(Pid pid, int32_t shm_id, uint64_t address, uint32_t flags);
   Errno Shmdt(Pid pid, uint64_t address);
@@ -178,6 +185,7 @@ class Processes {
   ProcessCore Core();
   void SetCurrent(Process* process);
   Process& NewProcess();
+  Errno EmptySwapArea(uint32_t area);
   void DropMm(Process& process);                // exit_mm()
   void EndVfork(Process& child);                // complete_vfork_done()
   void Reap(Process& process);                  // Ends one task.

@@ -219,15 +219,23 @@ Errno UserMemory::LoadOrStore(const AccessRequest& request, AccessResult& result
   const uint64_t second = Wrap(request.address + first_size);
   Reach reach = Touch(request.address, access);
   if (reach != Reach::kOk) return Answer(reach, request.address, result, signal);
-  const Pfn first_frame = frame_;
+  Pfn first_frame = frame_;
   if (Explanation* why = core_.tracer.explanation(); why != nullptr && why->steps().empty()) {
     ExplainWalk(core_.paging.format(), core_.paging.Walk(mm_, VirtAddr(request.address)), *why);
     why->Add(StepKind::kPermissionCheck, "the page-table entry allows it: the processor asks nobody, there is no fault")
         .Frame("pfn", first_frame);
   }
-  if (first_size < size) {
+  while (first_size < size) {
     reach = Touch(second, access);
     if (reach != Reach::kOk) return Answer(reach, request.address, result, signal);
+    // To bring in the second page, reclaim may have taken the first: then the access starts again.
+    const Pfn second_frame = frame_;
+    const uint64_t faults = task_.minor_faults + task_.major_faults;
+    reach = Touch(request.address, access);
+    if (reach != Reach::kOk) return Answer(reach, request.address, result, signal);
+    first_frame = frame_;
+    frame_ = second_frame;
+    if (task_.minor_faults + task_.major_faults == faults) break;
   }
   FrameContents& contents = memory_.contents();
   const size_t offset = request.address & (page_bytes_ - 1);

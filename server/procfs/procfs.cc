@@ -9,6 +9,7 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
 #include "server/cgroup/cgroups.h"
+#include "server/files/files.h"
 #include "server/kernel/vmallocinfo.h"
 #include "server/machine/machine.h"
 #include "server/machine/sysctls.h"
@@ -33,7 +34,23 @@ std::string VersionText(const Machine& machine) {
                       spec.kernel_version, "\n");
 }
 
-std::string SwapsText(const Machine&) { return "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"; }
+// swap_show()
+std::string SwapsText(const Machine& machine) {
+  constexpr size_t kNameColumn = 40;
+  std::string text = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n";
+  const auto add_size = [&](PageCount pages) {
+    const uint64_t kbytes = machine.layout().page_size.BytesOf(pages).raw() >> 10;
+    absl::StrAppend(&text, "\t", kbytes, kbytes < 10'000'000 ? "\t" : "");
+  };
+  for (const SwapAreaView& area : machine.files().swap().Views()) {
+    const size_t padding = area.path.size() < kNameColumn ? kNameColumn - area.path.size() : 1;
+    absl::StrAppend(&text, area.path, std::string(padding, ' '), area.file ? "file\t" : "partition");
+    add_size(area.size);
+    add_size(area.used);
+    absl::StrAppend(&text, "\t", area.priority, "\n");
+  }
+  return text;
+}
 
 std::string HostnameText(const Machine& machine) { return absl::StrCat(machine.spec().hostname, "\n"); }
 std::string OsreleaseText(const Machine& machine) { return absl::StrCat(machine.spec().kernel_release, "\n"); }

@@ -23,6 +23,7 @@ constexpr size_t kMaxSysctlName = 255;
 constexpr size_t kMaxSysctlValue = 4095;  // A page, with its NUL.
 constexpr int64_t kMaxTimeStep = 1'000'000'000'000'000'000;
 constexpr int kMaxCpus = 64;
+constexpr int kMaxSwapPriority = 32767;  // SWAP_FLAG_PRIO_MASK
 
 // A string that a process could pass: it ends at its first NUL, so it has none.
 absl::Status CheckString(absl::string_view field, absl::string_view text, size_t max_size = kMaxPath) {
@@ -156,6 +157,16 @@ absl::Status CheckFields(const v1::OpenRequest& request) { return CheckString("p
 
 absl::Status CheckFields(const v1::MemfdCreateRequest& request) { return CheckString("memfd_name", request.memfd_name()); }
 
+absl::Status CheckFields(const v1::UnlinkRequest& request) { return CheckPath("path", request.path()); }
+
+absl::Status CheckFields(const v1::SwaponRequest& request) {
+  MMLAB_RETURN_IF_ERROR(CheckPath("path", request.path()));
+  if (request.priority() < 0 || request.priority() > kMaxSwapPriority) return FieldOutOfRange("priority", "must be 0 to 32767");
+  return absl::OkStatus();
+}
+
+absl::Status CheckFields(const v1::SwapoffRequest& request) { return CheckPath("path", request.path()); }
+
 absl::Status CheckFields(const v1::WriteSysctlRequest& request) {
   if (request.sysctl().empty()) return InvalidField("sysctl", "must be set");
   MMLAB_RETURN_IF_ERROR(CheckString("sysctl", request.sysctl(), kMaxSysctlName));
@@ -213,7 +224,9 @@ op::Prctl ToNative(const v1::PrctlRequest& r) { return {Pid(r.pid()), r.option()
 op::Sbrk ToNative(const v1::SbrkRequest& r) { return {Pid(r.pid()), r.increment_bytes()}; }
 
 op::CreateFile ToNative(const v1::CreateFileRequest& r) {
-  const auto kind = r.file_system() == v1::FILE_SYSTEM_EXT4 ? op::FileSystem::kExt4 : op::FileSystem::kTmpfs;
+  const auto kind = r.file_system() == v1::FILE_SYSTEM_EXT4           ? op::FileSystem::kExt4
+                    : r.file_system() == v1::FILE_SYSTEM_BLOCK_DEVICE ? op::FileSystem::kBlockDevice
+                                                                      : op::FileSystem::kTmpfs;
   return {r.path(), kind, r.size_bytes(), r.content(), r.resident()};
 }
 op::Open ToNative(const v1::OpenRequest& r) { return {Pid(r.pid()), r.path(), r.flags(), WishedFd(r.wished_fd())}; }
@@ -227,6 +240,13 @@ op::Shmget ToNative(const v1::ShmgetRequest& r) { return {Pid(r.pid()), r.key(),
 op::Shmat ToNative(const v1::ShmatRequest& r) { return {Pid(r.pid()), r.shm_id(), r.address(), r.flags()}; }
 op::Shmdt ToNative(const v1::ShmdtRequest& r) { return {Pid(r.pid()), r.address()}; }
 op::ShmRemove ToNative(const v1::ShmRemoveRequest& r) { return {Pid(r.pid()), r.shm_id()}; }
+op::Unlink ToNative(const v1::UnlinkRequest& r) { return {r.path()}; }
+op::Sync ToNative(const v1::SyncRequest&) { return {}; }
+op::Fsync ToNative(const v1::FsyncRequest& r) { return {Pid(r.pid()), r.fd()}; }
+op::Swapon ToNative(const v1::SwaponRequest& r) {
+  return {r.path(), r.has_priority() ? std::optional<int32_t>(r.priority()) : std::nullopt};
+}
+op::Swapoff ToNative(const v1::SwapoffRequest& r) { return {r.path()}; }
 
 op::WriteSysctl ToNative(const v1::WriteSysctlRequest& r) {
   op::WriteSysctl native{r.sysctl(), r.value()};

@@ -24,6 +24,9 @@ absl::Status CheckFields(const v1::WritePhysicalMemoryRequest& request);
 absl::Status CheckFields(const v1::CreateFileRequest& request);
 absl::Status CheckFields(const v1::OpenRequest& request);
 absl::Status CheckFields(const v1::MemfdCreateRequest& request);
+absl::Status CheckFields(const v1::UnlinkRequest& request);
+absl::Status CheckFields(const v1::SwaponRequest& request);
+absl::Status CheckFields(const v1::SwapoffRequest& request);
 absl::Status CheckFields(const v1::AllocPagesRequest& request);
 absl::Status CheckFields(const v1::FreePagesRequest& request);
 absl::Status CheckFields(const v1::GetFreePagesRequest& request);
@@ -72,6 +75,10 @@ inline bool IsShort(const v1::MunlockallRequest&) { return false; }
 inline bool IsShort(const v1::CreateFileRequest&) { return false; }
 inline bool IsShort(const v1::FtruncateRequest&) { return false; }
 inline bool IsShort(const v1::ShmdtRequest&) { return false; }
+inline bool IsShort(const v1::UnlinkRequest&) { return false; }
+inline bool IsShort(const v1::SyncRequest&) { return false; }
+inline bool IsShort(const v1::FsyncRequest&) { return false; }
+inline bool IsShort(const v1::SwapoffRequest&) { return false; }
 inline bool IsShort(const v1::WriteSysctlRequest&) { return false; }
 inline bool IsShort(const v1::WriteCgroupFileRequest&) { return false; }
 inline bool IsShort(const v1::CompactMemoryRequest&) { return false; }

@@ -43,7 +43,14 @@
   X(Shmget, shmget)              \
   X(Shmat, shmat)                \
   X(Shmdt, shmdt)                \
-  X(ShmRemove, shm_remove)
+  X(ShmRemove, shm_remove)       \
+  X(Unlink, unlink)              \
+  X(Sync, sync)                  \
+  X(Fsync, fsync)
+
+#define MMLAB_SWAP_OPERATIONS(X) \
+  X(Swapon, swapon)              \
+  X(Swapoff, swapoff)
 
 #define MMLAB_PAGE_OPERATIONS(X)        \
   X(AllocPages, alloc_pages)            \
@@ -100,6 +107,7 @@
   MMLAB_PROCESS_OPERATIONS(X)        \
   MMLAB_MEMORY_OPERATIONS(X)         \
   MMLAB_FILE_OPERATIONS(X)           \
+  MMLAB_SWAP_OPERATIONS(X)           \
   MMLAB_PAGE_OPERATIONS(X)           \
   MMLAB_SLAB_OPERATIONS(X)           \
   MMLAB_KERNEL_ADDRESS_OPERATIONS(X) \

@@ -11,6 +11,7 @@
 #include "mmlab/v1/page.pb.h"
 #include "mmlab/v1/proc.pb.h"
 #include "mmlab/v1/process.pb.h"
+#include "mmlab/v1/swap.pb.h"
 #include "mmlab/v1/vmalloc.pb.h"
 #include "mmlab/v1/watch.pb.h"
 #include "server/base/check.h"
@@ -57,6 +58,7 @@ const Table& Methods() {
     made->Add(*v1::SlabCache::descriptor()->file());
     made->Add(*v1::VmallocRequest::descriptor()->file());
     made->Add(*v1::Cgroup::descriptor()->file());
+    made->Add(*v1::SwaponRequest::descriptor()->file());
     made->Add(*v1::MeminfoField::descriptor()->file());
     made->Add(*v1::LayoutValue::descriptor()->file());
     made->Add(*v1::Operation::descriptor()->file());

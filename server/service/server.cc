@@ -35,6 +35,7 @@
 #include "server/service/process_service.h"
 #include "server/service/rpc_methods.h"
 #include "server/service/slab_service.h"
+#include "server/service/swap_service.h"
 #include "server/service/watch_service.h"
 
 namespace mmlab {
@@ -106,6 +107,7 @@ struct Server::Parts {
         slab_service(context),
         kernel_address_service(context),
         cgroup_service(context),
+        swap_service(context),
         proc_service(context),
         layout_service(context),
         operation_service(context),
@@ -125,6 +127,7 @@ struct Server::Parts {
   SlabService slab_service;
   KernelAddressService kernel_address_service;
   CgroupService cgroup_service;
+  SwapService swap_service;
   ProcService proc_service;
   LayoutService layout_service;
   OperationService operation_service;
@@ -155,6 +158,7 @@ absl::Status Server::Parts::StartGrpc(const ServerOptions& options) {
   builder.RegisterService(&slab_service);
   builder.RegisterService(&kernel_address_service);
   builder.RegisterService(&cgroup_service);
+  builder.RegisterService(&swap_service);
   builder.RegisterService(&proc_service);
   builder.RegisterService(&layout_service);
   builder.RegisterService(&operation_service);

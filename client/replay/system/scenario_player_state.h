@@ -51,6 +51,10 @@ class ScenarioPlayer {
   absl::Status WriteFile(const Json& op);
   absl::Status ReadWholeFile(const Json& op);
   absl::Status MakeFile(const Json& op);
+  // unlink, sync, swapon, swapoff: of no process. The script wants no result of these.
+  absl::Status WholeMachine(const Json& op);
+  // What the recorded machine had read of its disks' own data before it was first looked at: the Buffers of its meminfo.
+  absl::Status ReadDisk();
   absl::StatusOr<int32_t> OpenIn(int32_t pid, const std::string& path);
   absl::Status CloseIn(int32_t pid, int32_t fd);
   absl::Status MoveBytes(bool write, int32_t fd, uint64_t bytes);

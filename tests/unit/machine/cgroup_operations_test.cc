@@ -205,6 +205,29 @@ TEST_F(CgroupOperationsTest, ProtectedPagesStay) {
   ExpectSound();
 }
 
+TEST_F(CgroupOperationsTest, WhatARemovedCgroupLeftBehindCanBeReclaimed) {
+  Make("p");
+  Write("p", "cgroup.subtree_control", "+memory");
+  Make("p/gone");
+  op::CreateFile file{.path = "/data", .file_system = op::FileSystem::kExt4, .size = kMib, .content = "x", .resident = false};
+  ASSERT_EQ(machine_->Apply(file).error, Errno::kOk);
+  const Pid reader = Start("reader", "p/gone");
+  const Outcome fd = machine_->Apply(op::Open{.pid = reader, .path = "/data", .flags = 0});
+  const Outcome buffer = machine_->Apply(op::Mmap{.pid = reader, .length = 65536, .prot = 3, .flags = 0x22});
+  for (uint64_t offset = 0; offset < kMib; offset += 65536) {
+    ASSERT_EQ(machine_->Apply(op::Pread{reader, static_cast<int32_t>(fd.value), buffer.value, 65536, offset}).value, 65536u);
+  }
+  EXPECT_EQ(machine_->Apply(op::Exit{reader, 0}).error, Errno::kOk);
+  EXPECT_EQ(machine_->Apply(op::RemoveCgroup{"p/gone"}).error, Errno::kOk);
+  EXPECT_EQ(Number("p", "file"), static_cast<int64_t>(kMib));
+  EXPECT_THAT(Read("p", "cgroup.stat"), HasSubstr("nr_dying_descendants 1\n"));
+  ExpectSound();
+  Write("p", "memory.reclaim", "8M", Errno::kEAGAIN);
+  EXPECT_EQ(Number("p", "file"), 0);
+  EXPECT_THAT(Read("p", "cgroup.stat"), HasSubstr("nr_dying_descendants 0\n"));
+  ExpectSound();
+}
+
 TEST_F(CgroupOperationsTest, TimeOfTasksThatCpusWereSwitchedTo) {
   const Pid pid = Start("busy", "");
   EXPECT_EQ(machine_->Apply(op::SwitchTo{pid, 0}).error, Errno::kOk);

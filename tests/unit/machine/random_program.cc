@@ -224,7 +224,7 @@ Operation RandomProgram::MemoryOperation(Pid pid) {
 
 Operation RandomProgram::FileOperation(Pid pid) {
   const int32_t fd = static_cast<int32_t>(random_.Below(6)) - 1;
-  switch (random_.Below(12)) {
+  switch (random_.Below(17)) {
     case 0:
       return op::Open{pid, OneIn(4) ? "/nothing" : "/data/file", OneIn(10) ? static_cast<uint32_t>(Edge()) : 2u,
                       OneIn(3) ? static_cast<int32_t>(random_.Below(5)) : -1};
@@ -250,6 +250,17 @@ Operation RandomProgram::FileOperation(Pid pid) {
       return op::Shmdt{pid, Address()};
     case 10:
       return op::ShmRemove{pid, static_cast<int32_t>(random_.Below(5))};
+    case 11:
+      return op::Unlink{OneIn(4) ? "/dev/vdb" : "/data/file"};
+    case 12:
+      return op::Sync{};
+    case 13:
+      return op::Fsync{pid, fd};
+    case 14:
+      if (OneIn(3)) return op::CreateFile{"/dev/vdb", op::FileSystem::kBlockDevice, 4 << 20, "", false};
+      return op::Swapon{"/dev/vdb", OneIn(2) ? std::optional<int32_t>() : static_cast<int32_t>(random_.Below(32768))};
+    case 15:
+      return op::Swapoff{OneIn(4) ? "/data/file" : "/dev/vdb"};
     default:
       return op::CreateFile{OneIn(4) ? "relative" : "/data/file", OneIn(2) ? op::FileSystem::kTmpfs : op::FileSystem::kExt4,
                             random_.Below(40000), "content", OneIn(2)};
