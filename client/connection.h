@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "mmlab/v1/cgroup.grpc.pb.h"
 #include "mmlab/v1/file.grpc.pb.h"
 #include "mmlab/v1/kernel_memory.grpc.pb.h"
 #include "mmlab/v1/layout.grpc.pb.h"
@@ -40,6 +41,7 @@ class Connection {
         files(v1::FileService::NewStub(channel)),
         pages(v1::PageService::NewStub(channel)),
         slab(v1::SlabService::NewStub(channel)),
+        cgroups(v1::CgroupService::NewStub(channel)),
         proc(v1::ProcService::NewStub(channel)),
         layouts(v1::LayoutService::NewStub(channel)),
         operations(v1::OperationService::NewStub(channel)),
@@ -95,6 +97,7 @@ class Connection {
   const std::unique_ptr<v1::FileService::Stub> files;
   const std::unique_ptr<v1::PageService::Stub> pages;
   const std::unique_ptr<v1::SlabService::Stub> slab;
+  const std::unique_ptr<v1::CgroupService::Stub> cgroups;
   const std::unique_ptr<v1::ProcService::Stub> proc;
   const std::unique_ptr<v1::LayoutService::Stub> layouts;
   const std::unique_ptr<v1::OperationService::Stub> operations;

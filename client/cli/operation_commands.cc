@@ -195,8 +195,8 @@ const FieldDescriptor* Member(const std::string& name) { return v1::Operation::d
 std::vector<Verb> Verbs() {
   std::vector<Verb> verbs;
   // Those with a command of their own, or whose kind is the command.
-  static const auto* const kSpecial =
-      new std::vector<std::string>{"create_process", "create_file", "exec", "access_memory", "write_sysctl"};
+  static const auto* const kSpecial = new std::vector<std::string>{"create_process", "create_file",   "exec",          "access_memory",
+                                                                   "write_sysctl",   "create_cgroup", "remove_cgroup", "write_cgroup_file"};
   const Descriptor* operation = v1::Operation::descriptor();
   for (int i = 0; i < operation->field_count(); ++i) {
     const FieldDescriptor* member = operation->field(i);

@@ -95,6 +95,14 @@ absl::string_view StepKindName(StepKind kind) {
       return "page_kept";
     case StepKind::kOomScore:
       return "oom_score";
+    case StepKind::kCgroupCharge:
+      return "cgroup_charge";
+    case StepKind::kCgroupReclaim:
+      return "cgroup_reclaim";
+    case StepKind::kCgroupThrottle:
+      return "cgroup_throttle";
+    case StepKind::kCgroupProtected:
+      return "cgroup_protected";
   }
   return "unspecified";
 }

@@ -47,8 +47,12 @@ enum class StepKind : uint8_t {
   kDirectReclaim = 52,    // The request reclaimed by itself.
   kScanBalance = 53,      // How many pages of each LRU list are looked at, and by which rule.
   kPageEvicted = 54,
-  kPageKept = 55,  // A page was looked at by reclaim and kept, and why.
-  kOomScore = 70,  // One process's badness when memory is gone, and whether it was chosen.
+  kPageKept = 55,         // A page was looked at by reclaim and kept, and why.
+  kOomScore = 70,         // One process's badness when memory is gone, and whether it was chosen.
+  kCgroupCharge = 71,     // A charge that a cgroup's limit refuses at first.
+  kCgroupReclaim = 72,    // What a cgroup's limit had freed.
+  kCgroupThrottle = 73,   // memory.high lets the process sleep, and how long.
+  kCgroupProtected = 74,  // A cgroup was passed over by reclaim for memory.min or memory.low.
 };
 
 // In what a fact's number is counted.

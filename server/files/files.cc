@@ -145,7 +145,7 @@ void Files::Sync(Inode& inode, PageIndex first, PageIndex end) {
     if ((frame.flags & kPgDirty) == 0) continue;
     if (mapper_ != nullptr) mapper_->CleanFilePage(inode, it->first);
     frame.flags &= ~uint32_t{kPgDirty};
-    vm_stat_.Add(NodeStat::kNrDirty, -1);
+    memory_.CountPage(vm_stat_, frame, NodeStat::kNrDirty, -1);
     vm_stat_.Add(NodeStat::kNrWritten, 1);
   }
 }

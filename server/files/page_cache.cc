@@ -21,7 +21,7 @@ std::optional<Pfn> Files::FindPage(const Inode& inode, PageIndex index) const {
 SysResult<Pfn> Files::AddPage(Inode& inode, PageIndex index) {
   const bool shmem = inode.shmem();
   if (shmem && inode.noreserve && !Charge(1)) return Errno::kENOSPC;
-  const std::optional<Pfn> pfn = memory_.AllocPages(kGfpHighuserMovable, PageOrder(0));
+  const std::optional<Pfn> pfn = memory_.AllocCharged(kGfpHighuserMovable);
   if (!pfn.has_value()) {
     if (shmem && inode.noreserve) Uncharge(1);
     return Errno::kENOMEM;
@@ -33,10 +33,10 @@ SysResult<Pfn> Files::AddPage(Inode& inode, PageIndex index) {
   frame.index = index.raw();
   inode.pages.emplace(index, *pfn);
   ++cached_pages_;
-  vm_stat_.Add(NodeStat::kNrFilePages, 1);
+  memory_.CountPage(vm_stat_, frame, NodeStat::kNrFilePages, 1);
   if (shmem) {
     ++shmem_pages_;
-    vm_stat_.Add(NodeStat::kNrShmem, 1);
+    memory_.CountPage(vm_stat_, frame, NodeStat::kNrShmem, 1);
   }
   if (const auto shadow = inode.shadows.find(index); shadow != inode.shadows.end()) {
     memory_.lru().NoteRefault(*pfn, shadow->second, false);
@@ -59,13 +59,13 @@ void Files::RemovePage(Inode& inode, PageIndex index, Pfn pfn) {
   MMLAB_CHECK(frame.state == FrameState::kFile || frame.state == FrameState::kShmem);
   if (frame.state == FrameState::kShmem) {
     --shmem_pages_;
-    vm_stat_.Add(NodeStat::kNrShmem, -1);
+    memory_.CountPage(vm_stat_, frame, NodeStat::kNrShmem, -1);
     if (inode.noreserve) Uncharge(1);
   } else if ((frame.flags & kPgDirty) != 0) {
-    vm_stat_.Add(NodeStat::kNrDirty, -1);
+    memory_.CountPage(vm_stat_, frame, NodeStat::kNrDirty, -1);
   }
   --cached_pages_;
-  vm_stat_.Add(NodeStat::kNrFilePages, -1);
+  memory_.CountPage(vm_stat_, frame, NodeStat::kNrFilePages, -1);
   frame.flags &= ~uint32_t{kPgDirty};
   inode.pages.erase(index);
   PutPage(pfn);
@@ -169,7 +169,7 @@ void Files::MarkDirty(const Inode& inode, Pfn pfn) {
   if ((frame.flags & kPgDirty) != 0) return;
   frame.flags |= kPgDirty;
   if (inode.kind != FileKind::kExt4) return;  // Memory is shmem's only store: nothing to write back, nothing counted.
-  vm_stat_.Add(NodeStat::kNrDirty, 1);
+  memory_.CountPage(vm_stat_, frame, NodeStat::kNrDirty, 1);
   vm_stat_.Add(NodeStat::kNrDirtied, 1);
 }
 

@@ -10,6 +10,7 @@
 #include "server/base/explanation.h"
 #include "server/base/hash.h"
 #include "server/base/status_macros.h"
+#include "server/cgroup/cgroups.h"
 #include "server/files/files.h"
 #include "server/kernel/slub.h"
 #include "server/machine/boot.h"
@@ -47,6 +48,7 @@ Machine::Machine(MachineSpec spec)
 Machine::~Machine() {
   // Top down: processes let go of files, files of frames. A machine that did not boot has none of them.
   if (memory_ != nullptr) memory_->SetMemoryPressure(nullptr);
+  if (cgroups_ != nullptr) cgroups_->SetPressure(nullptr);
   processes_.reset();
   files_.reset();
 }
@@ -59,13 +61,17 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Boot(MachineSpec spec) {
   Machine& m = *machine;
   m.kernel_layout_ = std::move(kernel);
   m.memory_ = std::make_unique<BuddyMemory>(config, *m.tracer_);
+  m.cgroups_ = std::make_unique<Cgroups>(*m.memory_, m.layout_->word_bytes, m.now_nanoseconds_, *m.tracer_);
+  m.memory_->SetController(m.cgroups_.get());
   m.files_ = std::make_unique<Files>(*m.memory_, m.memory_->vm_stat(), *m.tracer_);
   m.processes_ = std::make_unique<Processes>(*m.layout_, *m.memory_, *m.files_, m.memory_->vm_stat(), *m.tracer_,
                                              !m.spec_.no_hardware_access_flag, m.spec_.seed);
   m.log_ = std::make_unique<KernelLog>(m.now_nanoseconds_, m.now_nanoseconds_);
-  m.oom_ = std::make_unique<OomKiller>(*m.memory_, *m.processes_, m.memory_->vm_stat(), *m.log_, *m.tracer_, m.now_nanoseconds_);
-  m.reclaim_ = std::make_unique<Reclaim>(*m.memory_, *m.files_, m.processes_->reverse_map(), *m.oom_, *m.tracer_);
+  m.oom_ =
+      std::make_unique<OomKiller>(*m.memory_, *m.cgroups_, *m.processes_, m.memory_->vm_stat(), *m.log_, *m.tracer_, m.now_nanoseconds_);
+  m.reclaim_ = std::make_unique<Reclaim>(*m.memory_, *m.cgroups_, *m.files_, m.processes_->reverse_map(), *m.oom_, *m.tracer_);
   m.memory_->SetMemoryPressure(m.reclaim_.get());
+  m.cgroups_->SetPressure(m.reclaim_.get());
   m.SetComputedSysctls();
   m.UpdateProcessLimits();
   m.UpdateOomSettings();
@@ -200,6 +206,8 @@ void Machine::ForgetEndedProcesses() {
 
 void Machine::AdvanceClock(int64_t nanoseconds) {
   now_nanoseconds_ += nanoseconds;
+  processes_->PassTime(nanoseconds);
+  cgroups_->AdvanceTime();
   if (now_nanoseconds_ < next_stat_update_) return;
   memory_->FoldCpuCounters();  // vmstat_update(); running it more than once in a row changes nothing.
   const int64_t interval = std::max<int64_t>(1, static_cast<int64_t>(sysctls_->value(Sysctl::kVmStatInterval))) * kSecond;
@@ -213,6 +221,7 @@ void Machine::AdvanceClock(int64_t nanoseconds) {
 std::vector<std::string> Machine::CheckInvariants() const {
   std::vector<std::string> violations;
   memory_->CheckInvariants(&violations);
+  cgroups_->CheckInvariants(&violations);
   files_->CheckInvariants(&violations);
   processes_->CheckInvariants(&violations);
   if (slub_ != nullptr) slub_->CheckInvariants(&violations);
@@ -226,6 +235,7 @@ std::vector<std::string> Machine::CheckInvariants() const {
 uint64_t Machine::StateHash() const {
   StateHasher hasher;
   memory_->StateHash(hasher);
+  cgroups_->AddToHash(hasher);
   files_->AddToHash(hasher);
   processes_->AddToHash(hasher);
   reclaim_->AddToHash(hasher);
@@ -252,7 +262,7 @@ Bytes Machine::HostMemory() const {
                         spec_.reserved_ranges.capacity() * sizeof(BootReservation) + spec_.kernel_sections.capacity() * sizeof(NamedRange) +
                         spec_.iomem_resources.capacity() * sizeof(IomemResource) + spec_.recorded_areas.capacity() * sizeof(KernelArea) +
                         spec_.recorded_lazy_areas.capacity() * sizeof(FreeAreaTree::Area);
-  return Bytes(sizeof(Machine) + sizeof(Sysctls) + sizeof(Tracer) + spec_bytes + memory_->HostMemory() +
+  return Bytes(sizeof(Machine) + sizeof(Sysctls) + sizeof(Tracer) + spec_bytes + memory_->HostMemory() + cgroups_->HostMemory() +
                (slub_ != nullptr ? slub_->HostMemory() : 0) +
                (kernel_addresses_ != nullptr ? kernel_addresses_->vmalloc.HostMemory() + kernel_addresses_->kmap.HostMemory() +
                                                    kernel_addresses_->tables.HostMemory()

@@ -17,6 +17,7 @@
 namespace mmlab {
 
 class BuddyMemory;
+class Cgroups;
 class EventSink;
 class Explanation;
 class Files;
@@ -58,6 +59,7 @@ class Machine {
   void ReadSlub(absl::FunctionRef<void(const Slub&)> read) const;
   // The same for the kernel's address space and the mappings of high memory.
   void ReadVmalloc(absl::FunctionRef<void(const Vmalloc&)> read) const;
+  const Cgroups& cgroups() const { return *cgroups_; }
   const Files& files() const { return *files_; }
   const Processes& processes() const { return *processes_; }
   const Sysctls& sysctls() const { return *sysctls_; }
@@ -99,6 +101,7 @@ class Machine {
   std::unique_ptr<BuddyMemory> memory_;
   std::unique_ptr<Slub> slub_;                         // Null until it is used.
   std::unique_ptr<KernelAddresses> kernel_addresses_;  // Likewise.
+  std::unique_ptr<Cgroups> cgroups_;
   std::unique_ptr<Files> files_;
   std::unique_ptr<Processes> processes_;
   std::unique_ptr<KernelLog> log_;

@@ -73,6 +73,9 @@ constexpr const char* kNames[] = {
     "kmap_local",
     "kunmap_local",
     "kmap_flush_unused",
+    "create_cgroup",
+    "remove_cgroup",
+    "write_cgroup_file",
     "write_sysctl",
     "advance_time",
 };

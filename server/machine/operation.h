@@ -9,6 +9,7 @@
 
 #include "server/base/address.h"
 #include "server/base/errno.h"
+#include "server/machine/cgroup_operation.h"
 #include "server/machine/page_operation.h"
 #include "server/process/access.h"
 #include "server/process/elf_image.h"
@@ -323,7 +324,7 @@ using Operation =
                  op::DrainPages, op::KmemCacheCreate, op::KmemCacheDestroy, op::KmemCacheShrink, op::KmemCacheAlloc, op::KmemCacheFree,
                  op::Kmalloc, op::Krealloc, op::Kfree, op::Ksize, op::Vmalloc, op::Vfree, op::Vmap, op::Vunmap, op::GetVmArea, op::Ioremap,
                  op::Iounmap, op::VmMapRam, op::VmUnmapRam, op::VmUnmapAliases, op::Kmap, op::Kunmap, op::KmapLocal, op::KunmapLocal,
-                 op::KmapFlushUnused, op::WriteSysctl, op::AdvanceTime>;
+                 op::KmapFlushUnused, op::CreateCgroup, op::RemoveCgroup, op::WriteCgroupFile, op::WriteSysctl, op::AdvanceTime>;
 
 // "mmap", "alloc_pages": the operation's name as metrics and logs show it.
 const char* OperationName(const Operation& operation);

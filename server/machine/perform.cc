@@ -5,10 +5,12 @@
 
 #include "server/base/event.h"
 #include "server/base/explanation.h"
+#include "server/cgroup/cgroups.h"
 #include "server/files/files.h"
 #include "server/machine/answer.h"
 #include "server/machine/kernel_addresses.h"
 #include "server/machine/machine.h"
+#include "server/machine/perform_cgroup.h"
 #include "server/machine/perform_kernel_addresses.h"
 #include "server/machine/perform_pages.h"
 #include "server/machine/perform_slab.h"
@@ -236,6 +238,10 @@ class Machine::Performer {
   Outcome operator()(const op::KunmapLocal& o) { return OnCpu(o.cpu) ? PerformKmap(o, Addresses().kmap) : Answer(Errno::kEINVAL); }
   Outcome operator()(const op::KmapFlushUnused& o) { return PerformKmap(o, Addresses().kmap); }
 
+  Outcome operator()(const op::CreateCgroup& o) { return PerformCgroup(o, OnNobodysBehalf()); }
+  Outcome operator()(const op::RemoveCgroup& o) { return PerformCgroup(o, OnNobodysBehalf(), processes_); }
+  Outcome operator()(const op::WriteCgroupFile& o) { return PerformCgroup(o, OnNobodysBehalf(), processes_); }
+
   Outcome operator()(const op::WriteSysctl& o) {
     On(Pid());
     SysctlWrite written = machine_.sysctls_->Write(o.name, o.value);
@@ -252,6 +258,10 @@ class Machine::Performer {
 
  private:
   KernelAddresses& Addresses() { return machine_.MakeKernelAddresses(); }
+  Cgroups& OnNobodysBehalf() {
+    On(Pid());
+    return *machine_.cgroups_;
+  }
   // The operation runs on the CPU where its process is.
   void On(Pid pid) {
     int cpu = 0;
@@ -301,6 +311,7 @@ Outcome Machine::Apply(const Operation& operation, Explanation* explanation, Eve
   processes_->BeginOperation();
   const size_t processes = processes_->all().size();
   Outcome outcome = std::visit(Performer(*this), operation);
+  cgroups_->ReturnToUser();
   if (processes_->ReapKilled()) {
     outcome.error = Errno::kOk;
     outcome.signal = Signal{.number = SignalNumber::kSigKill};

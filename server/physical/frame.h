@@ -39,6 +39,7 @@ enum FrameFlag : uint32_t {
   kPgHead = 1u << 13,  // First frame of a compound page.
   kPgTail = 1u << 14,
   kPgPrivate = 1u << 15,
+  kPgKernelCharge = 1u << 20,  // MEMCG_DATA_KMEM: charged to a memory cgroup as the kernel's own memory.
 };
 
 inline constexpr uint32_t kNoFrame = 0xffffffff;  // End of a list of frames.

@@ -168,7 +168,8 @@ void BuddyMemory::StateHash(StateHasher& hasher) const {
       const Frame& frame = block.frames[i];
       if (frame.state <= FrameState::kPcp && frame.flags == 0 && frame.refcount == 0) continue;
       hasher.Add(uint64_t{base} + i);
-      hasher.Add(uint64_t{frame.memcg} << 56 | uint64_t{frame.flags} << 32 | static_cast<uint32_t>(frame.state) << 16 | frame.order);
+      hasher.Add(uint64_t{frame.flags} << 32 | static_cast<uint32_t>(frame.state) << 16 | frame.order);
+      if (frame.memcg != 0) hasher.Add(frame.memcg);
       hasher.Add(uint64_t{frame.next} << 32 | frame.prev);
       hasher.Add(static_cast<uint64_t>(frame.refcount) << 32 ^ static_cast<uint32_t>(frame.mapcount));
       hasher.Add(uint64_t{frame.index} << 24 | frame.mapping);

@@ -103,7 +103,7 @@ void LruLists::MarkAccessed(Pfn pfn) {
     return;
   }
   if ((frame.flags & (kPgUnevictable | kPgActive)) != 0) return;
-  if ((frame.flags & kPgLru) != 0) vm_stat_.Count(VmEvent::kPgactivate);
+  if ((frame.flags & kPgLru) != 0) Count(frame.memcg, VmEvent::kPgactivate);
   ++lruvecs_[frame.memcg]->nonresident_age;
   ChangeFlags(pfn, kPgActive, kPgReferenced);
 }
@@ -122,7 +122,7 @@ void LruLists::NoteRefault(Pfn pfn, uint64_t shadow, bool swap_space) {
   const auto evicted_of = static_cast<size_t>(shadow >> 1 & 0xffff);
   if (evicted_of >= lruvecs_.size() || lruvecs_[evicted_of] == nullptr) return;
   const Lruvec& evicted = *lruvecs_[evicted_of];
-  vm_stat_.Add(of_file(NodeStat::kWorkingsetRefaultAnon), 1);
+  AddStat(frame, of_file(NodeStat::kWorkingsetRefaultAnon), 1);
   uint64_t workingset = evicted.Pages(LruKind::kActiveFile);
   if (!file) workingset += evicted.Pages(LruKind::kInactiveFile);
   if (swap_space) {
@@ -132,10 +132,10 @@ void LruLists::NoteRefault(Pfn pfn, uint64_t shadow, bool swap_space) {
   if (evicted.nonresident_age - (shadow >> 17) > workingset) return;
   frame.flags |= kPgActive;
   ++lruvecs_[frame.memcg]->nonresident_age;
-  vm_stat_.Add(of_file(NodeStat::kWorkingsetActivateAnon), 1);
+  AddStat(frame, of_file(NodeStat::kWorkingsetActivateAnon), 1);
   if ((shadow & 1) == 0) return;
   frame.flags |= kPgWorkingset;
-  vm_stat_.Add(of_file(NodeStat::kWorkingsetRestoreAnon), 1);
+  AddStat(frame, of_file(NodeStat::kWorkingsetRestoreAnon), 1);
 }
 
 void LruLists::RotateToHead(Pfn pfn) {
@@ -168,8 +168,10 @@ void LruLists::Make(uint16_t memcg) {
     made_.resize(lruvecs_.size());
   }
   MMLAB_CHECK(lruvecs_[memcg] == nullptr);
-  made_[memcg] = std::make_unique<Lruvec>();
-  lruvecs_[memcg] = made_[memcg].get();
+  made_[memcg] = std::make_unique<Made>();
+  made_[memcg]->kernel_owner = memcg;
+  made_[memcg]->lruvec.memcg = memcg;
+  lruvecs_[memcg] = &made_[memcg]->lruvec;
 }
 
 void LruLists::Drop(uint16_t memcg) {
@@ -177,6 +179,19 @@ void LruLists::Drop(uint16_t memcg) {
   for (int kind = 0; kind < kLruKinds; ++kind) MMLAB_CHECK(lruvecs_[memcg]->Pages(static_cast<LruKind>(kind)) == 0);
   lruvecs_[memcg] = nullptr;
   made_[memcg].reset();
+}
+
+void LruLists::MoveKernelStats(uint16_t from, uint16_t to) {
+  constexpr NodeStat kOfKernel[] = {NodeStat::kNrPageTablePages, NodeStat::kNrKernelStack, NodeStat::kNrSlabReclaimable,
+                                    NodeStat::kNrSlabUnreclaimable};
+  for (const NodeStat item : kOfKernel) {
+    const int64_t pages = made_[from]->stat.Get(item);
+    made_[from]->stat.Add(item, -pages);
+    if (to != 0) made_[to]->stat.Add(item, pages);
+  }
+  for (const std::unique_ptr<Made>& made : made_) {
+    if (made != nullptr && made->kernel_owner == from) made->kernel_owner = to;
+  }
 }
 
 void LruLists::Recharge(Pfn pfn, uint16_t memcg) {
@@ -239,11 +254,14 @@ void LruLists::StateHash(StateHasher& hasher) const {
     hasher.Add(number);
     for (const FrameList& list : lruvec.lists) hasher.Add(uint64_t{list.head} << 32 | list.tail);
     hasher.Add(lruvec.nonresident_age);
+    if (number == 0) continue;
+    made_[number]->stat.StateHash(hasher);
+    hasher.Add(made_[number]->kernel_owner);
   }
 }
 
 uint64_t LruLists::HostMemory() const {
-  return lruvecs_.capacity() * sizeof(void*) + made_.capacity() * sizeof(void*) + (Numbers().size() - 1) * sizeof(Lruvec);
+  return lruvecs_.capacity() * sizeof(void*) + made_.capacity() * sizeof(void*) + (Numbers().size() - 1) * sizeof(Made);
 }
 
 }  // namespace mmlab

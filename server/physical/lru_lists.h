@@ -31,6 +31,7 @@ struct Lruvec {
   std::array<FrameList, kLruKinds> lists;
   std::array<std::array<uint32_t, kZones>, kLruKinds> zone_pages{};
   uint64_t nonresident_age = 0;  // Evictions and activations so far, the clock of refault distances (mm/workingset.c).
+  uint16_t memcg = 0;            // Whose they are.
 
   FrameList& list(LruKind kind) { return lists[static_cast<size_t>(kind)]; }
   const FrameList& list(LruKind kind) const { return lists[static_cast<size_t>(kind)]; }
@@ -80,6 +81,36 @@ class LruLists {
   void Make(uint16_t memcg);
   // REQUIRES: its lists are empty. The root stays.
   void Drop(uint16_t memcg);
+  // Counts of the pages and the doings of one cgroup, without those below it: what memory.stat sums up. REQUIRES: it exists; not 0, whose
+  // counts are the node's.
+  VmStat& stat(uint16_t memcg) { return made_[memcg]->stat; }
+  const VmStat& stat(uint16_t memcg) const { return made_[memcg]->stat; }
+  // __mod_lruvec_page_state(): the node's counter, and that of the cgroup which is charged for the frame.
+  void AddStat(const Frame& frame, NodeStat item, int64_t delta) {
+    vm_stat_.Add(item, delta);
+    if (frame.memcg != 0) [[unlikely]]
+      made_[frame.memcg]->stat.Add(item, delta);
+  }
+  // The same for pages of the kernel itself, whose charge moves up when their cgroup is removed.
+  void AddKernelStat(const Frame& frame, NodeStat item, int64_t delta) {
+    vm_stat_.Add(item, delta);
+    if (frame.memcg == 0) [[likely]]
+      return;
+    if (const uint16_t owner = made_[frame.memcg]->kernel_owner; owner != 0) made_[owner]->stat.Add(item, delta);
+  }
+  // count_memcg_events() beside count_vm_events().
+  void Count(uint16_t memcg, VmEvent item, uint64_t times = 1) {
+    vm_stat_.Count(item, times);
+    CountOnly(memcg, item, times);
+  }
+  void CountOnly(uint16_t memcg, VmEvent item, uint64_t times = 1) {
+    if (memcg != 0) made_[memcg]->stat.Count(item, times);
+  }
+  // Which cgroup kernel memory that this one is charged for counts for; 0: the root.
+  uint16_t kernel_owner(uint16_t memcg) const { return made_[memcg]->kernel_owner; }
+  // reparent of kernel memory: its counts go from one cgroup, and from all whose counts went there before, to another; 0: to none.
+  void MoveKernelStats(uint16_t from, uint16_t to);
+
   // Charges a frame to another cgroup, with its place on the lists.
   void Recharge(Pfn pfn, uint16_t memcg);
 
@@ -94,11 +125,17 @@ class LruLists {
   void LinkTail(FrameList& list, uint32_t pfn, Frame& frame);
   void Unlink(FrameList& list, uint32_t pfn, Frame& frame);
 
+  struct Made {
+    Lruvec lruvec;
+    VmStat stat;
+    uint16_t kernel_owner = 0;  // Where its kernel memory counts: itself, or one above it.
+  };
+
   FreeLists& frames_;
   VmStat& vm_stat_;
   Lruvec root_;
-  std::vector<std::unique_ptr<Lruvec>> made_;  // By number, 0 and those that do not exist null.
-  std::vector<Lruvec*> lruvecs_;               // By number.
+  std::vector<std::unique_ptr<Made>> made_;  // By number, 0 and those that do not exist null.
+  std::vector<Lruvec*> lruvecs_;             // By number.
 };
 
 }  // namespace mmlab

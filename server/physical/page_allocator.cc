@@ -253,6 +253,16 @@ inline uint32_t BuddyMemory::AllocQuick(Gfp gfp) {
 }
 
 std::optional<Pfn> BuddyMemory::AllocPages(Gfp gfp, PageOrder page_order) {
+  const std::optional<Pfn> pfn = AllocBlock(gfp, page_order);
+  if (charger() == nullptr || (gfp & kGfpAccount) == 0 || !pfn.has_value()) [[likely]]
+    return pfn;
+  // What the kernel needs on behalf of a process is charged to that process's memory cgroup.
+  if (charger()->ChargeKernelPages(*pfn, page_order.raw(), gfp)) return pfn;
+  FreePages(*pfn, page_order);
+  return std::nullopt;
+}
+
+inline std::optional<Pfn> BuddyMemory::AllocBlock(Gfp gfp, PageOrder page_order) {
   const int order = page_order.raw();
   if (order == 0 && !tracer_.observed()) [[likely]] {
     if (const uint32_t quick = AllocQuick(gfp); quick != kNoFrame) [[likely]] {
@@ -372,6 +382,12 @@ void BuddyMemory::FreePages(Pfn head, PageOrder page_order) {
   const uint32_t pfn = Raw(head);
   const int order = page_order.raw();
   MMLAB_CHECK(pfn < lists_.table().end_pfn());
+  if (charger() != nullptr) [[unlikely]] {
+    if (const Frame frame = lists_.Peek(pfn); frame.memcg != 0 && frame.state > FrameState::kPcp) {
+      if ((frame.flags & kPgLru) != 0) lru_.Remove(head);
+      charger()->Uncharge(head, order);
+    }
+  }
   if (order == 0 && !tracer_.observed()) [[likely]] {
     if (FreeQuick(pfn)) [[likely]]
       return;
@@ -411,6 +427,7 @@ std::optional<Pfn> BuddyMemory::AllocPagesExact(Bytes bytes, Gfp gfp) {
   // The tail skips the per-CPU lists and goes to list tails, so that it merges again soon.
   for (uint32_t pfn = Raw(*head) + static_cast<uint32_t>(wanted); pfn < Raw(*head) + (1u << order); ++pfn) {
     Frame& frame = lists_.table().At(pfn);
+    if (frame.memcg != 0) charger()->Uncharge(Pfn(pfn), 0);
     ClearForFree(frame, pfn, 0);
     FreeBlock(lists_.zones()[frame.zone], pfn, 0, lists_.PageblockType(pfn), true);
     vm_stat_.Count(VmEvent::kPgfree);
@@ -434,6 +451,8 @@ void BuddyMemory::SplitPage(Pfn head, PageOrder page_order) {
     frame.order = 0;
     frame.refcount = 1;
     frame.migrate_type = first.migrate_type;
+    frame.memcg = first.memcg;  // split_page_memcg()
+    frame.flags |= first.flags & kPgKernelCharge;
   }
 }
 

@@ -12,6 +12,7 @@
 #include "server/base/hash.h"
 #include "server/physical/free_lists.h"
 #include "server/physical/lru_lists.h"
+#include "server/physical/memory_controller.h"
 #include "server/physical/page_contents.h"
 #include "server/physical/physical_config.h"
 #include "server/physical/physical_memory.h"
@@ -185,6 +186,7 @@ class BuddyMemory final : public PhysicalMemory {
   uint32_t FirstFlags(Gfp gfp, const AllocContext& context) const;
   uint32_t SlowFlags(Gfp gfp, int order, const AllocContext& context) const;
   uint32_t GetPageFromFreelist(Gfp gfp, int order, uint32_t flags, const AllocContext& context);
+  std::optional<Pfn> AllocBlock(Gfp gfp, PageOrder order);
   uint32_t AllocSlowpath(Gfp gfp, int order, AllocContext context);
   uint32_t AllocAfterReclaim(Gfp gfp, int order, uint32_t flags, const AllocContext& context);
   uint32_t AllocAfterKilling(Gfp gfp, int order, uint32_t flags, const AllocContext& context);

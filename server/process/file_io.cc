@@ -38,6 +38,7 @@ SysResult<uint64_t> Processes::ReadFile(Process& process, OpenFile& file, uint64
     if (!page.ok()) return done > 0 ? SysResult<uint64_t>(done) : page.error();
     bytes.assign(count, '\0');
     if (page.value().has_value()) {
+      if (page.value()->major) memory_.WaitForRead(page.value()->pfn);
       memory_.contents().Read(page.value()->pfn, in_page, bytes.data(), count);
       memory_.lru().MarkAccessed(page.value()->pfn);
     }

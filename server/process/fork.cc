@@ -53,6 +53,8 @@ SysResult<Pid> Processes::Fork(Pid pid, uint64_t clone_flags) {
   child->parent = (clone_flags & (kCloneParent | kCloneThread)) != 0 ? parent->parent : parent->thread_group;
   child->comm = parent->comm;
   child->uid = parent->uid;
+  child->cgroup = parent->cgroup;
+  child->start_nanoseconds = time_;
   child->kernel_thread = parent->kernel_thread;
   child->files = (clone_flags & kCloneFiles) != 0 ? parent->files : std::make_shared<DescriptorTable>(*parent->files);
   child->rlimits = thread ? parent->rlimits : std::make_shared<Rlimits>(*parent->rlimits);

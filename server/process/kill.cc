@@ -29,9 +29,7 @@ bool Processes::Kill(Pid pid) {
     if (other.get() == victim || (mm != nullptr && other->mm == mm && !other->kernel_thread)) dying.push_back(other_pid);
   }
   for (const Pid one : dying) Exit(one, 0);
-  current_ = acting;
-  commit_->SetCurrent(acting);
-  paging_->SetCurrent(acting);
+  SetCurrent(acting);
   return true;
 }
 

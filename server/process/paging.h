@@ -152,6 +152,7 @@ class Paging final : public FileMapper, public ReverseMap {
   // Page tables (paging_tables.cc).
   std::optional<Pfn> AllocTable(AddressSpace& mm, int level);
   void FreeTable(AddressSpace& mm, int level, Pfn table);
+  void CountTable(Pfn table, int64_t delta);
   int CountedLevel(int level) const { return level == format_.levels() ? 4 : level; }
   uint8_t* TableBytes(Pfn table) const;
   // The table of that level which covers the address; null when there is none.

@@ -3,6 +3,7 @@
 #include "server/base/explanation.h"
 #include "server/files/files.h"
 #include "server/physical/contents.h"
+#include "server/physical/memory_controller.h"
 #include "server/physical/physical_memory.h"
 #include "server/physical/vm_stat.h"
 #include "server/process/anon_vma.h"
@@ -18,6 +19,9 @@ constexpr int kRssEventsThreshold = 64;
 
 FaultOutcome Paging::HandleFault(Process& task, VmArea& vma, VirtAddr address, FaultAccess access) {
   vm_stat_.Count(VmEvent::kPgfault);
+  MemoryController* const charger = memory_.charger();
+  if (charger != nullptr) [[unlikely]]
+    charger->CountEvent(VmEvent::kPgfault);
   if (task.rss.events++ > kRssEventsThreshold) SyncRss(task);
 
   Fault fault{task, vma, *vma.mm, layout_.page_size.RoundDown(address), access};
@@ -33,6 +37,7 @@ FaultOutcome Paging::HandleFault(Process& task, VmArea& vma, VirtAddr address, F
   if (outcome == FaultOutcome::kMajor) {
     ++task.major_faults;
     vm_stat_.Count(VmEvent::kPgmajfault);
+    if (charger != nullptr) charger->CountEvent(VmEvent::kPgmajfault);
   }
   return outcome;
 }
@@ -76,7 +81,7 @@ FaultOutcome Paging::AnonymousFault(Fault& fault) {
     return FaultOutcome::kMinor;
   }
   AnonVmaPrepare(vma);
-  const std::optional<Pfn> pfn = memory_.AllocPages(kGfpHighuserMovable | kGfpZero, PageOrder(0));
+  const std::optional<Pfn> pfn = memory_.AllocCharged(kGfpHighuserMovable | kGfpZero);
   if (!pfn.has_value()) return FaultOutcome::kOom;
   Pte pte = format_.MkYoung(format_.Make(*pfn, protection));
   if (vma.is(kVmWrite)) pte = format_.MkWrite(format_.MkDirty(pte));
@@ -161,7 +166,7 @@ FaultOutcome Paging::CopyPage(Fault& fault, std::optional<Pfn> old_pfn) {
   Frame* old_frame = old_pfn.has_value() ? &memory_.frame(*old_pfn) : nullptr;
   // Held, so that reclaim does not take it when the copy finds memory short.
   if (old_frame != nullptr) ++old_frame->refcount;
-  const std::optional<Pfn> pfn = memory_.AllocPages(kGfpHighuserMovable, PageOrder(0));
+  const std::optional<Pfn> pfn = memory_.AllocCharged(kGfpHighuserMovable);
   if (old_frame != nullptr) --old_frame->refcount;
   if (!pfn.has_value()) return FaultOutcome::kOom;
   if (old_pfn.has_value()) memory_.contents().Copy(*old_pfn, *pfn);

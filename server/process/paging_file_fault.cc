@@ -108,6 +108,7 @@ Paging::BackingPage Paging::GetBackingPage(Fault& fault) {
   }
   Inode& inode = *fault.vma.file->inode;
   const SysResult<CachedPage> page = files_.PageForFault(inode, index);
+  if (page.ok() && page.value().major) memory_.WaitForRead(page.value().pfn);
   if (page.ok()) return {page.value().major ? FaultOutcome::kMajor : FaultOutcome::kMinor, page.value().pfn};
   if (Explanation* why = tracer_.explanation()) {
     why->Add(StepKind::kFileLookup, page.error() == Errno::kEINVAL ? "the page lies beyond the end of the file" : "no page can be made")
@@ -142,7 +143,7 @@ FaultOutcome Paging::FinishFault(Fault& fault, Pfn pfn) {
 
 FaultOutcome Paging::CowFileFault(Fault& fault) {
   AnonVmaPrepare(fault.vma);
-  const std::optional<Pfn> copy = memory_.AllocPages(kGfpHighuserMovable, PageOrder(0));
+  const std::optional<Pfn> copy = memory_.AllocCharged(kGfpHighuserMovable);
   if (!copy.has_value()) return FaultOutcome::kOom;
   const BackingPage page = GetBackingPage(fault);
   if (page.outcome > FaultOutcome::kMajor || !PrepareTableFor(fault, page.pfn)) {

@@ -38,7 +38,7 @@ void Paging::AddNewAnonRmap(Pfn pfn, Frame& frame, VmArea& vma, VirtAddr address
   frame.mapcount = 1;
   frame.mapping = vma.anon_vma->id;
   frame.index = vma.IndexOf(address, layout_.page_size).raw();
-  vm_stat_.Add(NodeStat::kNrAnonPages, 1);
+  memory_.CountPage(vm_stat_, frame, NodeStat::kNrAnonPages, 1);
   if ((vma.flags & (kVmLocked | kVmSpecial)) == kVmLocked) {
     MlockPage(pfn, frame);
     lru_.AddMlocked(pfn);
@@ -49,13 +49,14 @@ void Paging::AddNewAnonRmap(Pfn pfn, Frame& frame, VmArea& vma, VirtAddr address
 
 void Paging::AddFileRmap(Pfn pfn, Frame& frame, VmArea& vma) {
   ++frame.refcount;
-  if (++frame.mapcount == 1) vm_stat_.Add(NodeStat::kNrMapped, 1);
+  if (++frame.mapcount == 1) memory_.CountPage(vm_stat_, frame, NodeStat::kNrMapped, 1);
   if ((vma.flags & (kVmLocked | kVmSpecial)) == kVmLocked) MlockPage(pfn, frame);
 }
 
 void Paging::RemoveRmap(Pfn pfn, Frame& frame, const VmArea& vma) {
   MMLAB_CHECK(frame.mapcount > 0);
-  if (--frame.mapcount == 0) vm_stat_.Add(frame.state == FrameState::kAnon ? NodeStat::kNrAnonPages : NodeStat::kNrMapped, -1);
+  if (--frame.mapcount == 0)
+    memory_.CountPage(vm_stat_, frame, frame.state == FrameState::kAnon ? NodeStat::kNrAnonPages : NodeStat::kNrMapped, -1);
   if ((vma.flags & (kVmLocked | kVmSpecial)) == kVmLocked) MunlockPage(pfn, frame);
 }
 

@@ -4,6 +4,7 @@
 #include "server/base/explanation.h"
 #include "server/hardware/page_walk.h"
 #include "server/physical/contents.h"
+#include "server/physical/lru_lists.h"
 #include "server/physical/physical_memory.h"
 #include "server/physical/vm_stat.h"
 #include "server/process/address_space.h"
@@ -32,11 +33,20 @@ std::optional<Pfn> Paging::AllocTable(AddressSpace& mm, int level) {
   if (!pfn.has_value()) return std::nullopt;
   memory_.frame(*pfn).state = FrameState::kPageTable;
   ++mm.table_pages[static_cast<size_t>(CountedLevel(level))];
-  if (CountedLevel(level) <= 2) vm_stat_.Add(NodeStat::kNrPageTablePages, 1);
+  if (CountedLevel(level) <= 2) CountTable(*pfn, 1);
   if (Explanation* why = tracer_.explanation()) {
     why->Add(StepKind::kPageTableAlloc, "a page table was missing and is made").Number("level", level).Frame("table", *pfn);
   }
   return pfn;
+}
+
+// inc_lruvec_page_state() and its opposite for a table.
+void Paging::CountTable(Pfn table, int64_t delta) {
+  if (memory_.charger() == nullptr) [[likely]] {
+    vm_stat_.Add(NodeStat::kNrPageTablePages, delta);
+  } else {
+    memory_.lru().AddKernelStat(memory_.frame(table), NodeStat::kNrPageTablePages, delta);
+  }
 }
 
 void Paging::FreeTable(AddressSpace& mm, int level, Pfn table) {
@@ -44,7 +54,7 @@ void Paging::FreeTable(AddressSpace& mm, int level, Pfn table) {
   uint64_t& count = mm.table_pages[static_cast<size_t>(CountedLevel(level))];
   MMLAB_CHECK(count > 0);
   --count;
-  if (CountedLevel(level) <= 2) vm_stat_.Add(NodeStat::kNrPageTablePages, -1);
+  if (CountedLevel(level) <= 2) CountTable(table, -1);
   memory_.FreePages(table, PageOrder(0));
 }
 

@@ -43,6 +43,7 @@ class Process {
   Pid parent;
   std::string comm;
   uint32_t uid = 0;
+  uint32_t cgroup = 0;  // Cgroup::id; 0: the root.
   bool kernel_thread = false;
   std::shared_ptr<AddressSpace> mm;         // Null: kernel thread, or not exec'ed yet. Shared by CLONE_VM.
   std::shared_ptr<AddressSpace> active_mm;  // What it runs on: its own, or what a kernel thread borrows while a CPU runs it.
@@ -53,6 +54,8 @@ class Process {
   TaskRss rss;
   uint64_t minor_faults = 0;
   uint64_t major_faults = 0;
+  int64_t start_nanoseconds = 0;   // When it was made, on Processes::time().
+  int64_t run_nanoseconds = 0;     // How long it was on a CPU; of a kernel thread system time, else user time.
   int32_t oom_score_adj = 0;       // -1000 .. 1000
   int32_t oom_score_adj_min = 0;   // Lowest value that it may set without privileges.
   bool killed = false;             // SIGKILL is pending: it ends when its operation does.

@@ -114,9 +114,11 @@ void Processes::AddToHash(StateHasher& hasher) const {
   }
   std::map<const AddressSpace*, uint64_t> seen;  // Address spaces in the order of the first process that uses them; only looked up.
   for (const auto& [pid, process] : processes_) {
-    for (const uint64_t value : {static_cast<uint64_t>(pid.raw()), static_cast<uint64_t>(process->parent.raw()), uint64_t{process->uid},
-                                 process->minor_faults, process->major_faults, static_cast<uint64_t>(process->oom_score_adj),
-                                 static_cast<uint64_t>(process->oom_score_adj_min), static_cast<uint64_t>(process->rss.events)}) {
+    for (const uint64_t value :
+         {static_cast<uint64_t>(pid.raw()), static_cast<uint64_t>(process->parent.raw()), uint64_t{process->uid}, process->minor_faults,
+          process->major_faults, static_cast<uint64_t>(process->oom_score_adj), static_cast<uint64_t>(process->oom_score_adj_min),
+          static_cast<uint64_t>(process->rss.events), uint64_t{process->cgroup}, static_cast<uint64_t>(process->start_nanoseconds),
+          static_cast<uint64_t>(process->run_nanoseconds)}) {
       hasher.Add(value);
     }
     for (const int64_t pages : process->rss.count) hasher.Add(static_cast<uint64_t>(pages));
@@ -141,7 +143,13 @@ void Processes::AddToHash(StateHasher& hasher) const {
     hasher.Add(static_cast<uint64_t>(number));
     hasher.Add(static_cast<uint64_t>(cpu.current.raw()));
     hasher.Add(cpu.mm == nullptr ? 0 : cpu.mm->pgd.raw());
+    hasher.Add(static_cast<uint64_t>(cpu.time.user_nanoseconds));
+    hasher.Add(static_cast<uint64_t>(cpu.time.system_nanoseconds));
   }
+  hasher.Add(switches_);
+  hasher.Add(static_cast<uint64_t>(time_));
+  hasher.Add(static_cast<uint64_t>(next_load_update_));
+  for (const uint64_t load : load_) hasher.Add(load);
   hasher.Add(asids_.generation);
   hasher.Add(asids_.next);
   for (const uint32_t asid : asids_.kept) hasher.Add(asid);

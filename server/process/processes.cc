@@ -10,6 +10,7 @@
 #include "server/base/hash.h"
 #include "server/files/files.h"
 #include "server/hardware/page_walk.h"
+#include "server/physical/memory_controller.h"
 #include "server/physical/physical_memory.h"
 #include "server/process/address_space.h"
 #include "server/process/commit_account.h"
@@ -56,16 +57,23 @@ Process* Processes::FindMutable(Pid pid) {
 
 Process* Processes::Enter(Pid pid) {
   Process* process = FindMutable(pid);
+  SetCurrent(process);
+  return process;
+}
+
+void Processes::SetCurrent(Process* process) {
   current_ = process;
   commit_->SetCurrent(process);
   paging_->SetCurrent(process);
-  return process;
+  if (MemoryController* charger = memory_.charger()) [[unlikely]]
+    charger->SetCurrent(process == nullptr ? 0 : process->cgroup);
 }
 
 Process& Processes::NewProcess() {
   auto process = std::make_unique<Process>();
   process->pid = Pid(++last_pid_);
   process->thread_group = process->pid;
+  process->start_nanoseconds = time_;
   Process& made = *process;
   processes_[made.pid] = std::move(process);
   return made;

@@ -1,6 +1,7 @@
 #ifndef MMLAB_SERVER_PROCESS_PROCESSES_H_
 #define MMLAB_SERVER_PROCESS_PROCESSES_H_
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -39,6 +40,12 @@ struct PageWalk;
 struct ProcessCore;
 struct VmArea;
 
+// How long a CPU ran processes and kernel threads; the rest of the time it was idle.
+struct CpuTime {
+  int64_t user_nanoseconds = 0;
+  int64_t system_nanoseconds = 0;
+};
+
 // All processes of a machine and the system calls that they make on memory. Linux: kernel/fork.c, fs/exec.c, mm/mmap.c and its neighbours.
 //
 // Each call names the acting process; kESRCH when there is none. Arguments are what a process could pass: any 64-bit value on ARM64; on
@@ -68,7 +75,13 @@ class Processes {
   // The process on whose behalf the operation runs; null: nobody's.
   const Process* current() const { return current_; }
   // An operation begins: until a call names a process, it is nobody's.
-  void BeginOperation() { current_ = nullptr; }
+  void BeginOperation() {
+    if (current_ != nullptr) SetCurrent(nullptr);
+  }
+  // Time passes: tasks that CPUs were switched to run so long, and load averages follow. REQUIRES: not negative.
+  void PassTime(int64_t nanoseconds);
+  // cgroup.procs: moves a process with all its threads. What it was charged for stays where it is. kESRCH.
+  Errno SetCgroup(Pid pid, uint32_t cgroup);
   // /proc/PID/oom_score_adj: kEINVAL out of -1000 .. 1000; kEACCES when an unprivileged process lowers it below what it was given.
   Errno WriteOomScoreAdj(Pid pid, int64_t value);
 
@@ -123,6 +136,15 @@ class Processes {
   PageCount committed() const;  // vm_committed_as, exact sum.
   PageCount commit_limit() const;
   uint64_t forks() const { return forks_; }
+  uint64_t tasks_made() const { return static_cast<uint64_t>(last_pid_); }  // total_forks
+  Pid last_pid() const { return Pid(last_pid_); }
+  int64_t time() const { return time_; }           // Nanoseconds since boot.
+  uint64_t switches() const { return switches_; }  // nr_context_switches(): by SwitchTo.
+  CpuTime cpu_time(int cpu) const;
+  int running() const;                                                    // nr_running(): tasks that are on a CPU.
+  const std::array<uint64_t, 3>& load_averages() const { return load_; }  // avenrun, as base/load_average.h has them.
+  bool OnCpu(Pid pid) const;
+  int CpuOf(Pid pid) const;         // Where it is; 0 when it is on none.
   uint64_t vma_count() const;       // Of all processes.
   PageCount mlocked_pages() const;  // nr_mlock
 
@@ -135,6 +157,7 @@ class Processes {
   // The process, made the one on whose behalf pages are charged and counted; null: there is none.
   Process* Enter(Pid pid);
   ProcessCore Core();
+  void SetCurrent(Process* process);
   Process& NewProcess();
   void DropMm(Process& process);                // exit_mm()
   void Reap(Process& process);                  // Ends one task.
@@ -143,6 +166,7 @@ class Processes {
   struct CpuContext {
     Pid current;                       // 0: the idle task.
     std::shared_ptr<AddressSpace> mm;  // Loaded; borrowed unless it is current's own.
+    CpuTime time;
   };
   bool Loaded(const AddressSpace& mm) const;
   void LoadMm(CpuContext& cpu, std::shared_ptr<AddressSpace> mm);
@@ -188,6 +212,10 @@ class Processes {
   bool any_killed_ = false;
   int32_t last_pid_ = 0;
   uint64_t forks_ = 0;
+  uint64_t switches_ = 0;
+  int64_t time_ = 0;
+  int64_t next_load_update_ = 0;  // 0: no time has passed yet.
+  std::array<uint64_t, 3> load_{};
 };
 
 }  // namespace mmlab

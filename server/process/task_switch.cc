@@ -83,6 +83,7 @@ SysResult<uint64_t> Processes::SwitchTo(Pid pid, int cpu) {
     if (other.current == pid && number != cpu) other.current = Pid();
   }
   CpuContext& on = cpus_[cpu];
+  if (on.current != pid) ++switches_;
   if (Process* previous = FindMutable(on.current); previous != nullptr && previous != process && previous->mm == nullptr) {
     previous->active_mm = nullptr;
   }
@@ -122,9 +123,7 @@ void Processes::Reap(Process& process) {
   for (auto& [number, cpu] : cpus_) {
     if (cpu.current == process.pid) cpu.current = Pid();
   }
-  current_ = nullptr;
-  commit_->SetCurrent(nullptr);
-  paging_->SetCurrent(nullptr);
+  SetCurrent(nullptr);
   processes_.erase(process.pid);
 }
 

@@ -8,6 +8,7 @@
 #include "server/base/explanation.h"
 #include "server/hardware/page_walk.h"
 #include "server/physical/contents.h"
+#include "server/physical/memory_controller.h"
 #include "server/physical/physical_memory.h"
 #include "server/process/paging.h"
 
@@ -111,7 +112,12 @@ UserMemory::Reach UserMemory::ServeFault(uint64_t address, FaultAccess access, P
   switch (core_.paging.HandleFault(task_, *vma, VirtAddr(address), access)) {
     case FaultOutcome::kMinor:
     case FaultOutcome::kMajor:
-      return Reach::kOk;
+      if (!access.user) return Reach::kOk;
+      if (MemoryController* charger = memory_.charger(); charger != nullptr) [[unlikely]]
+        charger->ReturnToUser();
+      // A task that was killed meanwhile takes the signal on its way back and does no more.
+      if (!task_.killed) return Reach::kOk;
+      break;
     case FaultOutcome::kSigBus:
       return Fail(SignalNumber::kSigBus, kBusAdrerr, address, access, verdict);
     case FaultOutcome::kSigSegv:

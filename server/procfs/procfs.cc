@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
+#include "server/cgroup/cgroups.h"
 #include "server/kernel/vmallocinfo.h"
 #include "server/machine/machine.h"
 #include "server/machine/sysctls.h"
@@ -17,6 +18,7 @@
 #include "server/procfs/meminfo.h"
 #include "server/procfs/process_files.h"
 #include "server/procfs/slabinfo.h"
+#include "server/procfs/system_files.h"
 #include "server/procfs/zones.h"
 
 namespace mmlab {
@@ -46,16 +48,24 @@ constexpr MachineFile kMachineFiles[] = {
     {"/sys/kernel/debug/extfrag/extfrag_index", ExtfragIndexText},
     {"/sys/kernel/debug/extfrag/unusable_index", UnusableIndexText},
     {"buddyinfo", BuddyinfoText},
+    {"cgroups", CgroupsText},
     {"cmdline", CmdlineText},
+    {"filesystems", FilesystemsText},
     {"iomem", IomemText},
+    {"loadavg", LoadavgText},
     {"meminfo", MeminfoText},
     {"pagetypeinfo", PagetypeinfoText},
+    {"pressure/cpu", PressureCpuText},
+    {"pressure/io", PressureIoText},
+    {"pressure/memory", PressureMemoryText},
     {"slabinfo", SlabinfoText},
+    {"stat", ProcStatText},
     {"swaps", SwapsText},
     {"sys/kernel/hostname", HostnameText},
     {"sys/kernel/osrelease", OsreleaseText},
     {"sys/kernel/ostype", OstypeText},
     {"sys/kernel/version", KernelVersionText},
+    {"uptime", UptimeText},
     {"version", VersionText},
     {"vmallocinfo",
      [](const Machine& m) {
@@ -73,6 +83,7 @@ struct ProcessFile {
 };
 // Sorted.
 constexpr ProcessFile kProcessFiles[] = {
+    {"cgroup", ProcessCgroupText},
     {"comm", [](const Machine&, const Process& p) { return CommText(p); }},
     {"limits", [](const Machine&, const Process& p) { return LimitsText(p); }},
     {"maps", MapsText},
@@ -80,20 +91,24 @@ constexpr ProcessFile kProcessFiles[] = {
     {"oom_score_adj", [](const Machine&, const Process& p) { return OomScoreAdjText(p); }},
     {"smaps", SmapsText},
     {"smaps_rollup", SmapsRollupText},
+    {"stat", ProcessStatText},
     {"statm", StatmText},
     {"status", StatusText},
 };
 
 // What Linux has, and a machine cannot show yet.
 constexpr absl::string_view kMissing[] = {
-    "cgroups",     "cpuinfo",         "crypto",     "devices",  "diskstats", "filesystems", "interrupts", "kmsg",
-    "kpagecgroup", "kpagecount",      "kpageflags", "loadavg",  "locks",     "modules",     "mounts",     "pressure/cpu",
-    "pressure/io", "pressure/memory", "schedstat",  "softirqs", "stat",      "sysvipc/shm", "timer_list", "uptime",
+    "cpuinfo",    "crypto", "devices", "diskstats", "interrupts", "kmsg",     "kpagecgroup", "kpagecount",
+    "kpageflags", "locks",  "modules", "mounts",    "schedstat",  "softirqs", "sysvipc/shm", "timer_list",
 };
 constexpr absl::string_view kMissingOfProcess[] = {
-    "auxv", "cgroup", "clear_refs", "cmdline", "environ", "exe",       "fd",    "io",   "map_files",
-    "mem",  "mounts", "numa_maps",  "pagemap", "sched",   "schedstat", "stack", "stat", "wchan",
+    "auxv", "clear_refs", "cmdline",   "environ", "exe",   "fd",        "io",    "map_files",
+    "mem",  "mounts",     "numa_maps", "pagemap", "sched", "schedstat", "stack", "wchan",
 };
+
+constexpr absl::string_view kMissingOfCgroup[] = {"cgroup.freeze",   "cgroup.kill",      "cgroup.max.depth",     "cgroup.max.descendants",
+                                                  "cgroup.pressure", "memory.numa_stat", "memory.zswap.current", "memory.zswap.max"};
+constexpr absl::string_view kCgroupRoot = "/sys/fs/cgroup/";
 
 template <typename List>
 bool Holds(const List& list, absl::string_view name) {
@@ -102,6 +117,41 @@ bool Holds(const List& list, absl::string_view name) {
 
 absl::Status NoSuchFile(absl::string_view path) { return absl::NotFoundError(absl::StrCat("/proc/", path, ": no such file")); }
 absl::Status NotYet(absl::string_view path) { return absl::UnimplementedError(absl::StrCat("/proc/", path, " is not simulated yet")); }
+
+// Files of a cgroup that only processes tell.
+std::optional<std::string> CgroupProcessesText(const Machine& machine, uint32_t cgroup, absl::string_view file) {
+  const bool threads = file == "cgroup.threads";
+  if (!threads && file != "cgroup.procs") return std::nullopt;
+  std::string out;
+  for (const auto& [pid, process] : machine.processes().all()) {
+    if (process->cgroup == cgroup && (threads || process->leads())) absl::StrAppend(&out, pid.raw(), "\n");
+  }
+  return out;
+}
+
+// "populated": somebody is in it or below it. The root has no such file.
+std::string CgroupEventsText(const Machine& machine, uint32_t cgroup) {
+  bool populated = false;
+  for (const auto& [pid, process] : machine.processes().all()) {
+    for (uint32_t at = process->cgroup; at != 0; at = machine.cgroups().cgroup(at).parent) populated = populated || at == cgroup;
+  }
+  return absl::StrCat("populated ", populated ? 1 : 0, "\nfrozen 0\n");
+}
+
+// `path` below /sys/fs/cgroup: "a/b/memory.max".
+absl::StatusOr<std::string> ReadCgroupFile(const Machine& machine, absl::string_view path) {
+  const size_t slash = path.rfind('/');
+  const absl::string_view file = slash == absl::string_view::npos ? path : path.substr(slash + 1);
+  const std::optional<uint32_t> id = machine.cgroups().Find(slash == absl::string_view::npos ? "" : path.substr(0, slash));
+  const std::string full = absl::StrCat(kCgroupRoot, path);
+  if (!id) return absl::NotFoundError(absl::StrCat(full, ": no such cgroup"));
+  if (*id != 0 && file == "cgroup.events") return CgroupEventsText(machine, *id);
+  std::optional<std::string> text = CgroupProcessesText(machine, *id, file);
+  if (!text) text = machine.cgroups().Read(*id, file);
+  if (text) return *std::move(text);
+  return Holds(kMissingOfCgroup, file) ? absl::UnimplementedError(absl::StrCat(full, " is not simulated yet"))
+                                       : absl::NotFoundError(absl::StrCat(full, ": no such file, or one that can only be written"));
+}
 
 absl::StatusOr<std::string> ReadProcessFile(const Machine& machine, Pid pid, absl::string_view name, absl::string_view path) {
   const Process* process = machine.processes().Find(pid);
@@ -121,6 +171,14 @@ std::vector<std::string> ListProcFiles(const Machine& machine) {
     if (!machine.sysctls().Text(*machine.sysctls().Find(name))) continue;
     paths.push_back(absl::StrCat("sys/", absl::StrReplaceAll(name, {{".", "/"}})));
   }
+  for (const uint32_t id : machine.cgroups().All()) {
+    const std::string folder = id == 0 ? std::string(kCgroupRoot) : absl::StrCat(kCgroupRoot, machine.cgroups().PathOf(id).substr(1), "/");
+    for (absl::string_view name : machine.cgroups().FileNames(id)) {
+      if (machine.cgroups().Read(id, name)) paths.push_back(absl::StrCat(folder, name));
+    }
+    for (const char* name : {"cgroup.procs", "cgroup.threads"}) paths.push_back(absl::StrCat(folder, name));
+    if (id != 0) paths.push_back(absl::StrCat(folder, "cgroup.events"));
+  }
   for (const auto& [pid, process] : machine.processes().all()) {
     for (std::string& path : ListProcFiles(machine, pid)) paths.push_back(std::move(path));
   }
@@ -137,6 +195,7 @@ std::vector<std::string> ListProcFiles(const Machine& machine, Pid pid) {
 
 absl::StatusOr<std::string> ReadProcFile(const Machine& machine, absl::string_view path) {
   absl::ConsumePrefix(&path, "/proc/");
+  if (absl::string_view below = path; absl::ConsumePrefix(&below, kCgroupRoot)) return ReadCgroupFile(machine, below);
   for (const MachineFile& file : kMachineFiles) {
     if (file.path == path) return file.text(machine);
   }

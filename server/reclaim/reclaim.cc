@@ -4,6 +4,7 @@
 
 #include "server/base/check.h"
 #include "server/base/explanation.h"
+#include "server/cgroup/cgroups.h"
 #include "server/files/files.h"
 #include "server/physical/page_allocator.h"
 #include "server/physical/reverse_map.h"
@@ -14,9 +15,8 @@
 // When memory is freed and for how long: kswapd, direct reclaim, the killer.
 
 namespace mmlab {
-
-Reclaim::Reclaim(BuddyMemory& memory, Files& files, ReverseMap& reverse_map, OomKiller& killer, Tracer& tracer)
-    : memory_(memory), files_(files), reverse_map_(reverse_map), killer_(killer), tracer_(tracer) {}
+Reclaim::Reclaim(BuddyMemory& memory, Cgroups& cgroups, Files& files, ReverseMap& reverse_map, OomKiller& killer, Tracer& tracer)
+    : memory_(memory), cgroups_(cgroups), files_(files), reverse_map_(reverse_map), killer_(killer), tracer_(tracer) {}
 
 bool Reclaim::Balanced(int highest_zone) const {
   // pgdat_balanced(): one zone above its high watermark is enough.
@@ -89,6 +89,7 @@ uint64_t Reclaim::DirectReclaim(Gfp gfp, int order, int highest_zone) {
   const Zone& zone = memory_.zones()[static_cast<size_t>(highest_zone)];
   memory_.vm_stat().Count(static_cast<VmEvent>(kFirst + static_cast<int>(zone.type)));
   const uint64_t freed = TryToFree(sc);
+  cgroups_.Stall(StallKind::kMemory, static_cast<int64_t>(freed) * Cgroups::kReclaimNanosecondsPerPage);
   if (Explanation* why = tracer_.explanation()) {
     why->Add(StepKind::kDirectReclaim, "no zone is above its min watermark: the request waits and frees pages itself")
         .Number("order", order)
@@ -107,27 +108,47 @@ uint64_t Reclaim::TryToFree(ScanControl& sc) {
       ShrinkNode(sc);
       if (sc.freed >= sc.target) break;
     }
-    if (sc.cgroups == nullptr) {
+    if (!sc.for_cgroup) {
       refaults_ = memory_.vm_stat().Get(NodeStat::kWorkingsetActivateFile);
       if (sc.freed > 0) kswapd_failures_ = 0;
     }
-    // What the ratio of the lists kept on the active ones is taken from there before anybody is killed.
-    if (sc.freed > 0 || !sc.skipped_deactivate) return sc.freed;
-    sc.force_deactivate = true;
-    sc.skipped_deactivate = false;
+    // What the ratio of the lists kept on the active ones, and what memory.low protects, is taken before anybody is killed.
+    if (sc.freed > 0 || (!sc.skipped_deactivate && !sc.low_skipped)) return sc.freed;
+    if (sc.skipped_deactivate) {
+      sc.force_deactivate = true;
+      sc.skipped_deactivate = false;
+      continue;
+    }
+    sc.force_deactivate = false;
+    sc.low_reclaim = true;
+    sc.low_skipped = false;
   }
 }
 
-uint64_t Reclaim::ReclaimCgroups(const std::vector<uint16_t>& numbers, uint64_t pages) {
+uint64_t Reclaim::ReclaimCgroup(uint16_t memcg, uint64_t pages) {
   files_.DrainLru();
   ScanControl sc;
-  sc.cgroups = &numbers;
+  sc.for_cgroup = true;
+  sc.target_memcg = memcg;
   sc.highest_zone = static_cast<int>(memory_.zones().size()) - 1;
   sc.target = std::max(pages, kSwapClusterMax);
-  return TryToFree(sc);
+  const uint64_t freed = TryToFree(sc);
+  if (Explanation* why = tracer_.explanation()) {
+    ExplanationStep& step = why->Add(StepKind::kCgroupReclaim, "pages of the cgroup and of those below it are freed");
+    step.Text("cgroup", memcg == 0 ? "/" : cgroups_.memcg(memcg).path).Pages("wanted", PageCount(pages)).Pages("freed", PageCount(freed));
+    step.Pages("scanned", PageCount(sc.scanned_in_all)).Number("priority", sc.priority).Truth("low_taken", sc.low_reclaim);
+    if (memcg != 0) step.Pages("usage", PageCount(cgroups_.memcg(memcg).memory.usage));
+  }
+  return freed;
 }
 
-bool Reclaim::OutOfMemory(Gfp gfp, int order, int /*highest_zone*/) { return killer_.OutOfMemory(gfp, order); }
+bool Reclaim::CgroupOutOfMemory(uint16_t memcg, Gfp gfp, int order) { return killer_.OutOfMemory(gfp, order, memcg); }
+
+bool Reclaim::ActingProcessDies() const { return killer_.ActingProcessDies(); }
+
+void Reclaim::DrainLru() { files_.DrainLru(); }
+
+bool Reclaim::OutOfMemory(Gfp gfp, int order, int /*highest_zone*/) { return killer_.OutOfMemory(gfp, order, 0); }
 
 void Reclaim::DropCaches(uint32_t bits) {
   if ((bits & 1) != 0) {

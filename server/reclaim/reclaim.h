@@ -7,12 +7,14 @@
 
 #include "server/base/address.h"
 #include "server/base/hash.h"
+#include "server/cgroup/cgroup_pressure.h"
 #include "server/physical/lru_lists.h"
 #include "server/physical/memory_pressure.h"
 
 namespace mmlab {
 
 class BuddyMemory;
+class Cgroups;
 class Files;
 class OomKiller;
 class ReverseMap;
@@ -25,18 +27,21 @@ class Tracer;
 // their high ones, or nothing can be freed. A request that still finds too little reclaims directly.
 // There is no swap: anonymous memory and shmem stay where they are, apart from what was lazily freed.
 // Always true: between two calls no page is isolated from the LRU lists.
-class Reclaim final : public MemoryPressure {
+class Reclaim final : public MemoryPressure, public CgroupPressure {
  public:
   // All outlive this.
-  Reclaim(BuddyMemory& memory, Files& files, ReverseMap& reverse_map, OomKiller& killer, Tracer& tracer);
+  Reclaim(BuddyMemory& memory, Cgroups& cgroups, Files& files, ReverseMap& reverse_map, OomKiller& killer, Tracer& tracer);
 
   // MemoryPressure
   void WakeKswapd(Gfp gfp, int order, int highest_zone) override;
   uint64_t DirectReclaim(Gfp gfp, int order, int highest_zone) override;
   bool OutOfMemory(Gfp gfp, int order, int highest_zone) override;
 
-  // try_to_free_mem_cgroup_pages(): frees up to `pages` of the pages that these memory cgroups are charged for.
-  uint64_t ReclaimCgroups(const std::vector<uint16_t>& numbers, uint64_t pages);
+  // CgroupPressure
+  uint64_t ReclaimCgroup(uint16_t memcg, uint64_t pages) override;
+  bool CgroupOutOfMemory(uint16_t memcg, Gfp gfp, int order) override;
+  bool ActingProcessDies() const override;
+  void DrainLru() override;
 
   void AddShrinker(Shrinker& shrinker) { shrinkers_.push_back(&shrinker); }
 
@@ -51,9 +56,13 @@ class Reclaim final : public MemoryPressure {
   enum class Fate : uint8_t { kFreed, kKept, kActivated };
 
   void ShrinkNode(ScanControl& sc);
+  // Whether a memory cgroup's protection lets it be shrunk now.
+  bool MayShrink(uint16_t memcg, ScanControl& sc);
+  // The part of a list of that many pages that the cgroup's protection leaves to be looked at.
+  uint64_t Unprotected(const Lruvec& lruvec, uint64_t pages, ScanControl& sc) const;
   void PrepareScanCount(ScanControl& sc);
   void ShrinkLruvec(Lruvec& lruvec, ScanControl& sc);
-  std::array<uint64_t, 4> ScanCounts(const Lruvec& lruvec, const ScanControl& sc) const;
+  std::array<uint64_t, 4> ScanCounts(const Lruvec& lruvec, ScanControl& sc) const;
   uint64_t ShrinkList(Lruvec& lruvec, LruKind kind, uint64_t pages, ScanControl& sc);
   uint64_t ShrinkInactive(Lruvec& lruvec, LruKind kind, uint64_t pages, ScanControl& sc);
   void ShrinkActive(Lruvec& lruvec, LruKind kind, uint64_t pages, const ScanControl& sc);
@@ -61,6 +70,7 @@ class Reclaim final : public MemoryPressure {
   // Takes up to `pages` pages off the old end of a list, each with a reference of its own.
   uint64_t Isolate(Lruvec& lruvec, LruKind kind, uint64_t pages, const ScanControl& sc);
   void PutBack(Pfn pfn);
+  void CountEvent(VmEvent item, uint64_t times, const Lruvec& lruvec, const ScanControl& sc);
   Fate ShrinkPage(Pfn pfn, const ScanControl& sc);
   Fate Keep(Pfn pfn, Fate fate, const char* why) const;
   bool InactiveIsLow(const Lruvec& lruvec, LruKind inactive) const;
@@ -69,6 +79,7 @@ class Reclaim final : public MemoryPressure {
   void BalanceNode(int highest_zone);
 
   BuddyMemory& memory_;
+  Cgroups& cgroups_;
   Files& files_;
   ReverseMap& reverse_map_;
   OomKiller& killer_;

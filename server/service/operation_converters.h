@@ -42,6 +42,9 @@ absl::Status CheckFields(const v1::VmapRequest& request);
 absl::Status CheckFields(const v1::GetVmAreaRequest& request);
 absl::Status CheckFields(const v1::IoremapRequest& request);
 absl::Status CheckFields(const v1::VmMapRamRequest& request);
+absl::Status CheckFields(const v1::CreateCgroupRequest& request);
+absl::Status CheckFields(const v1::RemoveCgroupRequest& request);
+absl::Status CheckFields(const v1::WriteCgroupFileRequest& request);
 absl::Status CheckFields(const v1::WriteSysctlRequest& request);
 absl::Status CheckFields(const v1::AdvanceTimeRequest& request);
 template <typename Request>
@@ -67,6 +70,7 @@ inline bool IsShort(const v1::CreateFileRequest&) { return false; }
 inline bool IsShort(const v1::FtruncateRequest&) { return false; }
 inline bool IsShort(const v1::ShmdtRequest&) { return false; }
 inline bool IsShort(const v1::WriteSysctlRequest&) { return false; }
+inline bool IsShort(const v1::WriteCgroupFileRequest&) { return false; }
 inline constexpr int kShortPages = 1024;
 inline bool IsShort(const v1::AllocPagesBulkRequest& request) { return request.count() <= kShortPages; }
 inline bool IsShort(const v1::FreePageListRequest& request) { return request.pfns_size() <= kShortPages; }

@@ -80,6 +80,11 @@
   X(KunmapLocal, kunmap_local)             \
   X(KmapFlushUnused, kmap_flush_unused)
 
+#define MMLAB_CGROUP_OPERATIONS(X) \
+  X(CreateCgroup, create_cgroup)   \
+  X(RemoveCgroup, remove_cgroup)   \
+  X(WriteCgroupFile, write_cgroup_file)
+
 #define MMLAB_MACHINE_OPERATIONS(X) \
   X(WriteSysctl, write_sysctl)      \
   X(AdvanceTime, advance_time)
@@ -90,6 +95,7 @@
   MMLAB_PAGE_OPERATIONS(X)           \
   MMLAB_SLAB_OPERATIONS(X)           \
   MMLAB_KERNEL_ADDRESS_OPERATIONS(X) \
+  MMLAB_CGROUP_OPERATIONS(X)         \
   MMLAB_MACHINE_OPERATIONS(X)
 
 #endif  // MMLAB_SERVER_SERVICE_OPERATION_LIST_H_

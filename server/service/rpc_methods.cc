@@ -1,6 +1,7 @@
 #include "server/service/rpc_methods.h"
 
 #include "absl/container/flat_hash_map.h"
+#include "mmlab/v1/cgroup.pb.h"
 #include "mmlab/v1/file.pb.h"
 #include "mmlab/v1/kernel_memory.pb.h"
 #include "mmlab/v1/layout.pb.h"
@@ -53,6 +54,7 @@ const Table& Methods() {
     made->Add(*v1::Frame::descriptor()->file());
     made->Add(*v1::SlabCache::descriptor()->file());
     made->Add(*v1::VmallocRequest::descriptor()->file());
+    made->Add(*v1::Cgroup::descriptor()->file());
     made->Add(*v1::MeminfoField::descriptor()->file());
     made->Add(*v1::LayoutValue::descriptor()->file());
     made->Add(*v1::Operation::descriptor()->file());

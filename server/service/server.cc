@@ -22,6 +22,7 @@
 #include "server/http/http_server.h"
 #include "server/metrics/endpoints.h"
 #include "server/metrics/server_metrics.h"
+#include "server/service/cgroup_service.h"
 #include "server/service/connect.h"
 #include "server/service/file_service.h"
 #include "server/service/kernel_address_service.h"
@@ -102,6 +103,7 @@ struct Server::Parts {
         page_service(context),
         slab_service(context),
         kernel_address_service(context),
+        cgroup_service(context),
         proc_service(context),
         layout_service(context),
         operation_service(context),
@@ -119,6 +121,7 @@ struct Server::Parts {
   PageService page_service;
   SlabService slab_service;
   KernelAddressService kernel_address_service;
+  CgroupService cgroup_service;
   ProcService proc_service;
   LayoutService layout_service;
   OperationService operation_service;
@@ -147,6 +150,7 @@ absl::Status Server::Parts::StartGrpc(const ServerOptions& options) {
   builder.RegisterService(&page_service);
   builder.RegisterService(&slab_service);
   builder.RegisterService(&kernel_address_service);
+  builder.RegisterService(&cgroup_service);
   builder.RegisterService(&proc_service);
   builder.RegisterService(&layout_service);
   builder.RegisterService(&operation_service);

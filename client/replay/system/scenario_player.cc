@@ -116,6 +116,8 @@ absl::Status ScenarioPlayer::Perform(const Json& op) {
     MMLAB_RETURN_IF_ERROR(ReadWholeFile(op));
   } else if (name == "create_file") {
     MMLAB_RETURN_IF_ERROR(MakeFile(op));
+  } else if (name == "snapshot_cgroup") {
+    MMLAB_RETURN_IF_ERROR(SnapshotCgroup(op));
   } else if (name == "snapshot") {
     MMLAB_RETURN_IF_ERROR(Snapshot(op.at("name")));
   } else if (name != "note") {
@@ -133,6 +135,13 @@ absl::Status ScenarioPlayer::WriteFile(const Json& op) {
     write.mutable_write_sysctl()->set_sysctl(absl::StrReplaceAll(name, {{"/", "."}}));
     write.mutable_write_sysctl()->set_value(op.at("value").get<std::string>());
     MMLAB_ASSIGN_OR_RETURN(const Tried tried, Try(absl::StrCat("write ", path), write));
+    result["error"] = tried.ErrorText();
+  } else if (absl::ConsumePrefix(&name, "/cg/")) {
+    const size_t slash = name.rfind('/');
+    const std::string cgroup(slash == absl::string_view::npos ? "" : name.substr(0, slash));
+    const std::string file(slash == absl::string_view::npos ? name : name.substr(slash + 1));
+    MMLAB_RETURN_IF_ERROR(MakeCgroup(cgroup));
+    MMLAB_ASSIGN_OR_RETURN(const Tried tried, WriteCgroupFile(cgroup, file, op.at("value")));
     result["error"] = tried.ErrorText();
   } else {
     CountMissing(absl::StrCat("write ", path));

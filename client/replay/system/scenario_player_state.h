@@ -41,6 +41,12 @@ class ScenarioPlayer {
   absl::StatusOr<Tried> Try(const std::string& what, const v1::Operation& operation);
   void CountMissing(const std::string& what) { ++answers_.not_simulated[what]; }
 
+  // scenario_cgroups.cc
+  // Makes the cgroup and those above it where they are not there yet: the scripts do not say when that was done.
+  absl::Status MakeCgroup(const std::string& cgroup);
+  absl::StatusOr<Tried> WriteCgroupFile(const std::string& cgroup, const std::string& file, const std::string& value);
+  absl::Status SnapshotCgroup(const Json& op);
+
   // scenario_player.cc
   absl::Status WriteFile(const Json& op);
   absl::Status ReadWholeFile(const Json& op);

@@ -287,6 +287,30 @@ Operation RandomProgram::SysctlOperation() {
   }
 }
 
+Operation RandomProgram::CgroupOperation(Pid pid) {
+  static constexpr const char* kPaths[] = {"a", "b", "a/c", "a/d", "nothing", ""};
+  static constexpr const char* kFiles[] = {"memory.max",      "memory.high",    "memory.low",      "memory.min",
+                                           "memory.swap.max", "memory.reclaim", "memory.oom.group"};
+  const std::string path = kPaths[random_.Below(std::size(kPaths))];
+  switch (random_.Below(8)) {
+    case 0:
+    case 1:
+      return op::CreateCgroup{path};
+    case 2:
+      if (OneIn(3)) return op::RemoveCgroup{path};
+      return op::WriteCgroupFile{"", "cgroup.subtree_control", "+memory"};
+    case 3:
+      return op::WriteCgroupFile{path, "cgroup.subtree_control", OneIn(5) ? "-memory" : "+memory"};
+    case 4:
+    case 5:
+      return op::WriteCgroupFile{path, "cgroup.procs", std::to_string(pid.raw())};
+    default: {
+      const std::string value = OneIn(3) ? "max" : OneIn(6) ? "x" : std::to_string(random_.Below(600) * 4096);
+      return op::WriteCgroupFile{path, kFiles[random_.Below(std::size(kFiles))], value};
+    }
+  }
+}
+
 Operation RandomProgram::Next() {
   switch (started_++) {
     case 0:
@@ -315,7 +339,8 @@ Operation RandomProgram::Next() {
   if (dice < 40) return MappingOperation(AnyPid());
   if (dice < 75) return MemoryOperation(AnyPid());
   if (dice < 88) return FileOperation(AnyPid());
-  if (dice < 97) return PageOperation();
+  if (dice < 95) return PageOperation();
+  if (dice < 97) return CgroupOperation(AnyPid());
   return SysctlOperation();
 }
 

@@ -45,6 +45,7 @@ class RandomProgram {
   Operation FileOperation(Pid pid);
   Operation PageOperation();
   Operation SysctlOperation();
+  Operation CgroupOperation(Pid pid);
   AccessRequest Access();
 
   Random random_;
