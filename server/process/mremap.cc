@@ -207,13 +207,14 @@ SysResult<uint64_t> MmCall::MoveVma(VmArea* vma, uint64_t old_address, uint64_t 
     if (target != vma && vma->start.raw() == old_address && vma->end.raw() == old_address + old_length) UnlinkAnonVmas(*vma);
     return result;
   }
-  if (DoMunmap(old_address, old_length) != Errno::kOk) {
-    if (accounted && !keep_source) core_.commit.Uncharge(-static_cast<int64_t>(old_length >> shift_));
-    excess = 0;
-  }
+  // Counted before the old place gives its pages back: after a failure it is the new place that goes, which was never counted.
   if ((vm_flags & kVmLocked) != 0) {
     mm_.locked_vm += Pages(new_length);
     *locked = true;
+  }
+  if (DoMunmap(old_address, old_length) != Errno::kOk) {
+    if (accounted && !keep_source) core_.commit.Uncharge(-static_cast<int64_t>(old_length >> shift_));
+    excess = 0;
   }
   mm_.hiwater_vm = hiwater_vm;
   if (excess != 0) {

@@ -36,6 +36,7 @@ class Crowd {
 
   void Step() {
     if (pids_.empty()) Begin();
+    ASSERT_FALSE(pids_.empty());
     const size_t which = random_.Below(pids_.size());
     const Pid pid = pids_[which];
     if (lab_.processes->Held(pid) && !OneIn(20)) return;  // It waits in vfork; now and then somebody kills it.
@@ -87,6 +88,8 @@ class Crowd {
   uint32_t Prot() { return OneIn(3) ? static_cast<uint32_t>(random_.Below(8)) : 3; }
 
   void Begin() {
+    lab_.processes->limits().overcommit_memory = 1;
+    lab_.processes->limits().max_map_count = 65530;
     const Pid pid = lab_.processes->Create("crowd", OneIn(3) ? 0 : 1000, false).value();
     ASSERT_TRUE(lab_.processes->Exec(pid, program_, nullptr, {"crowd"}, {}).ok());
     ASSERT_TRUE(lab_.processes->Open(pid, "/tmpfs", 2, 10).ok());
@@ -246,6 +249,7 @@ TEST_P(MillionTest, NoCounterEverDisagrees) {
     Crowd crowd(GetParam(), seed);
     for (uint64_t step = 1; step <= operations / 3 / kSeeds + 1; ++step) {
       crowd.Step();
+      if (HasFatalFailure()) return;
       if (step % kCheckEvery != 0) continue;
       ASSERT_EQ(crowd.lab().Violations(), std::vector<std::string>()) << "seed " << seed << " step " << step;
     }
