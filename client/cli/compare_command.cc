@@ -1,7 +1,6 @@
 // `mmlab compare slab-allocators`: one workload on three machines that differ only in how their kernel allocates small objects.
 
 #include <fmt/core.h>
-#include <google/protobuf/struct.pb.h>
 
 #include <algorithm>
 #include <array>
@@ -15,6 +14,7 @@
 #include "client/cli/commands.h"
 #include "client/cli/exit_code.h"
 #include "client/cli/output.h"
+#include "nlohmann/json.hpp"
 
 namespace mmlab {
 namespace {
@@ -197,25 +197,23 @@ class Workload {
 };
 
 void PrintMeasures(const GlobalOptions& options, const std::vector<Measure>& measures) {
-  google::protobuf::Struct result;
-  google::protobuf::ListValue& list = *(*result.mutable_fields())["measures"].mutable_list_value();
+  nlohmann::ordered_json list = nlohmann::ordered_json::array();
   std::vector<std::vector<std::string>> rows;
   for (const Measure& m : measures) {
-    auto& fields = *list.add_values()->mutable_struct_value()->mutable_fields();
-    fields["phase"].set_string_value(m.phase);
-    fields["allocator"].set_string_value(m.allocator);
-    fields["objects"].set_number_value(static_cast<double>(m.objects));
-    fields["asked_bytes"].set_number_value(static_cast<double>(m.asked));
-    fields["used_bytes"].set_number_value(static_cast<double>(m.used));
-    fields["pages"].set_number_value(static_cast<double>(m.pages));
-    fields["internal_fragmentation"].set_number_value(m.internal());
-    fields["external_fragmentation"].set_number_value(m.external());
-    fields["page_bytes_for_each_byte"].set_number_value(m.bytes_for_each());
+    list.push_back({{"phase", m.phase},
+                    {"allocator", m.allocator},
+                    {"objects", m.objects},
+                    {"asked_bytes", m.asked},
+                    {"used_bytes", m.used},
+                    {"pages", m.pages},
+                    {"internal_fragmentation", m.internal()},
+                    {"external_fragmentation", m.external()},
+                    {"page_bytes_for_each_byte", m.bytes_for_each()}});
     rows.push_back({m.phase, m.allocator, fmt::format("{}", m.objects), fmt::format("{}", m.asked / 1024), fmt::format("{}", m.used / 1024),
                     fmt::format("{}", m.pages), fmt::format("{:.1f}%", 100 * m.internal()), fmt::format("{:.1f}%", 100 * m.external()),
                     fmt::format("{:.2f}", m.bytes_for_each())});
   }
-  if (PrintStructured(options, result)) return;
+  if (PrintJson(options, nlohmann::ordered_json{{"measures", list}}.dump(1) + "\n")) return;
   fmt::print("{}",
              TableText({"AFTER", "ALLOCATOR", "OBJECTS", "ASKED-KIB", "USED-KIB", "PAGES", "INTERNAL", "EXTERNAL", "BYTES/BYTE"}, rows));
 }

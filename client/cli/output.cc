@@ -42,8 +42,8 @@ std::string JsonText(const google::protobuf::Message& message) {
   return json;
 }
 
-std::string YamlText(const google::protobuf::Message& message) {
-  YAML::Node node = YAML::Load(JsonText(message));
+static std::string YamlFromJson(const std::string& json) {
+  YAML::Node node = YAML::Load(json);
   // JSON's flow style goes away, node by node.
   const auto to_block = [](auto&& self, YAML::Node part) -> void {
     if (!part.IsMap() && !part.IsSequence()) return;
@@ -56,16 +56,17 @@ std::string YamlText(const google::protobuf::Message& message) {
   return absl::StrCat(emitter.c_str(), "\n");
 }
 
+std::string YamlText(const google::protobuf::Message& message) { return YamlFromJson(JsonText(message)); }
+
 bool PrintStructured(const GlobalOptions& options, const google::protobuf::Message& message) {
-  if (options.output == OutputFormat::kJson) {
-    fmt::print("{}", JsonText(message));
-    return true;
-  }
-  if (options.output == OutputFormat::kYaml) {
-    fmt::print("{}", YamlText(message));
-    return true;
-  }
-  return false;
+  if (options.output != OutputFormat::kJson && options.output != OutputFormat::kYaml) return false;
+  return PrintJson(options, JsonText(message));
+}
+
+bool PrintJson(const GlobalOptions& options, const std::string& json) {
+  if (options.output != OutputFormat::kJson && options.output != OutputFormat::kYaml) return false;
+  fmt::print("{}", options.output == OutputFormat::kJson ? json : YamlFromJson(json));
+  return true;
 }
 
 namespace {

@@ -22,6 +22,8 @@ std::string YamlText(const google::protobuf::Message& message);
 
 // Prints a message if the output format is JSON or YAML; false if the caller has to print it.
 bool PrintStructured(const GlobalOptions& options, const google::protobuf::Message& message);
+// The same of what is JSON already, and no message of the contract. `json` ends with a newline.
+bool PrintJson(const GlobalOptions& options, const std::string& json);
 
 // What one operation answered: its value in the words of its kind ("0xb7ff9000", "pid 3"), an errno, a signal, and the explanation.
 // `verb` is the operation's name: it decides how the value is written.

@@ -171,9 +171,10 @@ TEST_P(RecordedFilesTest, MeminfoHasTheSameFormAndStaticFigures) {
   ExpectSubsequence(Ours("meminfo"), Recorded("meminfo"), [](const std::string& ours, const std::string& recorded) {
     // What depends on what runs; all else follows from the configuration.
     static constexpr const char* kMoving[] = {
-        "MemFree:", "MemAvailable:", "Cached:",       "HighFree:",       "LowFree:",      "Dirty:",         "AnonPages:",    "Mapped:",
-        "Shmem:",   "PageTables:",   "Committed_AS:", "CmaFree:",        "KReclaimable:", "Slab:",          "SReclaimable:", "SUnreclaim:",
-        "Active:",  "Inactive:",     "Active(anon):", "Inactive(anon):", "Active(file):", "Inactive(file):"};
+        "MemFree:",      "MemAvailable:", "Cached:",         "HighFree:",     "LowFree:",       "Dirty:",
+        "AnonPages:",    "Mapped:",       "Shmem:",          "PageTables:",   "Committed_AS:",  "CmaFree:",
+        "KReclaimable:", "Slab:",         "SReclaimable:",   "SUnreclaim:",   "KernelStack:",   "Active:",
+        "Inactive:",     "Active(anon):", "Inactive(anon):", "Active(file):", "Inactive(file):"};
     const std::string label = LabelOf(ours);
     if (std::find(std::begin(kMoving), std::end(kMoving), label) == std::end(kMoving)) {
       EXPECT_EQ(ours, recorded);
