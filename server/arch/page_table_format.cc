@@ -50,6 +50,7 @@ PageTableFormat::PageTableFormat(const Layout& layout)
     levels_ = 4;
     for (int level = 1; level <= 4; ++level) bits_[level] = 9;
     address_mask_ = kArmAddressMask;
+    table_mask_ = table_bits_ = kArmTypePage;
     present_mask_ = kArmValid | kArmProtNone;
     none_ignored_ = 0;
     write_ = kArmDbm;
@@ -66,6 +67,8 @@ PageTableFormat::PageTableFormat(const Layout& layout)
     bits_[2] = pae ? 9 : 10;
     bits_[3] = pae ? 2 : 0;
     address_mask_ = pae ? kPaeAddressMask : kTwoLevelAddressMask;
+    table_mask_ = kX86Present | kX86PageSize;
+    table_bits_ = kX86Present;
     present_mask_ = kX86Present | kX86ProtNone;
     none_ignored_ = kX86Dirty | kX86Accessed;  // An erratum of some processors sets these in entries that are not present.
     write_ = kX86Rw;
@@ -117,11 +120,12 @@ std::string PageTableFormat::Decode(uint64_t entry, int level) const {
   const auto add = [&text](bool condition, absl::string_view word) {
     if (condition) absl::StrAppend(&text, text.empty() ? "" : " ", word);
   };
-  if (level > 1) {
+  if (level > 1 && (level > 2 || !Huge(entry))) {
     add(true, TablePresent(entry) ? "table" : "none");
     return text;
   }
   if (None(entry)) return "none";
+  add(level == 2, "huge");
   add(Valid(entry), "present");
   add(!Valid(entry) && Present(entry), "prot_none");
   add((entry & user_) != 0, "user");

@@ -95,6 +95,20 @@ absl::string_view StepKindName(StepKind kind) {
       return "page_kept";
     case StepKind::kOomScore:
       return "oom_score";
+    case StepKind::kHugeFault:
+      return "huge_fault";
+    case StepKind::kHugeSplit:
+      return "huge_split";
+    case StepKind::kHugeCollapse:
+      return "huge_collapse";
+    case StepKind::kHugetlbPool:
+      return "hugetlb_pool";
+    case StepKind::kKsmScan:
+      return "ksm_scan";
+    case StepKind::kKsmMerge:
+      return "ksm_merge";
+    case StepKind::kKsmBreak:
+      return "ksm_break";
   }
   return "unspecified";
 }

@@ -47,8 +47,15 @@ enum class StepKind : uint8_t {
   kDirectReclaim = 52,    // The request reclaimed by itself.
   kScanBalance = 53,      // How many pages of each LRU list are looked at, and by which rule.
   kPageEvicted = 54,
-  kPageKept = 55,  // A page was looked at by reclaim and kept, and why.
-  kOomScore = 70,  // One process's badness when memory is gone, and whether it was chosen.
+  kPageKept = 55,      // A page was looked at by reclaim and kept, and why.
+  kOomScore = 70,      // One process's badness when memory is gone, and whether it was chosen.
+  kHugeFault = 90,     // Whether a fault gets a huge page, and why not.
+  kHugeSplit = 91,     // A huge page, or an entry that maps one, was split, and why.
+  kHugeCollapse = 92,  // Whether a range of small pages became a huge page, and why not.
+  kHugetlbPool = 93,   // A hugetlb pool grew, shrank, gave a page or made a reservation, with its counts.
+  kKsmScan = 94,       // A page that KSM looked at was left alone, and why.
+  kKsmMerge = 95,      // Two pages became one.
+  kKsmBreak = 96,      // A merged page was copied, and why.
 };
 
 // In what a fact's number is counted.

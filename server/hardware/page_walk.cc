@@ -27,6 +27,11 @@ PageWalk WalkPageTables(const PageTableFormat& format, ReadFrame read, Pfn root,
       if (format.Valid(step.entry)) walk.physical = PhysAddr((format.PfnOf(step.entry).raw() << 12) | (address.raw() & 0xfff));
       break;
     }
+    if (level == 2 && format.Huge(step.entry)) {
+      const uint64_t offset = address.raw() & (format.coverage(2) - 1);
+      if (format.Valid(step.entry)) walk.physical = PhysAddr((format.HugePfn(step.entry).raw() << 12) | offset);
+      break;
+    }
     if (!format.TablePresent(step.entry)) break;
     table = format.TableOf(step.entry);
   }

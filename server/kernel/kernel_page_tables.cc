@@ -69,7 +69,7 @@ bool KernelPageTables::MapAt(VirtAddr address, Pfn pfn, int level, Kind kind) {
   for (int at = format_.levels(); at > level; --at) {
     const uint32_t index = format_.IndexOf(address, at);
     const uint64_t entry = Load(table, index);
-    if (format_.TablePresent(entry)) {
+    if (format_.Valid(entry)) {
       table = format_.TableOf(entry);
       continue;
     }
@@ -87,7 +87,7 @@ bool KernelPageTables::HasTable(VirtAddr address, int level) const {
   Pfn table = *root_;
   for (int at = format_.levels(); at >= level; --at) {
     const uint64_t entry = Load(table, format_.IndexOf(address, at));
-    if (!format_.TablePresent(entry) || IsLeaf(entry, at)) return false;
+    if (!format_.Valid(entry) || IsLeaf(entry, at)) return false;
     table = format_.TableOf(entry);
   }
   return true;
@@ -119,7 +119,7 @@ void KernelPageTables::UnmapIn(Pfn table, int level, uint64_t start, uint64_t la
   for (uint64_t at = start;;) {
     const uint64_t end = std::min(last, at | (step - 1));
     const uint32_t index = format_.IndexOf(VirtAddr(at), level);
-    if (const uint64_t entry = Load(table, index); format_.TablePresent(entry)) {
+    if (const uint64_t entry = Load(table, index); format_.Valid(entry)) {
       if (IsLeaf(entry, level)) {
         Store(table, index, 0);
       } else {
@@ -139,13 +139,13 @@ std::optional<PhysAddr> KernelPageTables::Translate(VirtAddr address, Explanatio
     const uint64_t entry = Load(table, index);
     if (why != nullptr) {
       why->Add(StepKind::kPageTableWalk,
-               format_.TablePresent(entry) ? "the kernel's table has an entry" : "the kernel's table has no entry")
+               format_.Valid(entry) ? "the kernel's table has an entry" : "the kernel's table has no entry")
           .Number("level", level)
           .Frame("table", table)
           .Number("index", index)
           .Bits("entry", entry);
     }
-    if (!format_.TablePresent(entry)) return std::nullopt;
+    if (!format_.Valid(entry)) return std::nullopt;
     if (IsLeaf(entry, level)) {
       const uint64_t mask = format_.coverage(level) - 1;
       const uint64_t base = arm64_ ? entry & kArm64AddressMask : format_.PfnOf(entry).raw() << 12;

@@ -56,9 +56,6 @@ absl::Status CheckNode(const IomemResource& node, int depth, size_t* count) {
 
 absl::Status CheckSpec(const MachineSpec& spec) {
   if (spec.cpus < 1 || spec.cpus > 64) return Invalid("cpus", "must be 1 .. 64");
-  if (spec.transparent_hugepage != MachineSpec::TransparentHugepage::kNever) {
-    return absl::UnimplementedError("spec.transparent_hugepage: only NEVER is simulated yet");
-  }
   if (spec.no_hardware_access_flag && spec.layout != LayoutKind::kArm64) {
     return Invalid("no_hardware_access_flag", "only LAYOUT_ARM64 has such CPUs");
   }
@@ -260,6 +257,7 @@ absl::StatusOr<PhysicalConfig> PlanPhysicalMemory(const MachineSpec& spec) {
   config.page_size = layout.page_size;
   config.pageblock_order = layout.pageblock_order;
   config.cpus = spec.cpus;
+  config.transparent_hugepage = spec.transparent_hugepage != MachineSpec::TransparentHugepage::kNever;
   config.ram = RamFrames(layout.page_size, KernelMemoryMap(spec));
   if (config.ram.empty()) return Invalid("firmware_ranges", absl::StrCat("no RAM that ", layout.name, " can address"));
   if (layout.page_size.StartOf(config.ram.back().end).raw() > kMaxRamEnd) return Invalid("firmware_ranges", "RAM must end below 4 TiB");

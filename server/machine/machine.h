@@ -3,12 +3,14 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/container/btree_map.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "server/base/address.h"
 #include "server/machine/machine_spec.h"
 #include "server/machine/operation.h"
@@ -61,6 +63,9 @@ class Machine {
   const Files& files() const { return *files_; }
   const Processes& processes() const { return *processes_; }
   const Sysctls& sysctls() const { return *sysctls_; }
+  // The attributes below /sys/kernel/mm, by their full path. Nothing: there is no such.
+  std::optional<std::string> SysfsText(absl::string_view path) const;
+  std::vector<std::string> SysfsPaths() const;
   const KernelLog& kernel_log() const { return *log_; }
   int64_t now_nanoseconds() const { return now_nanoseconds_; }  // Unix time of the machine's clock.
   const KernelLayout& kernel_layout() const { return kernel_layout_; }
@@ -83,6 +88,7 @@ class Machine {
   void Follow(Sysctl id);
   void UpdateProcessLimits();
   void AdvanceClock(int64_t nanoseconds);
+  Outcome WriteSysfs(absl::string_view path, absl::string_view value);
   std::unique_ptr<Slub> FreshSlub() const;
   Slub& MakeSlub();
   void UpdateOomSettings();

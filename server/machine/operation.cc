@@ -75,6 +75,8 @@ constexpr const char* kNames[] = {
     "kmap_flush_unused",
     "write_sysctl",
     "advance_time",
+    "write_sysfs",
+    "set_thp_disable",
 };
 static_assert(std::size(kNames) == std::variant_size_v<Operation>);
 

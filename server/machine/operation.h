@@ -308,6 +308,14 @@ struct WriteSysctl {
   std::string name;  // With dots: "vm.overcommit_memory".
   std::string value;
 };
+struct WriteSysfs {
+  std::string path;  // "/sys/kernel/mm/transparent_hugepage/enabled".
+  std::string value;
+};
+struct SetThpDisable {
+  Pid pid;
+  bool disable = false;
+};
 struct AdvanceTime {
   int64_t nanoseconds = 0;
 };
@@ -323,7 +331,7 @@ using Operation =
                  op::DrainPages, op::KmemCacheCreate, op::KmemCacheDestroy, op::KmemCacheShrink, op::KmemCacheAlloc, op::KmemCacheFree,
                  op::Kmalloc, op::Krealloc, op::Kfree, op::Ksize, op::Vmalloc, op::Vfree, op::Vmap, op::Vunmap, op::GetVmArea, op::Ioremap,
                  op::Iounmap, op::VmMapRam, op::VmUnmapRam, op::VmUnmapAliases, op::Kmap, op::Kunmap, op::KmapLocal, op::KunmapLocal,
-                 op::KmapFlushUnused, op::WriteSysctl, op::AdvanceTime>;
+                 op::KmapFlushUnused, op::WriteSysctl, op::AdvanceTime, op::WriteSysfs, op::SetThpDisable>;
 
 // "mmap", "alloc_pages": the operation's name as metrics and logs show it.
 const char* OperationName(const Operation& operation);

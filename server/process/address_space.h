@@ -39,6 +39,13 @@ class AddressSpace {
   VirtAddr vdso;
   std::vector<std::pair<uint64_t, uint64_t>> saved_auxv;  // AT_* numbers and values as exec put them on the stack.
   int mm_users = 1;                                       // Tasks that use it.
+  // Page tables put aside for the day when a huge entry is split: one for each huge entry, counted in table_pages
+  // (pgtable_trans_huge_deposit()).
+  std::vector<Pfn> deposited_tables;
+  bool thp_disabled = false;     // MMF_DISABLE_THP
+  bool uses_huge_zero = false;   // MMF_HUGE_ZERO_PAGE: holds a reference on the huge zero page.
+  uint64_t ksm_slot = 0;         // MMF_VM_MERGEABLE: its key among those that KSM visits; 0 = none.
+  uint64_t khugepaged_slot = 0;  // MMF_VM_HUGEPAGE: its key among those that khugepaged visits; 0 = none.
   // mm->context.id of ARM64: generation and number of the ASID that its TLB entries bear; 0 = never switched to. Always 0 on x86-32.
   uint64_t context_id = 0;
 

@@ -381,6 +381,7 @@ SysResult<uint64_t> Processes::Exec(Pid pid, const ElfImage& image, const ElfIma
   }
   std::shared_ptr<AddressSpace> mm = NewMm();
   if (mm == nullptr) return Errno::kENOMEM;
+  mm->thp_disabled = process->mm != nullptr && process->mm->thp_disabled;
   DropMm(*process);
   process->mm = process->active_mm = mm;
   for (auto& [number, cpu] : cpus_) {

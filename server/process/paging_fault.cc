@@ -23,12 +23,17 @@ FaultOutcome Paging::HandleFault(Process& task, VmArea& vma, VirtAddr address, F
   Fault fault{task, vma, *vma.mm, layout_.page_size.RoundDown(address), access};
   fault.index = format_.IndexOf(fault.address, 1);
   fault.table = FindLowestTable(fault.mm, fault.address);
+  std::optional<FaultOutcome> huge;
   if (fault.table != nullptr) {
     fault.pte = format_.Load(fault.table, fault.index);
-  } else if (EnsureTable(fault.mm, fault.address, 2) == nullptr) {
-    return FaultOutcome::kOom;  // The upper tables come first, whatever becomes of the fault.
+  } else {
+    uint8_t* upper = EnsureTable(fault.mm, fault.address, 2);
+    if (upper == nullptr) return FaultOutcome::kOom;  // The upper tables come first, whatever becomes of the fault.
+    huge = HugeFault(fault, upper);
+    fault.table = FindLowestTable(fault.mm, fault.address);  // A huge entry may have been split.
+    if (fault.table != nullptr) fault.pte = format_.Load(fault.table, fault.index);
   }
-  const FaultOutcome outcome = HandlePteFault(fault);
+  const FaultOutcome outcome = huge.has_value() ? *huge : HandlePteFault(fault);
   if (outcome == FaultOutcome::kMinor) ++task.minor_faults;
   if (outcome == FaultOutcome::kMajor) {
     ++task.major_faults;
@@ -107,24 +112,27 @@ FaultOutcome Paging::WriteProtectFault(Fault& fault) {
   if (frame->state == FrameState::kAnon) {
     if ((frame->flags & kPgAnonExclusive) == 0) {
       // A page still on its way to the LRU has a reference of the batch.
-      if (frame->refcount <= 3 && (frame->flags & kPgLru) == 0) DrainLru();
-      if (frame->refcount != 1) {
+      const Frame& head = HeadOf(pfn, *frame);
+      if (head.refcount <= 3 && (head.flags & kPgLru) == 0) DrainLru();
+      const bool merged = (frame->flags & kPgKsm) != 0;
+      if (merged) vm_stat_.Count(VmEvent::kCowKsm);
+      if (head.refcount != 1 || merged) {
         if (why != nullptr) {
           why->Add(StepKind::kCopyOnWrite, "somebody else holds the anonymous page: it is copied")
               .Frame("pfn", pfn)
-              .Number("references", frame->refcount)
-              .Number("mapcount", frame->mapcount);
+              .Number("references", head.refcount)
+              .Number("mapcount", MapCountOf(pfn, *frame));
         }
         return CopyPage(fault, pfn);
       }
-      frame->mapping = fault.vma.anon_vma->id;
+      HeadOf(pfn, *frame).mapping = fault.vma.anon_vma->id;
       frame->flags |= kPgAnonExclusive;
     }
     if (why != nullptr) {
       why->Add(StepKind::kCopyOnWrite, "nobody else holds the anonymous page: it is used again and made writable")
           .Frame("pfn", pfn)
-          .Number("references", frame->refcount)
-          .Number("mapcount", frame->mapcount);
+          .Number("references", HeadOf(pfn, *frame).refcount)
+          .Number("mapcount", MapCountOf(pfn, *frame));
     }
     ReusePage(fault);
     return FaultOutcome::kMinor;
@@ -160,9 +168,9 @@ FaultOutcome Paging::CopyPage(Fault& fault, std::optional<Pfn> old_pfn) {
   AnonVmaPrepare(fault.vma);
   Frame* old_frame = old_pfn.has_value() ? &memory_.frame(*old_pfn) : nullptr;
   // Held, so that reclaim does not take it when the copy finds memory short.
-  if (old_frame != nullptr) ++old_frame->refcount;
+  if (old_frame != nullptr) ++HeadOf(*old_pfn, *old_frame).refcount;
   const std::optional<Pfn> pfn = memory_.AllocPages(kGfpHighuserMovable, PageOrder(0));
-  if (old_frame != nullptr) --old_frame->refcount;
+  if (old_frame != nullptr) --HeadOf(*old_pfn, *old_frame).refcount;
   if (!pfn.has_value()) return FaultOutcome::kOom;
   if (old_pfn.has_value()) memory_.contents().Copy(*old_pfn, *pfn);
 

@@ -38,6 +38,7 @@ void Paging::ForEachMapping(Pfn pfn, const Frame& frame, Visit visit) const {
 }
 
 PageReferences Paging::TestClearReferenced(Pfn pfn) {
+  if ((memory_.frame(pfn).flags & kPgHead) != 0) return TestClearHugeReferenced(pfn);
   PageReferences found;
   ForEachMapping(pfn, memory_.frame(pfn), [&](VmArea& vma, uint8_t* table, uint32_t index) {
     if ((vma.flags & (kVmLocked | kVmSpecial)) == kVmLocked) found.locked = true;

@@ -13,6 +13,8 @@
 #include "server/physical/physical_memory.h"
 #include "server/process/address_space.h"
 #include "server/process/commit_account.h"
+#include "server/process/khugepaged.h"
+#include "server/process/ksm.h"
 #include "server/process/mm_call.h"
 #include "server/process/paging.h"
 #include "server/process/shm_table.h"
@@ -38,6 +40,22 @@ Processes::~Processes() {
   // The machine goes with its memory: nothing is given back page by page.
   files_.SetCommitCharger(nullptr);
   files_.SetMapper(nullptr);
+}
+
+HugePageSettings& Processes::huge_settings() { return paging_->huge_settings(); }
+const HugePageSettings& Processes::huge_settings() const { return paging_->huge_settings(); }
+
+std::vector<Shrinker*> Processes::shrinkers() { return paging_->shrinkers(); }
+
+Ksm& Processes::ksm() { return paging_->ksm(); }
+const Ksm& Processes::ksm() const { return paging_->ksm(); }
+
+void Processes::WakeKhugepaged() { paging_->khugepaged().Wake(); }
+
+void Processes::AdvanceBackground(int64_t now) {
+  BeginOperation();
+  paging_->khugepaged().Advance(now);
+  paging_->ksm().Advance(now);
 }
 
 ReverseMap& Processes::reverse_map() { return *paging_; }
@@ -153,6 +171,13 @@ SysResult<std::string> Processes::Mincore(Pid pid, uint64_t address, uint64_t le
   return call.Mincore(call.Wrap(address), call.Wrap(length));
 }
 
+Errno Processes::SetThpDisable(Pid pid, bool disable) {
+  Process* process = Enter(pid);
+  if (process == nullptr) return Errno::kESRCH;
+  if (process->mm != nullptr) process->mm->thp_disabled = disable;
+  return Errno::kOk;
+}
+
 Errno Processes::SetVmaName(Pid pid, uint64_t address, uint64_t length, const std::string& name) {
   MMLAB_ENTER(call);
   return call.SetVmaName(call.Wrap(address), call.Wrap(length), name);
@@ -184,6 +209,8 @@ int Processes::ThreadCount(const Process& process) const {
   for (const auto& [pid, other] : processes_) count += other->thread_group == process.thread_group ? 1 : 0;
   return count;
 }
+
+bool Processes::ThpEligible(const VmArea& vma) const { return paging_->ThpEligible(vma); }
 
 uint64_t Processes::PageProtection(const VmArea& vma) const { return paging_->PageProtection(vma); }
 

@@ -24,16 +24,19 @@ class AddressSpace;
 class AnonVmaTable;
 class CommitAccount;
 class Files;
+class Ksm;
 class OpenFile;
 class Paging;
 class PhysicalMemory;
 class Process;
 class ReverseMap;
 class ShmTable;
+class Shrinker;
 class StateHasher;
 class Tracer;
 class VmStat;
 struct Frame;
+struct HugePageSettings;
 struct Layout;
 struct PageWalk;
 struct ProcessCore;
@@ -51,6 +54,17 @@ class Processes {
 
   ProcessLimits& limits() { return limits_; }
   const ProcessLimits& limits() const { return limits_; }
+  // Who gets transparent huge pages.
+  HugePageSettings& huge_settings();
+  const HugePageSettings& huge_settings() const;
+  Ksm& ksm();
+  const Ksm& ksm() const;
+  // What can give back memory of processes, beside their pages.
+  std::vector<Shrinker*> shrinkers();
+  // An attribute was written that makes khugepaged look around at once.
+  void WakeKhugepaged();
+  // The clock reads `now` (nanoseconds): the kernel threads that look after processes do what is due.
+  void AdvanceBackground(int64_t now);
   // Who maps which page, for reclaim.
   ReverseMap& reverse_map();
 
@@ -85,6 +99,7 @@ class Processes {
   Errno Msync(Pid pid, uint64_t address, uint64_t length, uint32_t flags);
   SysResult<std::string> Mincore(Pid pid, uint64_t address, uint64_t length);
   Errno Setrlimit(Pid pid, uint32_t resource, uint64_t current, uint64_t maximum);
+  Errno SetThpDisable(Pid pid, bool disable);
   Errno SetVmaName(Pid pid, uint64_t address, uint64_t length, const std::string& name);
 
   // Memory accesses of the process itself. The outcome is in `result`; a signal when one was sent.
@@ -117,6 +132,7 @@ class Processes {
   std::vector<Smaps> AllSmaps(const Process& process) const;  // One for each of VmAreas(), same order.
   int MmCount(const AddressSpace& mm) const;                  // mm->mm_count: 1 for all users, and one for each CPU that borrows it.
   int ThreadCount(const Process& process) const;
+  bool ThpEligible(const VmArea& vma) const;         // smaps' THPeligible
   uint64_t PageProtection(const VmArea& vma) const;  // vma->vm_page_prot: bits of its page-table entries.
   // The page-table walk that the processor makes for an address of the process, level by level. REQUIRES: it has an address space.
   PageWalk Walk(const Process& process, VirtAddr address) const;

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "absl/status/status.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
@@ -74,6 +75,8 @@ struct ProcessFile {
 // Sorted.
 constexpr ProcessFile kProcessFiles[] = {
     {"comm", [](const Machine&, const Process& p) { return CommText(p); }},
+    {"ksm_merging_pages", KsmMergingPagesText},
+    {"ksm_stat", KsmStatText},
     {"limits", [](const Machine&, const Process& p) { return LimitsText(p); }},
     {"maps", MapsText},
     {"oom_score", OomScoreText},
@@ -117,6 +120,7 @@ absl::StatusOr<std::string> ReadProcessFile(const Machine& machine, Pid pid, abs
 std::vector<std::string> ListProcFiles(const Machine& machine) {
   std::vector<std::string> paths;
   for (const MachineFile& file : kMachineFiles) paths.emplace_back(file.path);
+  for (std::string& path : machine.SysfsPaths()) paths.push_back(std::move(path));
   for (absl::string_view name : machine.sysctls().Names()) {
     if (!machine.sysctls().Text(*machine.sysctls().Find(name))) continue;
     paths.push_back(absl::StrCat("sys/", absl::StrReplaceAll(name, {{".", "/"}})));
@@ -139,6 +143,10 @@ absl::StatusOr<std::string> ReadProcFile(const Machine& machine, absl::string_vi
   absl::ConsumePrefix(&path, "/proc/");
   for (const MachineFile& file : kMachineFiles) {
     if (file.path == path) return file.text(machine);
+  }
+  if (absl::StartsWith(path, "/sys/kernel/mm/")) {
+    std::optional<std::string> text = machine.SysfsText(path);
+    return text ? absl::StatusOr<std::string>(*std::move(text)) : absl::NotFoundError(absl::StrCat(path, ": no such file"));
   }
   if (absl::string_view name = path; absl::ConsumePrefix(&name, "sys/")) {
     const std::optional<Sysctl> id = machine.sysctls().Find(absl::StrReplaceAll(name, {{"/", "."}}));

@@ -152,6 +152,11 @@ absl::Status CheckFields(const v1::WriteSysctlRequest& request) {
   MMLAB_RETURN_IF_ERROR(CheckString("sysctl", request.sysctl(), kMaxSysctlName));
   return CheckString("value", request.value(), kMaxSysctlValue);
 }
+absl::Status CheckFields(const v1::WriteSysfsRequest& request) {
+  if (request.path().empty()) return InvalidField("path", "must be set");
+  MMLAB_RETURN_IF_ERROR(CheckString("path", request.path(), kMaxSysctlName));
+  return CheckString("value", request.value(), kMaxSysctlValue);
+}
 
 absl::Status CheckFields(const v1::AdvanceTimeRequest& request) {
   if (request.nanoseconds() < 0 || request.nanoseconds() > kMaxTimeStep) return InvalidField("nanoseconds", "must be 0 to 10^18");
@@ -198,6 +203,7 @@ op::AccessMemory ToNative(const v1::AccessMemoryRequest& r) {
   return {Pid(r.pid()),
           AccessRequest{static_cast<AccessKind>(r.kind()), r.address(), r.length_bytes(), r.stride_bytes(), r.value(), r.data()}};
 }
+op::SetThpDisable ToNative(const v1::SetThpDisableRequest& r) { return {Pid(r.pid()), r.disable()}; }
 op::SwitchTo ToNative(const v1::SwitchToRequest& r) { return {Pid(r.pid()), r.cpu()}; }
 
 op::CreateFile ToNative(const v1::CreateFileRequest& r) {
@@ -221,6 +227,7 @@ op::WriteSysctl ToNative(const v1::WriteSysctlRequest& r) {
   std::replace(native.name.begin(), native.name.end(), '/', '.');
   return native;
 }
+op::WriteSysfs ToNative(const v1::WriteSysfsRequest& r) { return {r.path(), r.value()}; }
 op::AdvanceTime ToNative(const v1::AdvanceTimeRequest& r) { return {r.nanoseconds()}; }
 
 bool IsShort(const v1::AccessMemoryRequest& request) {

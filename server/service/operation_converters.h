@@ -43,6 +43,7 @@ absl::Status CheckFields(const v1::GetVmAreaRequest& request);
 absl::Status CheckFields(const v1::IoremapRequest& request);
 absl::Status CheckFields(const v1::VmMapRamRequest& request);
 absl::Status CheckFields(const v1::WriteSysctlRequest& request);
+absl::Status CheckFields(const v1::WriteSysfsRequest& request);
 absl::Status CheckFields(const v1::AdvanceTimeRequest& request);
 template <typename Request>
 absl::Status CheckFields(const Request&) {  // All other requests hold numbers of which any could be passed.
@@ -67,6 +68,8 @@ inline bool IsShort(const v1::CreateFileRequest&) { return false; }
 inline bool IsShort(const v1::FtruncateRequest&) { return false; }
 inline bool IsShort(const v1::ShmdtRequest&) { return false; }
 inline bool IsShort(const v1::WriteSysctlRequest&) { return false; }
+inline bool IsShort(const v1::WriteSysfsRequest&) { return false; }
+inline bool IsShort(const v1::AdvanceTimeRequest&) { return false; }
 inline constexpr int kShortPages = 1024;
 inline bool IsShort(const v1::AllocPagesBulkRequest& request) { return request.count() <= kShortPages; }
 inline bool IsShort(const v1::FreePageListRequest& request) { return request.pfns_size() <= kShortPages; }

@@ -24,6 +24,7 @@
   X(Setrlimit, setrlimit)                  \
   X(SetVmaName, set_vma_name)              \
   X(WriteOomScoreAdj, write_oom_score_adj) \
+  X(SetThpDisable, set_thp_disable)        \
   X(AccessMemory, access_memory)           \
   X(SwitchTo, switch_to)
 
@@ -82,6 +83,7 @@
 
 #define MMLAB_MACHINE_OPERATIONS(X) \
   X(WriteSysctl, write_sysctl)      \
+  X(WriteSysfs, write_sysfs)        \
   X(AdvanceTime, advance_time)
 
 #define MMLAB_OPERATIONS(X)          \

@@ -45,6 +45,7 @@ class RandomProgram {
   Operation FileOperation(Pid pid);
   Operation PageOperation();
   Operation SysctlOperation();
+  Operation SysfsOperation();
   AccessRequest Access();
 
   Random random_;
