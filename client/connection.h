@@ -12,10 +12,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "mmlab/v1/cgroup.grpc.pb.h"
 #include "mmlab/v1/file.grpc.pb.h"
 #include "mmlab/v1/kernel_memory.grpc.pb.h"
 #include "mmlab/v1/layout.grpc.pb.h"
 #include "mmlab/v1/machine.grpc.pb.h"
+#include "mmlab/v1/memory.grpc.pb.h"
 #include "mmlab/v1/operation.grpc.pb.h"
 #include "mmlab/v1/page.grpc.pb.h"
 #include "mmlab/v1/proc.grpc.pb.h"
@@ -37,9 +39,11 @@ class Connection {
         retries_(retries),
         machines(v1::MachineService::NewStub(channel)),
         processes(v1::ProcessService::NewStub(channel)),
+        memory(v1::MemoryService::NewStub(channel)),
         files(v1::FileService::NewStub(channel)),
         pages(v1::PageService::NewStub(channel)),
         slab(v1::SlabService::NewStub(channel)),
+        cgroups(v1::CgroupService::NewStub(channel)),
         proc(v1::ProcService::NewStub(channel)),
         layouts(v1::LayoutService::NewStub(channel)),
         operations(v1::OperationService::NewStub(channel)),
@@ -92,9 +96,11 @@ class Connection {
  public:
   const std::unique_ptr<v1::MachineService::Stub> machines;
   const std::unique_ptr<v1::ProcessService::Stub> processes;
+  const std::unique_ptr<v1::MemoryService::Stub> memory;
   const std::unique_ptr<v1::FileService::Stub> files;
   const std::unique_ptr<v1::PageService::Stub> pages;
   const std::unique_ptr<v1::SlabService::Stub> slab;
+  const std::unique_ptr<v1::CgroupService::Stub> cgroups;
   const std::unique_ptr<v1::ProcService::Stub> proc;
   const std::unique_ptr<v1::LayoutService::Stub> layouts;
   const std::unique_ptr<v1::OperationService::Stub> operations;

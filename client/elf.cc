@@ -14,6 +14,7 @@ namespace {
 
 constexpr uint64_t kMaxContent = uint64_t{1} << 20;
 constexpr int kMaxProgramHeaders = 128;
+constexpr uint64_t kMaxInterpreterPath = 4096;  // PATH_MAX
 
 // A fixed-size record at an offset; false when the bytes end before it does.
 template <typename Record>
@@ -36,6 +37,22 @@ v1::ProgramHeader::Type TypeOf(uint32_t type) {
   }
 }
 
+// What a PT_LOAD segment must not be; OK for others. `top` is the first address that the class does not have, less one.
+template <typename Segment>
+absl::Status CheckSegment(const Segment& segment, int index, uint64_t size_bytes, uint64_t top) {
+  if (segment.p_type != PT_LOAD) return absl::OkStatus();
+  if (segment.p_offset > size_bytes || segment.p_filesz > size_bytes - segment.p_offset) {
+    return absl::InvalidArgumentError(absl::StrCat("segment ", index, " lies outside the file"));
+  }
+  if (segment.p_memsz < segment.p_filesz) {
+    return absl::InvalidArgumentError(absl::StrCat("segment ", index, " is larger in the file than in memory"));
+  }
+  if (segment.p_memsz > top - segment.p_vaddr) {
+    return absl::InvalidArgumentError(absl::StrCat("segment ", index, " reaches beyond the last address"));
+  }
+  return absl::OkStatus();
+}
+
 template <typename Header, typename Segment>
 absl::StatusOr<v1::ElfImage> Parse(const std::string& bytes, uint64_t size_bytes, int machine) {
   Header header;
@@ -51,18 +68,13 @@ absl::StatusOr<v1::ElfImage> Parse(const std::string& bytes, uint64_t size_bytes
   v1::ElfImage image;
   image.set_entry_address(header.e_entry);
   image.set_position_independent(header.e_type == ET_DYN);
+  image.set_elf_machine(header.e_machine);
   for (int i = 0; i < header.e_phnum; ++i) {
     Segment segment;
     const uint64_t offset = uint64_t{header.e_phoff} + static_cast<uint64_t>(i) * sizeof(Segment);
     if (offset < header.e_phoff || !ReadAt(bytes, offset, &segment))
       return absl::InvalidArgumentError("its program headers lie outside the file");
-    if (segment.p_type == PT_LOAD) {
-      if (segment.p_offset > size_bytes || segment.p_filesz > size_bytes - segment.p_offset) {
-        return absl::InvalidArgumentError(absl::StrCat("segment ", i, " lies outside the file"));
-      }
-      if (segment.p_memsz < segment.p_filesz)
-        return absl::InvalidArgumentError(absl::StrCat("segment ", i, " is larger in the file than in memory"));
-    }
+    MMLAB_RETURN_IF_ERROR(CheckSegment(segment, i, size_bytes, decltype(segment.p_vaddr)(-1)));
     v1::ProgramHeader& out = *image.add_program_headers();
     out.set_type(TypeOf(segment.p_type));
     out.set_offset_bytes(segment.p_offset);
@@ -81,10 +93,25 @@ absl::StatusOr<v1::ElfImage> ParseElf(const std::string& bytes, uint64_t size_by
   if (bytes.size() < EI_NIDENT || std::memcmp(bytes.data(), ELFMAG, SELFMAG) != 0) return absl::InvalidArgumentError("not an ELF file");
   if (bytes[EI_DATA] != ELFDATA2LSB) return absl::InvalidArgumentError("not little-endian");
   const bool arm64 = layout == v1::LAYOUT_ARM64;
-  if (bytes[EI_CLASS] != (arm64 ? ELFCLASS64 : ELFCLASS32)) {
-    return absl::InvalidArgumentError(arm64 ? "not a 64-bit ELF file" : "not a 32-bit ELF file");
+  const char elf_class = bytes[EI_CLASS];
+  if (elf_class == ELFCLASS64 && arm64) return Parse<Elf64_Ehdr, Elf64_Phdr>(bytes, size_bytes, EM_AARCH64);
+  if (elf_class == ELFCLASS32) return Parse<Elf32_Ehdr, Elf32_Phdr>(bytes, size_bytes, arm64 ? EM_ARM : EM_386);
+  return absl::InvalidArgumentError(arm64 ? "neither a 32-bit nor a 64-bit ELF file" : "not a 32-bit ELF file");
+}
+
+absl::StatusOr<std::string> InterpreterOf(const v1::ElfImage& image, const std::string& bytes) {
+  for (const v1::ProgramHeader& header : image.program_headers()) {
+    if (header.type() != v1::ProgramHeader::TYPE_INTERP) continue;
+    const uint64_t size = header.file_size_bytes();
+    if (size < 2 || size > kMaxInterpreterPath) return absl::InvalidArgumentError("its interpreter's name is too short or too long");
+    if (header.offset_bytes() > bytes.size() || size > bytes.size() - header.offset_bytes()) {
+      return absl::InvalidArgumentError("its interpreter's name lies outside the file");
+    }
+    const std::string name = bytes.substr(header.offset_bytes(), size);
+    if (name.back() != '\0') return absl::InvalidArgumentError("its interpreter's name does not end");
+    return std::string(name.c_str());
   }
-  return arm64 ? Parse<Elf64_Ehdr, Elf64_Phdr>(bytes, size_bytes, EM_AARCH64) : Parse<Elf32_Ehdr, Elf32_Phdr>(bytes, size_bytes, EM_386);
+  return std::string();
 }
 
 absl::StatusOr<ElfFile> ReadElf(const std::string& path, v1::Layout layout) {
@@ -100,6 +127,9 @@ absl::StatusOr<ElfFile> ReadElf(const std::string& path, v1::Layout layout) {
   absl::StatusOr<v1::ElfImage> image = ParseElf(file.first_bytes, file.size_bytes, layout);
   if (!image.ok()) return absl::InvalidArgumentError(absl::StrCat(path, ": ", image.status().message()));
   file.image = *std::move(image);
+  absl::StatusOr<std::string> interpreter = InterpreterOf(file.image, file.first_bytes);
+  if (!interpreter.ok()) return absl::InvalidArgumentError(absl::StrCat(path, ": ", interpreter.status().message()));
+  file.interpreter = *std::move(interpreter);
   file.image.set_path("/bin/" + std::filesystem::path(path).filename().string());
   return file;
 }

@@ -15,9 +15,10 @@ BUILD_PACKAGES=(
 # ...and what the tests need beyond that.
 TEST_PACKAGES=(
   libbenchmark-dev libgmock-dev libgtest-dev
+  chromium # a page that calls the API
   clang-format clang-tidy shellcheck yamllint
   git jq python3 python3-grpcio python3-prometheus-client python3-protobuf
-  prometheus prometheus-node-exporter
+  procps prometheus prometheus-node-exporter
 )
 BUF_VERSION=1.75.0
 LEZER_PROMQL_VERSION=0.315.0

@@ -46,6 +46,10 @@ void Declare(CLI::App& app, Flags& flags) {
   app.add_option("--http-external-address", flags.server.http_external_address,
                  "HOST:PORT that service discovery names; empty = as the scraper reached it")
       ->envname("MMLABD_HTTP_EXTERNAL_ADDRESS");
+  app.add_option("--http-allow-origin", flags.server.http_allowed_origins,
+                 "Origin whose pages a browser lets call the API (https://lab.example), or * for any; repeat, or separate by commas")
+      ->delimiter(',')
+      ->envname("MMLABD_HTTP_ALLOW_ORIGIN");
   app.add_option("--data-dir", flags.data_dir, "Accepted for later: nothing is durable yet, machines live in memory only")
       ->envname("MMLABD_DATA_DIR");
   app.add_option("--log-format", flags.log_format, "How events are written to stderr")

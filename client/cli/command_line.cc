@@ -13,6 +13,7 @@ constexpr char kFooter[] = R"(
 Examples:
   mmlab create machine lab1 --preset arm64-1G      a simulated ARM64 computer with 1 GiB
   mmlab get machines -o wide
+  mmlab top lab1                                   its processes; mmlab vmstat lab1, mmlab slabtop lab1
   mmlab proc lab1 meminfo                          what its /proc/meminfo says
   mmlab create process lab1 --comm shell           prints the new process's pid
   mmlab exec lab1 1 --default                      gives it a small program
@@ -56,7 +57,11 @@ int RunCommandLine(int argc, char** argv) {
   AddOperationCommands(app, session);
   AddExplainCommand(app, session, options);
   AddSlabCommands(app, session);
+  AddCgroupCommands(app, session);
+  AddCompareCommand(app, session);
   AddLayoutCommands(app, session);
+  AddMemoryCommands(app, session);
+  AddProcpsCommands(app, session);
   AddReplayCommand(app, session);
   AddWatchCommand(app, session);
   try {

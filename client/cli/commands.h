@@ -5,6 +5,7 @@
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
 #include <CLI/Option.hpp>
+#include <string>
 
 #include "client/cli/session.h"
 
@@ -16,11 +17,26 @@ void AddProcCommand(CLI::App& app, Session& session);        // proc, kernel-log
 void AddOperationCommands(CLI::App& app, Session& session);  // mmap, fork, alloc-pages, ...; op
 // `explain VERB ...`: the same operations with the decisions behind their outcome.
 void AddExplainCommand(CLI::App& app, Session& session, GlobalOptions& options);
-void AddSlabCommands(CLI::App& app, Session& session);  // slabtop, slab-cache, slab-object
+void AddSlabCommands(CLI::App& app, Session& session);    // slabtop, get caches, describe cache, describe object; after AddMachineCommands
+void AddCompareCommand(CLI::App& app, Session& session);  // compare slab-allocators
 // get layout, get domains, dmesg, translate, boot --capture. After AddMachineCommands.
 void AddLayoutCommands(CLI::App& app, Session& session);
-void AddReplayCommand(CLI::App& app, Session& session);  // replay
-void AddWatchCommand(CLI::App& app, Session& session);   // watch
+// describe mm, get vmas, memory read, memory write. After AddMachineCommands.
+void AddMemoryCommands(CLI::App& app, Session& session);
+void AddCgroupCommands(CLI::App& app, Session& session);  // cgroup, get cgroups. After AddMachineCommands.
+void AddProcpsCommands(CLI::App& app, Session& session);  // top, vmstat
+void AddReplayCommand(CLI::App& app, Session& session);   // replay
+void AddWatchCommand(CLI::App& app, Session& session);    // watch
+
+// What describe process and translate show of memory's structures (memory_commands.cc).
+void DescribeVmaStore(Session& session, const std::string& machine, int pid, const std::string& store);  // "rbtree" or "maple".
+std::string MmText(Session& session, const std::string& machine, int pid);
+struct VirtualAddressQuery {
+  std::string machine, address, access = "read";
+  int pid = 0;
+  bool kernel_mode = false;
+};
+void TranslateVirtual(Session& session, const VirtualAddressQuery& query);
 
 // The whole command: parses, runs, returns the exit code.
 int RunCommandLine(int argc, char** argv);

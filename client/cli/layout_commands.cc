@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -22,9 +23,11 @@ namespace fs = std::filesystem;
 
 std::string MachineOf(const std::string& id) { return "machines/" + id; }
 
-void GetLayout(Session& session, const std::string& machine) {
+void GetLayout(Session& session, const std::string& machine, int page_size, int va_bits) {
   v1::GetKernelLayoutRequest request;
   request.set_machine(MachineOf(machine));
+  request.set_page_size_bytes(page_size);
+  request.set_va_bits(va_bits);
   v1::GetKernelLayoutResponse response;
   session.Call(*session.connection().layouts, &v1::LayoutService::Stub::GetKernelLayout, request, &response);
   if (!PrintStructured(session.options(), response)) fmt::print("{}", response.text());
@@ -59,30 +62,52 @@ v1::AddressDomain DomainOf(const std::string& name) {
   return domain;
 }
 
+struct TranslateOptions {
+  VirtualAddressQuery query;
+  std::string from, to;
+};
+
+// Between the domains in which a physical address can be meant.
+void TranslateDomain(Session& session, const TranslateOptions& options) {
+  const auto address = ParseSize(options.query.address);
+  if (!address) Fail(kExitUsage, "address: a number, not " + options.query.address);
+  v1::TranslateAddressRequest request;
+  request.set_machine(MachineOf(options.query.machine));
+  request.set_from(DomainOf(options.from.empty() ? "cpu" : options.from));
+  request.set_to(DomainOf(options.to.empty() ? "dram" : options.to));
+  request.set_address(*address);
+  v1::TranslateAddressResponse response;
+  session.Call(*session.connection().layouts, &v1::LayoutService::Stub::TranslateAddress, request, &response);
+  if (PrintStructured(session.options(), response)) return;
+  fmt::print("{}\n", response.mapped() ? HexText(response.address()) : "nothing answers");
+  for (const std::string& step : response.steps()) fmt::print("  {}\n", step);
+}
+
 void AddTranslate(CLI::App& app, Session& session) {
-  struct Options {
-    std::string machine, address, from = "cpu", to = "dram";
-  };
-  const auto options = std::make_shared<Options>();
-  CLI::App* translate = app.add_subcommand("translate", "Translate an address between the CPU, DRAM and PCI domains");
-  translate->add_option("machine", options->machine, "Machine")->required();
-  translate->add_option("address", options->address, "Address")->required();
+  const auto options = std::make_shared<TranslateOptions>();
+  CLI::App* translate = app.add_subcommand(
+      "translate", "Translate a virtual address level by level, or a physical one between the CPU, DRAM and PCI domains");
+  translate->add_option("machine", options->query.machine, "Machine")->required();
+  translate->add_option("address", options->query.address, "Address")->required();
+  CLI::Option* pid = translate->add_option("--pid", options->query.pid, "Process whose tables are loaded, for user addresses");
+  CLI::Option* access = translate->add_option("--access", options->query.access, "read, write or exec: which fault would it raise")
+                            ->check(CLI::IsMember({"read", "write", "exec"}))
+                            ->capture_default_str();
+  CLI::Option* kernel = translate->add_flag("--kernel", options->query.kernel_mode, "With --pid: the kernel makes the access");
   const auto domains = CLI::IsMember({"cpu", "dram", "pci"});
-  translate->add_option("--from", options->from, "cpu, dram or pci")->check(domains)->capture_default_str();
-  translate->add_option("--to", options->to, "cpu, dram or pci")->check(domains)->capture_default_str();
+  for (auto& [flag, value] : {std::pair{"--from", &options->from}, std::pair{"--to", &options->to}}) {
+    translate->add_option(flag, *value, "The address is physical: cpu, dram or pci")
+        ->check(domains)
+        ->excludes(pid)
+        ->excludes(access)
+        ->excludes(kernel);
+  }
+  translate->footer(
+      "Examples:\n  mmlab translate lab1 0x8048000 --pid 1 --access write -o wide\n  mmlab translate lab1 0xc1000000\n"
+      "  mmlab translate lab1 0x100000000 --from cpu --to dram");
   translate->callback([options, &session] {
-    const auto address = ParseSize(options->address);
-    if (!address) Fail(kExitUsage, "address: a number, not " + options->address);
-    v1::TranslateAddressRequest request;
-    request.set_machine(MachineOf(options->machine));
-    request.set_from(DomainOf(options->from));
-    request.set_to(DomainOf(options->to));
-    request.set_address(*address);
-    v1::TranslateAddressResponse response;
-    session.Call(*session.connection().layouts, &v1::LayoutService::Stub::TranslateAddress, request, &response);
-    if (PrintStructured(session.options(), response)) return;
-    fmt::print("{}\n", response.mapped() ? HexText(response.address()) : "nothing answers");
-    for (const std::string& step : response.steps()) fmt::print("  {}\n", step);
+    if (options->from.empty() && options->to.empty()) return TranslateVirtual(session, options->query);
+    TranslateDomain(session, *options);
   });
 }
 
@@ -212,7 +237,10 @@ void AddLayoutCommands(CLI::App& app, Session& session) {
   const auto machine = std::make_shared<std::string>();
   CLI::App* layout = get->add_subcommand("layout", "Address-space layout of a machine's kernel, with the kernel's names");
   layout->add_option("machine", *machine, "Machine")->required();
-  layout->callback([machine, &session] { GetLayout(session, *machine); });
+  const auto built = std::make_shared<std::pair<int, int>>(0, 0);
+  layout->add_option("--page-size", built->first, "ARM64: as if built for pages of 4096, 16384 or 65536 bytes");
+  layout->add_option("--va-bits", built->second, "ARM64: as if built for addresses of so many bits");
+  layout->callback([machine, built, &session] { GetLayout(session, *machine, built->first, built->second); });
   CLI::App* domains = get->add_subcommand("domains", "Address windows of a machine: CPU, DRAM, PCI; what DMA masks reach");
   domains->add_option("machine", *machine, "Machine")->required();
   domains->callback([machine, &session] { GetDomains(session, *machine); });

@@ -8,6 +8,7 @@
 #include <iterator>
 #include <memory>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "client/cli/commands.h"
@@ -25,6 +26,7 @@ struct SpecFlags {
   std::string ram;
   std::string layout;
   int cpus = 0;
+  std::string slab_allocator;
   uint64_t seed = 0;
   std::vector<std::string> sysctls;
   std::string file;
@@ -34,6 +36,7 @@ struct SpecFlags {
     command->add_option("--layout", layout, "x86_32, x86_32_pae or arm64, with --ram instead of a preset");
     command->add_option("--ram", ram, "RAM: 512M, 4G");
     command->add_option("--cpus", cpus, "CPUs");
+    command->add_option("--slab-allocator", slab_allocator, "slub (what else is not said), slab or slob");
     command->add_option("--seed", seed, "Seed of everything random in the machine");
     command->add_option("--sysctl", sysctls, "NAME=VALUE, repeatable: vm.overcommit_memory=2");
     command->add_option("-f,--file", file, "MachineSpec as JSON or YAML; - reads stdin. Flags win over the file");
@@ -85,6 +88,12 @@ v1::MachineSpec SpecFlags::Spec() const {
     spec.set_ram_bytes(static_cast<int64_t>(*bytes));
   }
   if (cpus != 0) spec.set_cpus(cpus);
+  if (!slab_allocator.empty()) {
+    v1::SlabAllocator allocator = v1::SLAB_ALLOCATOR_UNSPECIFIED;
+    const std::string name = "SLAB_ALLOCATOR_" + absl::AsciiStrToUpper(slab_allocator);
+    if (!v1::SlabAllocator_Parse(name, &allocator)) Fail(kExitUsage, "--slab-allocator: slub, slab or slob, not " + slab_allocator);
+    spec.set_slab_allocator(allocator);
+  }
   if (seed != 0) spec.set_seed(seed);
   for (const std::string& sysctl : sysctls) {
     const std::pair<std::string, std::string> parts = absl::StrSplit(sysctl, absl::MaxSplits('=', 1));
@@ -224,9 +233,31 @@ void GetFrames(Session& session, const std::string& machine, uint64_t pfn, int c
     std::string flags;
     for (const std::string& flag : frame.flags()) absl::StrAppend(&flags, flags.empty() ? "" : ",", flag);
     rows.push_back({HexText(frame.pfn()), frame.zone().empty() ? "-" : frame.zone(), frame.state(), absl::StrCat(frame.reference_count()),
-                    absl::StrCat(frame.map_count()), absl::StrCat(frame.order()), frame.migrate_type(), flags.empty() ? "-" : flags});
+                    absl::StrCat(frame.map_count()), absl::StrCat(frame.order()), frame.migrate_type(),
+                    frame.lru().empty() ? "-" : frame.lru(), HexText(frame.index()), flags.empty() ? "-" : flags});
   }
-  fmt::print("{}", TableText({"PFN", "ZONE", "STATE", "REFS", "MAPS", "ORDER", "MIGRATETYPE", "FLAGS"}, rows));
+  fmt::print("{}", TableText({"PFN", "ZONE", "STATE", "REFS", "MAPS", "ORDER", "MIGRATETYPE", "LRU", "INDEX", "FLAGS"}, rows));
+}
+
+void DescribeFrame(Session& session, const std::string& machine, uint64_t pfn) {
+  v1::ListFramesRequest request;
+  request.set_parent("machines/" + machine);
+  request.set_first_pfn(pfn);
+  v1::ListFramesResponse response;
+  session.Call(*session.connection().pages, &v1::PageService::Stub::ListFrames, request, &response);
+  const v1::Frame& frame = response.frames(0);
+  if (PrintStructured(session.options(), frame)) return;
+  const auto or_none = [](const std::string& text) { return text.empty() ? std::string("-") : text; };
+  std::string flags;
+  for (const std::string& flag : frame.flags()) absl::StrAppend(&flags, flags.empty() ? "" : " ", flag);
+  fmt::print("Frame:       {} ({})\nZone:        {}, node {}, section {}\nState:       {}\nReferences:  {}, {} entries map it\n",
+             HexText(frame.pfn()), frame.pfn(), or_none(frame.zone()), frame.node(), frame.section(), frame.state(),
+             frame.reference_count(), frame.map_count());
+  fmt::print("Flags:       {}\nkpageflags:  {}\n", or_none(flags), HexText(frame.kpageflags()));
+  fmt::print("Mapping:     {} {}, index {}\nLRU list:    {}\nCgroup:      {}\n", or_none(frame.mapping()), frame.mapping_id(),
+             HexText(frame.index()), or_none(frame.lru()), frame.memory_cgroup());
+  fmt::print("Block:       starts at {}, order {}, compound {}, type {}, private {}\nPage block:  {}\n", HexText(frame.head_pfn()),
+             frame.order(), or_none(frame.compound()), or_none(frame.page_type()), frame.private_value(), or_none(frame.migrate_type()));
 }
 
 void DescribeMachine(Session& session, const std::string& id) {
@@ -262,6 +293,7 @@ void DescribeProcess(Session& session, const std::string& machine, int pid) {
   fmt::print("Virtual: {} KiB (peak {})\nResident: anon {} KiB, file {} KiB, shmem {} KiB\nPage tables: {} KiB\n\n",
              status.vm_size_bytes() / 1024, status.vm_peak_bytes() / 1024, process.resident().anon_bytes() / 1024,
              process.resident().file_bytes() / 1024, process.resident().shmem_bytes() / 1024, status.vm_pte_bytes() / 1024);
+  if (!process.kernel_thread()) fmt::print("{}\n", MmText(session, machine, pid));
   std::vector<std::vector<std::string>> rows;
   for (const v1::VmArea& area : process.vm_areas()) {
     rows.push_back({fmt::format("{:x}-{:x}", area.start_address(), area.end_address()), area.permissions(),
@@ -337,20 +369,35 @@ void AddGet(CLI::App& app, Session& session) {
 }
 
 void AddDescribe(CLI::App& app, Session& session) {
-  CLI::App* describe = app.add_subcommand("describe", "Show one machine or process in detail");
+  CLI::App* describe = app.add_subcommand("describe", "Show one thing in detail");
   describe->require_subcommand(1);
   struct Options {
     std::string machine;
     int pid = 0;
+    std::string pfn;
+    std::string store;
   };
   const auto options = Keep<Options>();
   CLI::App* machine = describe->add_subcommand("machine", "A machine and its zones");
   machine->add_option("name", options->machine, "Machine")->required();
   machine->callback([options, &session] { DescribeMachine(session, options->machine); });
-  CLI::App* process = describe->add_subcommand("process", "A process and its VMAs");
+  CLI::App* process = describe->add_subcommand("process", "A process, its mm_struct and its VMAs");
   process->add_option("machine", options->machine, "Machine")->required();
   process->add_option("pid", options->pid, "Process id")->required();
-  process->callback([options, &session] { DescribeProcess(session, options->machine, options->pid); });
+  process->add_option("--store", options->store, "Instead: the tree in which 4.12 (rbtree) or 6.1 (maple) keeps the VMAs")
+      ->check(CLI::IsMember({"rbtree", "maple"}));
+  process->callback([options, &session] {
+    if (!options->store.empty()) return DescribeVmaStore(session, options->machine, options->pid, options->store);
+    DescribeProcess(session, options->machine, options->pid);
+  });
+  CLI::App* frame = describe->add_subcommand("frame", "A page frame: what struct page says of it");
+  frame->add_option("machine", options->machine, "Machine")->required();
+  frame->add_option("pfn", options->pfn, "Frame number")->required();
+  frame->callback([options, &session] {
+    const auto pfn = ParseSize(options->pfn);
+    if (!pfn) Fail(kExitUsage, "pfn: a number, not " + options->pfn);
+    DescribeFrame(session, options->machine, *pfn);
+  });
 }
 
 void AddDeleteBootCheck(CLI::App& app, Session& session) {

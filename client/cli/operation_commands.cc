@@ -112,6 +112,7 @@ void AddExec(CLI::App* parent, Session& session) {
     std::string machine;
     int pid = 0;
     std::string file;
+    std::string interpreter;
     bool use_default = false;
     std::vector<std::string> arguments;
   };
@@ -120,6 +121,8 @@ void AddExec(CLI::App* parent, Session& session) {
   exec->add_option("machine", options->machine, "Machine")->required();
   exec->add_option("pid", options->pid, "Acting process")->required();
   exec->add_option("file", options->file, "ELF executable of this host; its headers and first MiB go to the machine");
+  exec->add_option("--interpreter", options->interpreter,
+                   "File of this host to take for the program's interpreter (PT_INTERP); without it, the file of that name is taken");
   exec->add_flag("--default", options->use_default, "The built-in program: one page each of text, constants, data, and four of bss");
   exec->add_option("--arg", options->arguments, "Argument, repeatable");
   exec->callback([options, &session] {
@@ -135,6 +138,14 @@ void AddExec(CLI::App* parent, Session& session) {
       if (!elf.ok()) Fail(kExitLocalFile, std::string(elf.status().message()));
       *request.mutable_image() = elf->image;
       MakeProgramFile(session, options->machine, elf->image.path(), elf->size_bytes, elf->first_bytes);
+      if (!elf->interpreter.empty()) {
+        const std::string& from = options->interpreter.empty() ? elf->interpreter : options->interpreter;
+        absl::StatusOr<ElfFile> interpreter = ReadElf(from, LayoutOf(session, options->machine));
+        if (!interpreter.ok()) Fail(kExitLocalFile, absl::StrCat("its interpreter: ", interpreter.status().message()));
+        *request.mutable_interpreter() = interpreter->image;
+        request.mutable_interpreter()->set_path(elf->interpreter);
+        MakeProgramFile(session, options->machine, elf->interpreter, interpreter->size_bytes, interpreter->first_bytes);
+      }
     }
     request.add_arguments(request.image().path());
     for (const std::string& argument : options->arguments) request.add_arguments(argument);
@@ -195,13 +206,14 @@ const FieldDescriptor* Member(const std::string& name) { return v1::Operation::d
 std::vector<Verb> Verbs() {
   std::vector<Verb> verbs;
   // Those with a command of their own, or whose kind is the command.
-  static const auto* const kSpecial =
-      new std::vector<std::string>{"create_process", "create_file", "exec", "access_memory", "write_sysctl"};
+  static const auto* const kSpecial = new std::vector<std::string>{"create_process", "create_file",   "exec",          "access_memory",
+                                                                   "write_sysctl",   "create_cgroup", "remove_cgroup", "write_cgroup_file"};
   const Descriptor* operation = v1::Operation::descriptor();
   for (int i = 0; i < operation->field_count(); ++i) {
     const FieldDescriptor* member = operation->field(i);
     if (std::find(kSpecial->begin(), kSpecial->end(), member->name()) != kSpecial->end()) continue;
-    verbs.push_back({absl::StrReplaceAll(member->name(), {{"_", "-"}}), member, {}, "Operation " + member->name()});
+    const std::string verb = member->name() == "compact_memory" ? "compact" : absl::StrReplaceAll(member->name(), {{"_", "-"}});
+    verbs.push_back({verb, member, {}, "Operation " + member->name()});
   }
   const google::protobuf::EnumDescriptor* kinds = v1::AccessKind_descriptor();
   for (int i = 1; i < kinds->value_count(); ++i) {

@@ -82,7 +82,7 @@ std::string ValueText(const std::string& verb, const v1::Outcome& outcome) {
   if (verb == "open" || verb == "pipe" || verb == "memfd_create") return fmt::format("fd {}", outcome.value());
   if (verb == "alloc_pages" || verb == "alloc_pages_exact") return fmt::format("pfn {}", HexText(outcome.value()));
   if (verb == "kmalloc" || verb == "krealloc" || verb == "kmem_cache_alloc" || verb == "mmap" || verb == "mremap" || verb == "brk" ||
-      verb == "shmat" || verb == "exec" || verb == "switch_to" || verb == "get_free_pages") {
+      verb == "sbrk" || verb == "shmat" || verb == "exec" || verb == "switch_to" || verb == "get_free_pages") {
     return HexText(outcome.value());
   }
   return absl::StrCat(outcome.value());
@@ -102,6 +102,8 @@ std::string OutcomeText(const std::string& verb, const v1::Outcome& outcome) {
     text += '\n';
   } else if (outcome.pfns_size() > 0) {
     text += absl::StrCat("pfns ", absl::StrJoin(outcome.pfns(), " ", [](std::string* out, uint64_t pfn) { *out += HexText(pfn); }), "\n");
+  } else if (outcome.addresses_size() > 0) {
+    text += absl::StrJoin(outcome.addresses(), "\n", [](std::string* out, uint64_t address) { *out += HexText(address); }) + "\n";
   } else if (!outcome.data().empty()) {
     text += outcome.data() + "\n";
   }

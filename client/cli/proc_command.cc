@@ -10,6 +10,7 @@
 #include "client/cli/commands.h"
 #include "client/cli/exit_code.h"
 #include "client/cli/output.h"
+#include "client/cli/proc_mount.h"
 
 namespace mmlab {
 namespace {
@@ -47,8 +48,8 @@ void WriteFile(const std::filesystem::path& path, const std::string& content) {
   if (!file) Fail(kExitLocalFile, fmt::format("cannot write {}", path.string()));
 }
 
-// Writes all files below /proc into a folder.
-void Export(Session& session, const std::string& machine, const std::string& folder) {
+// Writes all files below /proc into a folder; their number.
+size_t Export(Session& session, const std::string& machine, const std::string& folder) {
   size_t written = 0;
   for (const std::string& path : FilesOf(session, "machines/" + machine)) {
     const std::filesystem::path below = std::filesystem::path(path).lexically_normal();
@@ -64,7 +65,49 @@ void Export(Session& session, const std::string& machine, const std::string& fol
     WriteFile(std::filesystem::path(folder) / below, response.content());
     ++written;
   }
-  fmt::print("{} files of machine/{} written to {}\n", written, machine, folder);
+  return written;
+}
+
+// A command that sees the machine's files, as they are now, as /proc.
+void Mount(Session& session, const std::string& machine, const std::vector<std::string>& command) {
+  std::string folder = (std::filesystem::temp_directory_path() / "mmlab-proc-XXXXXX").string();
+  if (mkdtemp(folder.data()) == nullptr) Fail(kExitLocalFile, fmt::format("cannot make {}", folder));
+  struct Remover {
+    const std::string& folder;
+    ~Remover() {
+      std::error_code failure;
+      std::filesystem::remove_all(folder, failure);
+    }
+  } remover{folder};
+  Export(session, machine, folder);
+  if (const int code = RunWithProc(folder, command); code != kExitDone) throw CommandFailure{code};
+}
+
+void AddExportCommand(CLI::App& proc, Session& session) {
+  CLI::App* command = proc.add_subcommand("export", "Write the whole simulated /proc into a folder");
+  const auto options = std::make_shared<ProcOptions>();
+  command->add_option("machine", options->machine, "Machine")->required();
+  command->add_option("folder", options->path, "Folder, made if it is not there; what is in it stays or is overwritten")->required();
+  command->footer("Example:\n  mmlab proc export lab1 /tmp/lab1-proc && prometheus-node-exporter --path.procfs=/tmp/lab1-proc");
+  command->callback([options, &session] {
+    const size_t written = Export(session, options->machine, options->path);
+    fmt::print("{} files of machine/{} written to {}\n", written, options->machine, options->path);
+  });
+}
+
+void AddMountCommand(CLI::App& proc, Session& session) {
+  CLI::App* command = proc.add_subcommand("mount", "Run a command that sees the simulated /proc instead of this host's");
+  struct MountOptions {
+    std::string machine;
+    std::vector<std::string> command;
+  };
+  const auto options = std::make_shared<MountOptions>();
+  command->add_option("machine", options->machine, "Machine")->required();
+  command->add_option("command", options->command, "The command and its arguments, after --")->required();
+  command->footer(
+      "It ends with the command's exit code; 126 = this host does not allow user namespaces, 127 = no such command.\n"
+      "Examples:\n  mmlab proc mount lab1 free\n  mmlab proc mount lab1 -- slabtop -o -s c");
+  command->callback([options, &session] { Mount(session, options->machine, options->command); });
 }
 
 void AddKernelLogCommand(CLI::App& app, Session& session) {
@@ -95,15 +138,13 @@ void AddProcCommand(CLI::App& app, Session& session) {
   const auto options = std::make_shared<ProcOptions>();
   proc->add_option("machine", options->machine, "Machine");
   proc->add_option("file", options->path, "Path below /proc: meminfo, 1/maps, sys/vm/overcommit_memory; without it, lists them");
-  proc->footer("Examples:\n  mmlab proc lab1 meminfo\n  mmlab proc lab1 1/maps\n  mmlab proc export lab1 /tmp/lab1-proc");
-  CLI::App* exporting = proc->add_subcommand("export", "Write the whole simulated /proc into a folder");
-  const auto target = std::make_shared<ProcOptions>();
-  exporting->add_option("machine", target->machine, "Machine")->required();
-  exporting->add_option("folder", target->path, "Folder, made if it is not there; what is in it stays or is overwritten")->required();
-  exporting->footer("Example:\n  mmlab proc export lab1 /tmp/lab1-proc && prometheus-node-exporter --path.procfs=/tmp/lab1-proc");
-  exporting->callback([target, &session] { Export(session, target->machine, target->path); });
-  proc->callback([exporting, options, &session] {
-    if (exporting->parsed()) return;
+  proc->footer(
+      "Examples:\n  mmlab proc lab1 meminfo\n  mmlab proc lab1 1/maps\n  mmlab proc export lab1 /tmp/lab1-proc\n  mmlab proc mount lab1 "
+      "free");
+  AddExportCommand(*proc, session);
+  AddMountCommand(*proc, session);
+  proc->callback([proc, options, &session] {
+    if (!proc->get_subcommands().empty()) return;
     if (options->machine.empty()) throw CLI::RequiredError("machine");
     if (options->path.empty()) return ListFiles(session, options->machine);
     v1::ReadProcFileRequest request;

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <memory>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_join.h"
@@ -97,13 +98,32 @@ std::string SlabText(const v1::SlabPage& slab) {
                      slab.cpu() >= 0 ? fmt::format(" of CPU {}", slab.cpu()) : "", slab.objects(), slab.inuse(), slab.allocated());
 }
 
+void AddGetCaches(CLI::App& app, Session& session) {
+  const auto machine = std::make_shared<std::string>();
+  CLI::App* caches = app.get_subcommand("get")->add_subcommand("caches", "Slab caches of a machine, newest first");
+  caches->add_option("machine", *machine, "Machine")->required();
+  caches->callback([machine, &session] {
+    v1::ListSlabCachesResponse all;
+    std::vector<std::vector<std::string>> rows;
+    for (v1::SlabCache& cache : AllCaches(session, *machine)) {
+      rows.push_back({cache.name(), fmt::format("{}", cache.object_size_bytes()), fmt::format("{}", cache.slab_size_bytes()),
+                      fmt::format("{}", cache.objs_per_slab()), fmt::format("{}", cache.order()), fmt::format("{}", cache.slabs()),
+                      fmt::format("{}", cache.allocated_objects()), absl::StrJoin(cache.aliases(), ",")});
+      *all.add_caches() = std::move(cache);
+    }
+    if (PrintStructured(session.options(), all)) return;
+    fmt::print("{}", TableText({"NAME", "OBJECT", "SIZE", "PER-SLAB", "ORDER", "SLABS", "ALLOCATED", "ALIASES"}, rows));
+  });
+}
+
 void AddSlabCache(CLI::App& app, Session& session) {
   struct Options {
     std::string machine;
     std::string cache;
   };
   const auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("slab-cache", "Show a slab cache with the attributes of /sys/kernel/slab, and its slabs");
+  CLI::App* command =
+      app.get_subcommand("describe")->add_subcommand("cache", "A slab cache with the attributes of /sys/kernel/slab, and its slabs");
   command->add_option("machine", options->machine, "Machine")->required();
   command->add_option("cache", options->cache, "Name, as /proc/slabinfo shows it")->required();
   command->callback([options, &session] {
@@ -121,6 +141,12 @@ void AddSlabCache(CLI::App& app, Session& session) {
     fmt::print("min_partial       {}\ncpu_partial       {} (at most {} slabs)\nflags             {:#x}\nctor              {}\n",
                cache.min_partial(), cache.cpu_partial(), cache.cpu_partial_slabs_limit(), cache.flags(),
                cache.constructor() ? "yes" : "no");
+    if (cache.limit() > 0) {
+      fmt::print("limit             {}\nbatchcount        {}\nsharedfactor      {}\nshared_avail      {}\narray_objects     {}\n",
+                 cache.limit(), cache.batchcount(), cache.sharedfactor(), cache.shared_avail(), cache.array_objects());
+      fmt::print("active_slabs      {}\ncolours           {} ({} bytes apart)\nfreelist          {}\n", cache.active_slabs(),
+                 cache.colours(), cache.colour_offset_bytes(), cache.freelist());
+    }
     fmt::print("slabs             {}\ntotal_objects     {}\nallocated         {}\npartial           {}\nslabs_cpu_partial {}\n",
                cache.slabs(), cache.total_objects(), cache.allocated_objects(), cache.partial(), cache.cpu_partial_slabs());
     for (const v1::SlabPage& slab : response.slabs()) fmt::print("{}\n", SlabText(slab));
@@ -133,24 +159,25 @@ void AddSlabObject(CLI::App& app, Session& session) {
     std::string address;
   };
   const auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("slab-object", "Show which slab object lies at a kernel address, and its neighbours");
+  CLI::App* command =
+      app.get_subcommand("describe")->add_subcommand("object", "Which slab object lies at a kernel address, and its neighbours");
   command->add_option("machine", options->machine, "Machine")->required();
   command->add_option("address", options->address, "Kernel address, 0x...")->required();
   command->callback([options, &session] {
     const std::optional<uint64_t> address = ParseSize(options->address);
-    if (!address.has_value()) Fail(kExitUsage, "slab-object: not an address: " + options->address);
+    if (!address.has_value()) Fail(kExitUsage, "describe object: not an address: " + options->address);
     v1::GetSlabObjectRequest request;
     request.set_machine("machines/" + options->machine);
     request.set_address(*address);
     v1::GetSlabObjectResponse response;
     session.Call(*session.connection().slab, &v1::SlabService::Stub::GetSlabObject, request, &response);
     if (PrintStructured(session.options(), response)) return;
-    if (response.cache().empty()) {
+    if (response.cache().empty() && response.neighbours().empty()) {
       fmt::print("whole pages of kmalloc at {:#x}, order {}\n", response.object_address(), response.slab().order());
       return;
     }
-    fmt::print("cache  {}\nslab   {}\nobject {:#x} index {} {}\n", response.cache(), SlabText(response.slab()), response.object_address(),
-               response.index(), response.allocated() ? "allocated" : "free");
+    fmt::print("cache  {}\nslab   {}\nobject {:#x} index {} {}\n", response.cache().empty() ? "none (kmalloc)" : response.cache(),
+               SlabText(response.slab()), response.object_address(), response.index(), response.allocated() ? "allocated" : "free");
     constexpr size_t kPerLine = 64;
     for (size_t at = 0; at < response.neighbours().size(); at += kPerLine) {
       fmt::print("{:>6} {}\n", at, response.neighbours().substr(at, kPerLine));
@@ -162,6 +189,7 @@ void AddSlabObject(CLI::App& app, Session& session) {
 
 void AddSlabCommands(CLI::App& app, Session& session) {
   AddSlabtop(app, session);
+  AddGetCaches(app, session);
   AddSlabCache(app, session);
   AddSlabObject(app, session);
 }

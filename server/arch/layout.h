@@ -22,6 +22,7 @@ struct Layout {
   uint64_t max_phys_addr;      // First physical address that the layout can't have.
   VirtAddr task_size;          // First address above user space: 0xc0000000; 2^48.
   VirtAddr stack_top;          // STACK_TOP: where the stack starts, before randomisation.
+  int table_levels;            // Of page tables: 2, 3; 4, or 3 with 39-bit addresses.
   int word_bytes;              // 4 or 8: size of a pointer in user space.
   uint64_t lsm_mmap_min_addr;  // CONFIG_LSM_MMAP_MIN_ADDR: below it no hint is followed, whatever vm.mmap_min_addr says.
   bool is_x86() const { return kind != LayoutKind::kArm64; }

@@ -37,6 +37,17 @@ constexpr uint64_t kArmAttributes = uint64_t{7} << 2;  // MAIR index; normal mem
 constexpr uint64_t kArmAddressMask = 0x0000'ffff'ffff'f000;
 constexpr uint64_t kArmDefault = kArmAf | kArmShared | kArmNotGlobal | kArmPxn;
 
+// Where entries of swapped-out pages have their area and slot.
+constexpr int kTwoLevelSwapArea = 1;
+constexpr int kTwoLevelSwapSlot = 9;
+constexpr int kPaeSwapArea = 59;
+constexpr int kPaeSwapSlot = 9;  // Inverted, like the frame number of a PROT_NONE entry.
+constexpr int kArmSwapArea = 3;
+constexpr int kArmSwapSlot = 8;
+constexpr uint64_t kArmSwapExclusive = uint64_t{1} << 2;
+constexpr uint64_t kSwapAreaMask = 31;
+constexpr uint64_t kPaeSwapSlotMask = (uint64_t{1} << 50) - 1;
+
 constexpr uint64_t kRead = 1;
 constexpr uint64_t kWrite = 2;
 constexpr uint64_t kExec = 4;
@@ -47,8 +58,8 @@ constexpr uint64_t kShared = 8;
 PageTableFormat::PageTableFormat(const Layout& layout)
     : arm64_(layout.kind == LayoutKind::kArm64), wide_(layout.kind != LayoutKind::kX86_32), invert_(layout.kind == LayoutKind::kX86_32Pae) {
   if (arm64_) {
-    levels_ = 4;
-    for (int level = 1; level <= 4; ++level) bits_[level] = 9;
+    levels_ = layout.table_levels;
+    for (int level = 1; level <= levels_; ++level) bits_[level] = 9;
     address_mask_ = kArmAddressMask;
     table_mask_ = table_bits_ = kArmTypePage;
     present_mask_ = kArmValid | kArmProtNone;
@@ -60,6 +71,8 @@ PageTableFormat::PageTableFormat(const Layout& layout)
     special_ = kArmSpecial;
     read_only_ = kArmReadOnly;
     no_execute_ = kArmUxn;
+    swap_exclusive_ = kArmSwapExclusive;
+    most_swap_slots_ = uint64_t{1} << 31;  // 2^50 in the entry; ours are numbered with 32 bits.
   } else {
     const bool pae = wide_;
     levels_ = pae ? 3 : 2;
@@ -77,6 +90,7 @@ PageTableFormat::PageTableFormat(const Layout& layout)
     dirty_ = kX86Dirty;
     special_ = kX86Special;
     no_execute_ = pae ? kPaeNx : 0;
+    most_swap_slots_ = uint64_t{1} << (pae ? 27 : 23);
   }
   shift_[1] = 12;
   for (int level = 2; level <= levels_ + 1; ++level) shift_[level] = shift_[level - 1] + bits_[level - 1];
@@ -115,17 +129,33 @@ Pte PageTableFormat::Modify(Pte pte, uint64_t protection) const {
   return Invert((Invert(pte) & kept) | protection);
 }
 
+Pte PageTableFormat::MakeSwap(uint32_t area, uint32_t slot) const {
+  if (arm64_) return uint64_t{area} << kArmSwapArea | uint64_t{slot} << kArmSwapSlot;
+  if (wide_) return (~uint64_t{slot} & kPaeSwapSlotMask) << kPaeSwapSlot | uint64_t{area} << kPaeSwapArea;
+  return uint64_t{area} << kTwoLevelSwapArea | uint64_t{slot} << kTwoLevelSwapSlot;
+}
+
+uint32_t PageTableFormat::SwapArea(Pte pte) const {
+  return static_cast<uint32_t>(pte >> (arm64_ ? kArmSwapArea : wide_ ? kPaeSwapArea : kTwoLevelSwapArea) & kSwapAreaMask);
+}
+
+uint32_t PageTableFormat::SwapSlot(Pte pte) const {
+  if (arm64_) return static_cast<uint32_t>(pte >> kArmSwapSlot);
+  if (wide_) return static_cast<uint32_t>(~(pte >> kPaeSwapSlot) & kPaeSwapSlotMask);
+  return static_cast<uint32_t>(pte >> kTwoLevelSwapSlot);
+}
+
 std::string PageTableFormat::Decode(uint64_t entry, int level) const {
   std::string text;
   const auto add = [&text](bool condition, absl::string_view word) {
     if (condition) absl::StrAppend(&text, text.empty() ? "" : " ", word);
   };
-  if (level > 1 && (level > 2 || !Huge(entry))) {
-    add(true, TablePresent(entry) ? "table" : "none");
-    return text;
-  }
+  const bool block = IsBlock(entry, level);
+  if (level > 1 && !block) return TablePresent(entry) ? "table" : "none";
   if (None(entry)) return "none";
-  add(level == 2, "huge");
+  if (IsSwap(entry))
+    return absl::StrCat("swap area ", SwapArea(entry), " slot ", SwapSlot(entry), SwapExclusive(entry) ? " exclusive" : "");
+  add(block, "block");
   add(Valid(entry), "present");
   add(!Valid(entry) && Present(entry), "prot_none");
   add((entry & user_) != 0, "user");

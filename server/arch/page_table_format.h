@@ -64,6 +64,13 @@ class PageTableFormat {
   uint64_t TableEntry(Pfn table, int level) const;
   bool TablePresent(uint64_t entry) const { return (entry & table_mask_) == table_bits_; }
   Pfn TableOf(uint64_t entry) const { return Pfn((entry & address_mask_) >> 12); }
+  // Whether an entry above the lowest level is valid and maps memory itself: a large page of x86, a block of ARM64.
+  bool IsBlock(uint64_t entry, int level) const {
+    if (arm64_) return (entry & 3) == 1 && level > 1 && level < levels_;
+    return (entry & 0x81) == 0x81 && level == 2;
+  }
+  // Where such a block starts.
+  PhysAddr BlockAddress(uint64_t entry, int level) const { return PhysAddr(entry & address_mask_ & ~(coverage(level) - 1)); }
 
   // Entries of level 2 that map a huge page themselves, of coverage(2) bytes (pmd_trans_huge(), pmd_mkhuge(), pmd_pfn(), pmd_modify()). The
   // functions below that are about one bit work on them as well.
@@ -100,6 +107,18 @@ class PageTableFormat {
     return (pte & ~write_) | read_only_;
   }
   Pte Modify(Pte pte, uint64_t protection) const;  // pte_modify()
+
+  // Entries of pages that were swapped out: neither none nor present; the area and the slot in the layout's own bits
+  // (__swp_entry_to_pte()).
+  bool IsSwap(Pte pte) const { return !Present(pte) && !None(pte); }
+  Pte MakeSwap(uint32_t area, uint32_t slot) const;
+  uint32_t SwapArea(Pte pte) const;
+  uint32_t SwapSlot(Pte pte) const;
+  // Whether the page was exclusive when it went (pte_swp_exclusive()); only ARM64 has a bit for that.
+  Pte MkSwapExclusive(Pte pte) const { return pte | swap_exclusive_; }
+  Pte ClearSwapExclusive(Pte pte) const { return pte & ~swap_exclusive_; }
+  bool SwapExclusive(Pte pte) const { return (pte & swap_exclusive_) != 0; }
+  uint64_t most_swap_slots() const { return most_swap_slots_; }  // That an entry can name.
 
   // What the processor does with the entry: whether the access goes through, and the entry afterwards, with the accessed and dirty bits
   // that it sets itself. `hardware_flags`: it manages those bits (always on x86-32).
@@ -153,6 +172,8 @@ class PageTableFormat {
   uint64_t special_;
   uint64_t read_only_ = 0;
   uint64_t no_execute_ = 0;
+  uint64_t swap_exclusive_ = 0;
+  uint64_t most_swap_slots_;
 };
 
 }  // namespace mmlab

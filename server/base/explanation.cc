@@ -69,6 +69,26 @@ absl::string_view StepKindName(StepKind kind) {
       return "copy_on_write";
     case StepKind::kAddressLayout:
       return "address_layout";
+    case StepKind::kRequestZones:
+      return "request_zones";
+    case StepKind::kCompactionSuitable:
+      return "compaction_suitable";
+    case StepKind::kCompactionDeferred:
+      return "compaction_deferred";
+    case StepKind::kPagesIsolated:
+      return "pages_isolated";
+    case StepKind::kFreePagesIsolated:
+      return "free_pages_isolated";
+    case StepKind::kPageMigrated:
+      return "page_migrated";
+    case StepKind::kPageNotMigrated:
+      return "page_not_migrated";
+    case StepKind::kCompactionFinished:
+      return "compaction_finished";
+    case StepKind::kKcompactdWake:
+      return "kcompactd_wake";
+    case StepKind::kAllocationRetry:
+      return "allocation_retry";
     case StepKind::kSlabCacheChoice:
       return "slab_cache_choice";
     case StepKind::kSlabObject:
@@ -93,8 +113,34 @@ absl::string_view StepKindName(StepKind kind) {
       return "page_evicted";
     case StepKind::kPageKept:
       return "page_kept";
+    case StepKind::kSwapSlot:
+      return "swap_slot";
+    case StepKind::kSwapOut:
+      return "swap_out";
+    case StepKind::kSwapIn:
+      return "swap_in";
+    case StepKind::kWriteback:
+      return "writeback";
+    case StepKind::kReadahead:
+      return "readahead";
+    case StepKind::kRefault:
+      return "refault";
     case StepKind::kOomScore:
       return "oom_score";
+    case StepKind::kCgroupCharge:
+      return "cgroup_charge";
+    case StepKind::kCgroupReclaim:
+      return "cgroup_reclaim";
+    case StepKind::kCgroupThrottle:
+      return "cgroup_throttle";
+    case StepKind::kCgroupProtected:
+      return "cgroup_protected";
+    case StepKind::kContextSwitch:
+      return "context_switch";
+    case StepKind::kAsidChoice:
+      return "asid_choice";
+    case StepKind::kPhysicalAccess:
+      return "physical_access";
     case StepKind::kHugeFault:
       return "huge_fault";
     case StepKind::kHugeSplit:

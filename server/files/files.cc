@@ -22,11 +22,12 @@ constexpr uint32_t kInternalShmemMinor = 1;
 constexpr uint32_t kDevMinor = 5;
 
 constexpr uint64_t kMaxFileSize = uint64_t{1} << 63;
+constexpr uint64_t kMaxExt4Size = 0xffffffff000;  // s_maxbytes with 4 KiB blocks.
 
 }  // namespace
 
 Files::Files(PhysicalMemory& memory, VmStat& vm_stat, Tracer& tracer)
-    : page_size_(memory.page_size()), memory_(memory), vm_stat_(vm_stat), tracer_(tracer) {
+    : page_size_(memory.page_size()), memory_(memory), vm_stat_(vm_stat), tracer_(tracer), swap_(memory, vm_stat, tracer) {
   by_path_["/dev/zero"] = NewInode(FileKind::kDevZero, "/dev/zero", 0, kDevMinor);
 }
 
@@ -41,6 +42,9 @@ std::shared_ptr<Inode> Files::NewInode(FileKind kind, std::string path, uint32_t
   inode->device_minor = minor;
   inode->path = std::move(path);
   by_id_[inode->id] = inode.get();
+  if (inode->shmem()) inode->object = KernelObjectRef(kernel_objects_, KernelObject::kShmemInode);
+  if (kind == FileKind::kPipe) inode->object = KernelObjectRef(kernel_objects_, KernelObject::kInode);
+  inode->dentry = KernelObjectRef(kernel_objects_, KernelObject::kDentry);
   return std::shared_ptr<Inode>(inode.release(), [this](Inode* dead) {
     Evict(*dead);
     delete dead;
@@ -57,18 +61,20 @@ SysResult<std::shared_ptr<Inode>> Files::CreateFile(const std::string& path, Fil
                                                     bool resident) {
   if (path.empty() || path[0] != '/' || size >= kMaxFileSize) return Errno::kEINVAL;
   if (by_path_.contains(path)) return Errno::kEEXIST;
-  const bool ext4 = kind == FileKind::kExt4;
-  std::shared_ptr<Inode> inode = NewInode(kind, path, ext4 ? kDiskMajor : 0, ext4 ? kDiskMinor : kTmpfsMinor);
-  inode->noreserve = !ext4;
+  const bool on_disk = kind == FileKind::kExt4 || kind == FileKind::kBlockDevice;
+  const uint32_t major = kind == FileKind::kExt4 ? kDiskMajor : 0;
+  const uint32_t minor = kind == FileKind::kExt4 ? kDiskMinor : kind == FileKind::kBlockDevice ? kDevMinor : kTmpfsMinor;
+  std::shared_ptr<Inode> inode = NewInode(kind, path, major, minor);
+  inode->noreserve = !on_disk;
   inode->size = std::max<uint64_t>(size, content.size());
-  if (ext4) inode->disk = std::string(content);
-  if (ext4 && resident) {
+  if (on_disk) inode->disk = std::string(content);
+  if (on_disk && resident) {
     for (PageIndex index; index < EndIndex(*inode); ++index) {
       auto page = PageForRead(*inode, index);
       if (!page.ok()) return page.error();
     }
   }
-  if (!ext4) {
+  if (!on_disk) {
     if (const Errno error = WriteContent(*inode, 0, content); error != Errno::kOk) return error;
   }
   by_path_[path] = inode;
@@ -116,6 +122,7 @@ Errno Files::PunchHole(Inode& inode, uint64_t offset, uint64_t length) {
   if (inode.kind == FileKind::kDevZero || inode.kind == FileKind::kPipe) return Errno::kEOPNOTSUPP;
   if (length == 0 || offset + length < offset || offset + length >= kMaxFileSize) return Errno::kEINVAL;
   const uint64_t end = offset + length;
+  if (inode.kind == FileKind::kExt4 && end > kMaxExt4Size) return Errno::kEFBIG;
   const PageIndex first = PageIndex() + page_size_.PagesHolding(Bytes(offset));
   const PageIndex last = PageIndex() + page_size_.WholePagesIn(Bytes(end));
   if (first < last) {
@@ -138,16 +145,12 @@ Errno Files::PunchHole(Inode& inode, uint64_t offset, uint64_t length) {
   return Errno::kOk;
 }
 
-void Files::Sync(Inode& inode, PageIndex first, PageIndex end) {
-  if (inode.kind != FileKind::kExt4) return;
-  for (auto it = inode.pages.lower_bound(first); it != inode.pages.end() && it->first < end; ++it) {
-    Frame& frame = memory_.frame(it->second);
-    if ((frame.flags & kPgDirty) == 0) continue;
-    if (mapper_ != nullptr) mapper_->CleanFilePage(inode, it->first);
-    frame.flags &= ~uint32_t{kPgDirty};
-    vm_stat_.Add(NodeStat::kNrDirty, -1);
-    vm_stat_.Add(NodeStat::kNrWritten, 1);
-  }
+Errno Files::Unlink(const std::string& path) {
+  const auto it = by_path_.find(path);
+  if (it == by_path_.end()) return Errno::kENOENT;
+  if (it->second->swap_area || it->second->kind == FileKind::kDevZero) return Errno::kEPERM;
+  by_path_.erase(it);
+  return Errno::kOk;
 }
 
 Errno Files::WriteContent(Inode& inode, uint64_t offset, absl::string_view data) {
@@ -174,11 +177,19 @@ Inode* Files::FindById(uint32_t id) const {
 void Files::CheckInvariants(std::vector<std::string>* violations) const {
   uint64_t cached = 0;
   uint64_t shmem = 0;
+  uint64_t buffers = 0;
   for (const auto& [id, inode] : by_id_) {
     cached += inode->pages.size();
     if (inode->shmem()) shmem += inode->pages.size();
+    if (inode->kind == FileKind::kBlockDevice) buffers += inode->pages.size();
+    for (const auto& [index, entry] : inode->swapped) {
+      if (inode->pages.contains(index))
+        violations->push_back(absl::StrCat("page ", index.raw(), " of ", inode->path, " is in memory and on swap"));
+    }
+    uint64_t dirty = 0;
     for (const auto& [index, pfn] : inode->pages) {
       const Frame& frame = memory_.frame(pfn);
+      if (inode->on_disk() && (frame.flags & kPgDirty) != 0) ++dirty;
       const FrameState state = inode->shmem() ? FrameState::kShmem : FrameState::kFile;
       if (frame.state != state || frame.mapping != id || frame.index != index.raw() || frame.refcount < 1 + frame.mapcount) {
         violations->push_back(
@@ -187,12 +198,16 @@ void Files::CheckInvariants(std::vector<std::string>* violations) const {
                             static_cast<uint64_t>(frame.index), frame.refcount, frame.mapcount));
       }
     }
+    if (dirty != inode->dirty_pages) {
+      violations->push_back(absl::StrCat(dirty, " pages of ", inode->path, " are dirty, counted ", inode->dirty_pages));
+    }
   }
   const auto expect = [violations](absl::string_view what, int64_t counter, uint64_t counted) {
     if (counter != static_cast<int64_t>(counted)) violations->push_back(absl::StrCat(what, " is ", counter, ", counted ", counted));
   };
-  expect("nr_file_pages", vm_stat_.Get(NodeStat::kNrFilePages), cached);
+  expect("nr_file_pages", vm_stat_.Get(NodeStat::kNrFilePages), cached + swap_.cached_pages());
   expect("nr_shmem", vm_stat_.Get(NodeStat::kNrShmem), shmem);
+  expect("the number of pages of block devices", static_cast<int64_t>(buffer_pages_), buffers);
 }
 
 void Files::AddToHash(StateHasher& hasher) const {
@@ -213,14 +228,22 @@ void Files::AddToHash(StateHasher& hasher) const {
       hasher.Add(index.raw());
       hasher.Add(shadow);
     }
+    for (const auto& [index, entry] : inode->swapped) {
+      hasher.Add(index.raw());
+      hasher.Add(uint64_t{entry.area} << 32 | entry.offset);
+    }
+    hasher.Add(inode->swap_area ? 1 : 0);
+    hasher.Add(static_cast<uint64_t>(inode->dirtied_when));
   }
+  hasher.Add(dirtied_since_check_);
+  swap_.AddToHash(hasher);
 }
 
 Bytes Files::HostMemory() const {
-  Bytes total(sizeof(Files));
+  Bytes total(sizeof(Files) + swap_.HostMemory());
   for (const auto& [id, inode] : by_id_) {
-    total += Bytes(sizeof(Inode) + inode->path.capacity() + inode->disk.capacity() + (inode->pages.size() + inode->shadows.size()) * 20 +
-                   inode->mappings.size() * 24);
+    total += Bytes(sizeof(Inode) + inode->path.capacity() + inode->disk.capacity() +
+                   (inode->pages.size() + inode->shadows.size() + inode->swapped.size()) * 20 + inode->mappings.size() * 24);
   }
   return total;
 }

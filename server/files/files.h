@@ -12,8 +12,10 @@
 #include "server/base/address.h"
 #include "server/base/result.h"
 #include "server/files/commit_charger.h"
+#include "server/files/dirty_limits.h"
 #include "server/files/file_mapper.h"
 #include "server/files/open_file.h"
+#include "server/files/swap_areas.h"
 
 namespace mmlab {
 
@@ -21,21 +23,25 @@ class PhysicalMemory;
 class StateHasher;
 class Tracer;
 class VmStat;
+struct Frame;
 
 // What a look into the page cache found.
 struct CachedPage {
   Pfn pfn;
-  bool major = false;  // It had to be read from the disk first.
+  bool major = false;  // It had to be read from the disk or a swap area first.
 };
+
+// A page that was swapped out, back in memory, in the swap cache. Whoever asked for it has a reference.
+using SwappedPage = CachedPage;
 
 // The files of a machine and their pages in memory. Linux: mm/filemap.c, mm/shmem.c, mm/truncate.c, and as much of ext4 as decides what a
 // process sees.
 //
 // An inode lives as long as somebody holds it: the table of paths, open files, mappings. With the last holder its pages and its commit
 // charge are given back.
-// Always true: nr_file_pages is the number of pages in all page caches, nr_shmem those of shmem files; each is in state kFile or kShmem,
-// holds one reference for the cache, and has mapping and index of its place. A shmem file that was made without VM_NORESERVE has its whole
-// size charged, any other shmem file each of its pages.
+// Always true: nr_file_pages is the number of pages in all page caches and in the swap cache, nr_shmem those of shmem files; each is in
+// state kFile or kShmem, holds one reference for the cache, and has mapping and index of its place. A shmem file that was made without
+// VM_NORESERVE has its whole size charged, any other shmem file each of its pages.
 class Files {
  public:
   Files(PhysicalMemory& memory, VmStat& vm_stat, Tracer& tracer);
@@ -47,6 +53,8 @@ class Files {
   // or unmapped before or after.
   void SetCommitCharger(CommitCharger* charger) { charger_ = charger; }
   void SetMapper(FileMapper* mapper) { mapper_ = mapper; }
+  // Where the kernel objects of files are accounted; it outlives this.
+  void SetKernelObjects(KernelObjects* objects) { kernel_objects_ = objects; }
 
   // A file that was there before: tmpfs with its content in memory; ext4 with its content in the page cache, clean, if `resident`, on the
   // disk otherwise. kEEXIST, kEINVAL (no absolute path), kENOSPC, kENOMEM.
@@ -71,7 +79,34 @@ class Files {
   SysResult<std::optional<CachedPage>> PageForRead(Inode& inode, PageIndex index);
 
   // set_page_dirty()
-  void MarkDirty(const Inode& inode, Pfn pfn);
+  void MarkDirty(Inode& inode, Pfn pfn);
+
+  // --- Writeback (writeback.cc). Disks take no time: what is written is on the disk at once. ---
+
+  // How much may be dirty, and the machine's clock. Both outlive this; null (tests): no limit, time 0.
+  void SetWriteback(const DirtyLimiter* limiter, const int64_t* clock) {
+    limiter_ = limiter;
+    clock_ = clock;
+  }
+  // balance_dirty_pages_ratelimited(), after something was written to a file: above the background limit what is dirty is written, oldest
+  // files first, until it is not.
+  void BalanceDirty();
+  // wb_check_old_data_flush(): writes files that became dirty at that time or before.
+  void FlushOlderThan(int64_t nanoseconds);
+  // writepage() of one dirty page of a file on a disk.
+  void WritePage(Inode& inode, Pfn pfn);
+  // sync(): every file. How many pages were written.
+  uint64_t SyncAll();
+
+  // --- Readahead (readahead.cc) ---
+
+  // page_cache_sync_ra(): a page is wanted, with `request` pages from it on, and is not in the page cache.
+  void ReadAhead(OpenFile& file, PageIndex index, uint64_t request);
+  // page_cache_async_ra(): the page is there and marked; it is the first of those that were read ahead. Does nothing when it is not marked.
+  void ReadAheadMarked(OpenFile& file, PageIndex index, uint64_t request);
+  // do_sync_mmap_readahead() and do_async_mmap_readahead() for a fault, by the advice that was given for the mapping.
+  enum class MapAdvice : uint8_t { kNormal, kSequential, kRandom };
+  void ReadAround(OpenFile& file, PageIndex index, MapAdvice advice);
 
   // ftruncate(): also takes the pages out of the address spaces that map them. kENOMEM when the charge of a larger size is refused.
   Errno Truncate(Inode& inode, uint64_t size);
@@ -80,6 +115,31 @@ class Files {
   // file_write_and_wait_range(): writes back the dirty pages [first, end) of an ext4 file; nothing to do for shmem.
   void Sync(Inode& inode, PageIndex first, PageIndex end);
 
+  // unlink(): the path is gone; the file goes with whoever still has it. kENOENT, kEPERM (a swap area in use).
+  Errno Unlink(const std::string& path);
+
+  // --- Swap (swap_in.cc) ---
+
+  SwapAreas& swap() { return swap_; }
+  const SwapAreas& swap() const { return swap_; }
+  // swapon(), the file's part: kENOENT, kEBUSY, kEINVAL, kEPERM. `most_slots`: what an entry of a page table can name.
+  Errno Swapon(const std::string& path, std::optional<int> priority, uint64_t most_slots);
+  // vm.page-cluster
+  void SetPageCluster(int page_cluster) { page_cluster_ = page_cluster; }
+  // do_swap_page()'s search: from the swap cache, or read with its neighbours (swap_cluster_readahead()). Nothing: no memory.
+  std::optional<SwappedPage> SwapIn(SwapEntry entry);
+  // read_swap_cache_async(): into the swap cache, if it is not there yet. Nothing: no memory, or nobody wants the slot any more.
+  std::optional<Pfn> ReadSwap(SwapEntry entry, bool* read);
+  // shmem_writepage(): the page leaves its file for the swap cache. False: no slot; then nothing has changed.
+  // REQUIRES: a page of shmem that nobody maps.
+  bool MoveToSwap(Pfn pfn);
+  // shmem_unuse(): brings back what files have in an area. kENOMEM.
+  Errno UnuseShmem(uint32_t area);
+  // Slots that files stand for, for the check of all.
+  void CountSwap(SwapCounts& counts) const;
+
+  // The page cache holds another frame for a page from now on; what it counts of the page stays (folio_migrate_mapping()).
+  void ReplacePage(Pfn from, Pfn to);
   // Takes a clean page that nobody maps out of the page cache.
   void DropCleanPage(Pfn pfn);
   // The same for reclaim, which remembers when that was (__remove_mapping(), workingset_eviction()): should the page come back soon, it is
@@ -100,6 +160,7 @@ class Files {
   const absl::btree_map<uint32_t, Inode*>& all() const { return by_id_; }
   uint64_t cached_pages() const { return cached_pages_; }
   uint64_t shmem_pages() const { return shmem_pages_; }
+  uint64_t buffer_pages() const { return buffer_pages_; }  // nr_blockdev_pages()
 
   void CheckInvariants(std::vector<std::string>* violations) const;
   void AddToHash(StateHasher& hasher) const;
@@ -113,6 +174,13 @@ class Files {
     if (charger_ != nullptr) charger_->Uncharge(pages);
   }
   SysResult<Pfn> AddPage(Inode& inode, PageIndex index);
+  // Puts a page into the page cache and counts it; takes over a reference.
+  void InsertPage(Inode& inode, PageIndex index, Pfn pfn);
+  void NoteClean(Inode& inode, const Frame& frame);
+  uint64_t FlushInode(Inode& inode, uint64_t most);
+  void ReadPages(OpenFile& file, uint64_t start, uint64_t pages, uint64_t lookahead);
+  void OndemandReadahead(OpenFile& file, bool marked, PageIndex index, uint64_t request);
+  SysResult<CachedPage> SwapInShmem(Inode& inode, PageIndex index, SwapEntry entry);
   void RemovePage(Inode& inode, PageIndex index, Pfn pfn);
   void RemovePages(Inode& inode, PageIndex first, PageIndex end);
   void ZeroBytes(Inode& inode, uint64_t from, uint64_t to);
@@ -124,11 +192,18 @@ class Files {
   VmStat& vm_stat_;
   Tracer& tracer_;
   CommitCharger* charger_ = nullptr;
+  KernelObjects* kernel_objects_ = nullptr;
   FileMapper* mapper_ = nullptr;
   uint32_t next_id_ = 1;
   uint64_t next_number_ = 2;
   uint64_t cached_pages_ = 0;
   uint64_t shmem_pages_ = 0;
+  uint64_t buffer_pages_ = 0;
+  const DirtyLimiter* limiter_ = nullptr;
+  const int64_t* clock_ = nullptr;
+  uint64_t dirtied_since_check_ = 0;
+  SwapAreas swap_;
+  int page_cluster_ = 3;
   absl::btree_map<uint32_t, Inode*> by_id_;
   absl::btree_map<std::string, std::shared_ptr<Inode>> by_path_;
 };

@@ -8,12 +8,14 @@
 
 #include "absl/container/btree_map.h"
 #include "server/base/address.h"
+#include "server/files/swap_entry.h"
+#include "server/kernel/kernel_objects.h"
 
 namespace mmlab {
 
 struct VmArea;
 
-enum class FileKind : uint8_t { kTmpfs, kExt4, kMemfd, kSysvShm, kSharedAnon, kDevZero, kPipe };
+enum class FileKind : uint8_t { kTmpfs, kExt4, kMemfd, kSysvShm, kSharedAnon, kDevZero, kPipe, kBlockDevice };
 
 // A file's identity and its pages in memory. Linux: struct inode with its address_space (i_pages).
 struct Inode {
@@ -24,14 +26,31 @@ struct Inode {
   uint32_t device_minor = 0;
   std::string path;   // As maps shows it: "/path", "/memfd:name (deleted)", "/SYSV00000000 (deleted)", "/dev/zero (deleted)".
   uint64_t size = 0;  // i_size, bytes.
-  std::string disk;   // kExt4: the first bytes of what is on the disk, zeros behind them; a page outside the page cache is read from here.
-  absl::btree_map<PageIndex, Pfn> pages;         // Page cache.
-  absl::btree_map<PageIndex, uint64_t> shadows;  // What reclaim left behind of pages that it evicted (mm/workingset.c).
-  bool noreserve = false;                        // Shared anonymous memory and SysV shm: VM_NORESERVE at creation (accounted page by page).
-  int writable_mappings = 0;                     // i_mmap_writable
-  absl::btree_map<uint64_t, VmArea*> mappings;   // i_mmap: the VMAs that map it, by VmArea::file_link (in the order of their making).
+  // On a disk: the first bytes of what is there, zeros behind them; a page outside the page cache is read from here.
+  std::string disk;
+  absl::btree_map<PageIndex, Pfn> pages;          // Page cache.
+  absl::btree_map<PageIndex, uint64_t> shadows;   // What reclaim left behind of pages that it evicted (mm/workingset.c).
+  absl::btree_map<PageIndex, SwapEntry> swapped;  // Shmem: pages that are on swap areas; never in `pages` too.
+  uint32_t dirty_pages = 0;                       // On a disk: how many of `pages` have yet to be written,
+  int64_t dirtied_when = 0;                       // and since when there have been any: machine time in nanoseconds.
+  bool swap_area = false;                         // S_SWAPFILE: it is one that is in use.
+  bool noreserve = false;                       // Shared anonymous memory and SysV shm: VM_NORESERVE at creation (accounted page by page).
+  int writable_mappings = 0;                    // i_mmap_writable
+  absl::btree_map<uint64_t, VmArea*> mappings;  // i_mmap: the VMAs that map it, by VmArea::file_link (in the order of their making).
   uint64_t mappings_made = 0;
-  bool shmem() const { return kind != FileKind::kExt4 && kind != FileKind::kDevZero && kind != FileKind::kPipe; }
+  KernelObjectRef object;  // The structure that holds it,
+  KernelObjectRef dentry;  // and its name.
+  bool on_disk() const { return kind == FileKind::kExt4 || kind == FileKind::kBlockDevice; }
+  bool shmem() const { return !on_disk() && kind != FileKind::kDevZero && kind != FileKind::kPipe; }
+};
+
+// How a file is being read, to read ahead of it. Linux: struct file_ra_state.
+struct ReadaheadState {
+  uint64_t start = 0;       // The window that was read last: its first page,
+  uint64_t size = 0;        // its pages,
+  uint64_t async_size = 0;  // and how many of them are left when the next one is read.
+  uint32_t mmap_miss = 0;   // Faults that found nothing, less those that found something.
+  int64_t previous = -1;    // Where the last read ended, bytes.
 };
 
 // An open file description. Linux: struct file.
@@ -41,6 +60,8 @@ class OpenFile {
   const std::shared_ptr<Inode> inode;
   const bool readable;
   const bool writable;
+  ReadaheadState readahead;
+  KernelObjectRef object;  // Its struct file.
 };
 
 }  // namespace mmlab

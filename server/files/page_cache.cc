@@ -21,7 +21,7 @@ std::optional<Pfn> Files::FindPage(const Inode& inode, PageIndex index) const {
 SysResult<Pfn> Files::AddPage(Inode& inode, PageIndex index) {
   const bool shmem = inode.shmem();
   if (shmem && inode.noreserve && !Charge(1)) return Errno::kENOSPC;
-  const std::optional<Pfn> pfn = memory_.AllocPages(kGfpHighuserMovable, PageOrder(0));
+  const std::optional<Pfn> pfn = memory_.AllocCharged(kGfpHighuserMovable);
   if (!pfn.has_value()) {
     if (shmem && inode.noreserve) Uncharge(1);
     return Errno::kENOMEM;
@@ -29,21 +29,26 @@ SysResult<Pfn> Files::AddPage(Inode& inode, PageIndex index) {
   Frame& frame = memory_.frame(*pfn);
   frame.state = shmem ? FrameState::kShmem : FrameState::kFile;
   frame.flags |= shmem ? kPgUptodate | kPgSwapBacked : uint32_t{kPgUptodate};
-  frame.mapping = inode.id;
-  frame.index = index.raw();
-  inode.pages.emplace(index, *pfn);
-  ++cached_pages_;
-  vm_stat_.Add(NodeStat::kNrFilePages, 1);
-  if (shmem) {
-    ++shmem_pages_;
-    vm_stat_.Add(NodeStat::kNrShmem, 1);
-  }
+  InsertPage(inode, index, *pfn);
   if (const auto shadow = inode.shadows.find(index); shadow != inode.shadows.end()) {
-    memory_.lru().NoteRefault(*pfn, shadow->second, false);
+    memory_.lru().NoteRefault(*pfn, shadow->second, swap_.available());
     inode.shadows.erase(shadow);
   }
   if (mapper_ != nullptr) mapper_->AddToLru(*pfn);
   return *pfn;
+}
+
+void Files::InsertPage(Inode& inode, PageIndex index, Pfn pfn) {
+  Frame& frame = memory_.frame(pfn);
+  frame.mapping = inode.id;
+  frame.index = index.raw();
+  inode.pages.emplace(index, pfn);
+  ++cached_pages_;
+  memory_.CountPage(vm_stat_, frame, NodeStat::kNrFilePages, 1);
+  if (inode.kind == FileKind::kBlockDevice) ++buffer_pages_;
+  if (!inode.shmem()) return;
+  ++shmem_pages_;
+  memory_.CountPage(vm_stat_, frame, NodeStat::kNrShmem, 1);
 }
 
 void Files::PutPage(Pfn pfn) {
@@ -59,20 +64,34 @@ void Files::RemovePage(Inode& inode, PageIndex index, Pfn pfn) {
   MMLAB_CHECK(frame.state == FrameState::kFile || frame.state == FrameState::kShmem);
   if (frame.state == FrameState::kShmem) {
     --shmem_pages_;
-    vm_stat_.Add(NodeStat::kNrShmem, -1);
+    memory_.CountPage(vm_stat_, frame, NodeStat::kNrShmem, -1);
     if (inode.noreserve) Uncharge(1);
   } else if ((frame.flags & kPgDirty) != 0) {
-    vm_stat_.Add(NodeStat::kNrDirty, -1);
+    NoteClean(inode, frame);
   }
   --cached_pages_;
-  vm_stat_.Add(NodeStat::kNrFilePages, -1);
+  if (inode.kind == FileKind::kBlockDevice) --buffer_pages_;
+  memory_.CountPage(vm_stat_, frame, NodeStat::kNrFilePages, -1);
   frame.flags &= ~uint32_t{kPgDirty};
   inode.pages.erase(index);
   PutPage(pfn);
 }
 
+void Files::ReplacePage(Pfn from, Pfn to) {
+  const Frame& frame = memory_.frame(from);
+  Inode* inode = FindById(static_cast<uint32_t>(frame.mapping));
+  MMLAB_CHECK(inode != nullptr);
+  const auto it = inode->pages.find(PageIndex(frame.index));
+  MMLAB_CHECK(it != inode->pages.end() && it->second == from);
+  it->second = to;
+}
+
 void Files::RemovePages(Inode& inode, PageIndex first, PageIndex end) {
   inode.shadows.erase(inode.shadows.lower_bound(first), inode.shadows.lower_bound(end));
+  for (auto it = inode.swapped.lower_bound(first); it != inode.swapped.end() && it->first < end; it = inode.swapped.erase(it)) {
+    swap_.FreeWithCache(it->second);
+    if (inode.noreserve) Uncharge(1);
+  }
   bool drained = false;
   for (auto it = inode.pages.lower_bound(first); it != inode.pages.end() && it->first < end; it = inode.pages.lower_bound(first)) {
     // Releasing a batch of pages empties the per-CPU LRU batches first.
@@ -98,9 +117,11 @@ SysResult<CachedPage> Files::PageForWrite(Inode& inode, PageIndex index) {
     }
     return CachedPage{*found, false};
   }
+  if (const auto swapped = inode.swapped.find(index); swapped != inode.swapped.end()) return SwapInShmem(inode, index, swapped->second);
   MMLAB_TRY_ASSIGN(const Pfn pfn, AddPage(inode, index));
   const uint64_t offset = index.raw() << page_size_.shift();
-  const bool read = inode.kind == FileKind::kExt4;
+  const bool read = inode.on_disk();
+  if (read) vm_stat_.Count(VmEvent::kPgpgin, page_size_.bytes().raw() >> 10);
   if (read && offset < inode.disk.size()) {
     const size_t count = std::min<size_t>(inode.disk.size() - offset, page_size_.bytes().raw());
     memory_.contents().Write(pfn, 0, inode.disk.data() + offset, count);
@@ -117,7 +138,7 @@ SysResult<CachedPage> Files::PageForWrite(Inode& inode, PageIndex index) {
 SysResult<std::optional<CachedPage>> Files::PageForRead(Inode& inode, PageIndex index) {
   if (const std::optional<Pfn> found = FindPage(inode, index); found.has_value())
     return std::optional<CachedPage>(CachedPage{*found, false});
-  if (inode.shmem()) return std::optional<CachedPage>();
+  if (inode.shmem() && !inode.swapped.contains(index)) return std::optional<CachedPage>();
   MMLAB_TRY_ASSIGN(const CachedPage page, PageForWrite(inode, index));
   return std::optional<CachedPage>(page);
 }
@@ -150,7 +171,7 @@ void Files::Evict(Pfn pfn) {
 void Files::DropClean() {
   DrainLru();
   for (const auto& [id, inode] : by_id_) {
-    if (inode->kind != FileKind::kExt4) continue;
+    if (!inode->on_disk()) continue;
     for (auto it = inode->pages.begin(); it != inode->pages.end();) {
       const auto [index, pfn] = *it;
       const Frame& frame = memory_.frame(pfn);
@@ -164,21 +185,15 @@ void Files::DropClean() {
   }
 }
 
-void Files::MarkDirty(const Inode& inode, Pfn pfn) {
-  Frame& frame = memory_.frame(pfn);
-  if ((frame.flags & kPgDirty) != 0) return;
-  frame.flags |= kPgDirty;
-  if (inode.kind != FileKind::kExt4) return;  // Memory is shmem's only store: nothing to write back, nothing counted.
-  vm_stat_.Add(NodeStat::kNrDirty, 1);
-  vm_stat_.Add(NodeStat::kNrDirtied, 1);
-}
-
 void Files::ZeroBytes(Inode& inode, uint64_t from, uint64_t to) {
   for (uint64_t at = from; at < std::min<uint64_t>(to, inode.disk.size()); ++at) inode.disk[at] = '\0';
   while (from < to) {
     const uint64_t in_page = from & page_size_.mask();
     const size_t count = std::min<uint64_t>(to - from, page_size_.bytes().raw() - in_page);
-    if (const auto page = FindPage(inode, PageIndex(from >> page_size_.shift())); page.has_value()) {
+    const PageIndex index(from >> page_size_.shift());
+    // Without memory for it a swapped-out page keeps its bytes, as in the kernel.
+    if (inode.swapped.contains(index)) (void)PageForWrite(inode, index);
+    if (const auto page = FindPage(inode, index); page.has_value()) {
       const std::string zeros(count, '\0');
       memory_.contents().Write(*page, in_page, zeros.data(), count);
       MarkDirty(inode, *page);

@@ -62,7 +62,7 @@ absl::Status MachineLane::Apply(const Operation& operation, Explanation* explana
     hosted_->Quarantine(failure.what());
     return InvariantBroken(MachineName(hosted_->id()), failure.what());
   }
-  if (outcome.unimplemented.empty()) {
+  if (outcome.unimplemented.empty() && !outcome.held) {
     Increment(hosted_->applied_[operation.index()]);
     if (outcome.error != Errno::kOk || outcome.signal.has_value()) Increment(hosted_->failed_[operation.index()]);
   }

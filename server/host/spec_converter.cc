@@ -192,7 +192,7 @@ absl::Status TextsFromProto(const v1::MachineSpec& spec, MachineSpec& native) {
   return absl::OkStatus();
 }
 
-// How the kernel lays out its address space.
+// How the kernel was built: its address space and its slab allocator.
 absl::Status AddressSpaceFromProto(const v1::MachineSpec& spec, MachineSpec& native) {
   if (!v1::VmSplit_IsValid(spec.vmsplit())) return InvalidField("vmsplit", "must be a value of VmSplit");
   if (!v1::Highmem_IsValid(spec.highmem())) return InvalidField("highmem", "must be a value of Highmem");
@@ -200,6 +200,10 @@ absl::Status AddressSpaceFromProto(const v1::MachineSpec& spec, MachineSpec& nat
   if (spec.highmem() != v1::HIGHMEM_UNSPECIFIED) native.highmem = static_cast<Highmem>(spec.highmem());
   if (spec.va_bits() != 0) native.va_bits = spec.va_bits();
   native.kasan = spec.kasan();
+  if (!v1::SlabAllocator_IsValid(spec.slab_allocator())) return InvalidField("slab_allocator", "must be a value of SlabAllocator");
+  if (spec.slab_allocator() != v1::SLAB_ALLOCATOR_UNSPECIFIED) {
+    native.slab_allocator = static_cast<SlabAllocatorKind>(spec.slab_allocator());
+  }
   return absl::OkStatus();
 }
 

@@ -61,6 +61,14 @@ HttpConnection::Head HttpConnection::ReceiveHead() {
   return input_.size() - position_ > kMaxHeadBytes ? Head::kTooLong : Head::kIncomplete;
 }
 
+bool HttpConnection::PeerIsThere() const {
+  char byte;
+  const ssize_t got = recv(fd_, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+  return !broken_ && (got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR)));
+}
+
+void HttpConnection::Abort() const { shutdown(fd_, SHUT_RDWR); }
+
 bool HttpConnection::Wait(short events) {
   while (!broken_) {
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline_ - Clock::now()).count();

@@ -53,6 +53,10 @@ class HttpConnection {
   bool Flush();
   // Whether the peer still takes data, as far as is known.
   bool healthy() const { return !broken_; }
+  // Whether the peer still holds its end open. Does not wait.
+  bool PeerIsThere() const;
+  // Ends all reading and writing, also of another thread that waits in one.
+  void Abort() const;
 
  private:
   bool Wait(short events);

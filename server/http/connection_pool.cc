@@ -68,8 +68,8 @@ void ConnectionPool::Work() {
       connection = std::move(ready_.front());
       ready_.pop_front();
     }
-    bool open = serve_(*connection);
-    while (open && connection->head() == HttpConnection::Head::kComplete) open = serve_(*connection);  // Pipelined requests.
+    bool open = serve_(connection);
+    while (open && connection->head() == HttpConnection::Head::kComplete) open = serve_(connection);  // Pipelined requests.
     if (!open) continue;
     connection->StartWaiting();
     {

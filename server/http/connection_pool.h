@@ -26,8 +26,9 @@ class ConnectionPool {
     std::chrono::milliseconds idle_timeout;  // Between requests.
     std::chrono::milliseconds head_timeout;  // From the first byte of a request to the end of its head.
   };
-  // Answers the request whose head is in the connection's buffer; false closes the connection. Called by several threads at once.
-  using Serve = std::function<bool(HttpConnection&)>;
+  // Answers the request whose head is in the connection's buffer; false closes the connection, and so does taking it away (leaving null).
+  // Called by several threads at once.
+  using Serve = std::function<bool(std::unique_ptr<HttpConnection>&)>;
 
   ConnectionPool(const Options& options, Serve serve);
   ~ConnectionPool();

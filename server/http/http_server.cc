@@ -15,7 +15,9 @@
 #include "server/http/accept_encoding.h"
 #include "server/http/connection.h"
 #include "server/http/connection_pool.h"
+#include "server/http/cross_origin.h"
 #include "server/http/gzip.h"
+#include "server/http/stream_threads.h"
 
 namespace mmlab {
 namespace {
@@ -91,7 +93,8 @@ HttpResponse TextResponse(int status, absl::string_view line) { return HttpRespo
 // httplib parses requests, writes answers and accepts; everything around it is ours: waiting (ConnectionPool), routes, bodies, compression.
 class HttpServer::Impl : public httplib::Server {
  public:
-  Impl(HttpOptions options, HttpObserver* observer) : options_(std::move(options)), observer_(observer) {
+  Impl(HttpOptions options, HttpObserver* observer)
+      : options_(std::move(options)), observer_(observer), streams_(options_.max_streams, options_.transfer_timeout) {
     new_task_queue = [] { return new InlineTaskQueue; };
     set_keep_alive_max_count(1000000);  // Only announced: connections end by idle_timeout.
     set_keep_alive_timeout(std::chrono::duration_cast<std::chrono::seconds>(options_.idle_timeout).count());
@@ -128,7 +131,7 @@ class HttpServer::Impl : public httplib::Server {
     address_ = is_ipv6 ? absl::StrCat("[", wished.host, "]:", port) : absl::StrCat(wished.host, ":", port);
     pool_ = std::make_unique<ConnectionPool>(
         ConnectionPool::Options{options_.worker_threads, options_.max_connections, options_.idle_timeout, options_.head_timeout},
-        [this](HttpConnection& connection) { return Serve(connection); });
+        [this](std::unique_ptr<HttpConnection>& connection) { return Serve(connection); });
     accepting_ = std::thread([this] { listen_after_bind(); });
     while (!is_running()) std::this_thread::sleep_for(std::chrono::milliseconds(1));  // Until then stop() would be lost.
     return absl::OkStatus();
@@ -143,6 +146,7 @@ class HttpServer::Impl : public httplib::Server {
     stop();
     accepting_.join();
     pool_->Stop();
+    streams_.Stop();
   }
 
  private:
@@ -158,7 +162,8 @@ class HttpServer::Impl : public httplib::Server {
     std::string accept_encoding;
     const char* handler = kMalformed;
     int code = 0;
-    bool keep = false;  // The request was read to its end, so that another may follow.
+    bool keep = false;                        // The request was read to its end, so that another may follow.
+    std::function<void(HttpStream&)> stream;  // Takes the connection once the answer's head is written.
   };
 
   bool process_and_close_socket(socket_t socket) override {
@@ -166,7 +171,8 @@ class HttpServer::Impl : public httplib::Server {
     return true;
   }
 
-  bool Serve(HttpConnection& connection) {
+  bool Serve(std::unique_ptr<HttpConnection>& owner) {
+    HttpConnection& connection = *owner;
     const auto start = std::chrono::steady_clock::now();
     connection.SetDeadline(start + options_.transfer_timeout);
     Exchange exchange;
@@ -191,6 +197,7 @@ class HttpServer::Impl : public httplib::Server {
     }
     const bool sent = connection.Flush();
     if (observer_ != nullptr) observer_->OnHttpRequest(exchange.handler, exchange.code, std::chrono::steady_clock::now() - start);
+    if (sent && exchange.stream) streams_.Start(std::move(owner), std::move(exchange.stream));
     return answered && sent && exchange.keep && !client_closes && !stopping_;
   }
 
@@ -209,7 +216,10 @@ class HttpServer::Impl : public httplib::Server {
       native.query = request.params;
       for (const auto& [name, value] : request.headers) native.headers.emplace(absl::AsciiStrToLower(name), value);
       answer = Dispatch(native, exchange);
+      AllowOrigin(options_.allowed_origins, native, answer);
     }
+    if (answer.stream && request.version != "HTTP/1.1") answer = TextResponse(505, "an answer of unknown length needs HTTP/1.1");
+    if (answer.stream && streams_.full()) answer = TextResponse(503, "too many answers of unknown length at once");
     Fill(std::move(answer), exchange, response);
   }
 
@@ -234,6 +244,7 @@ class HttpServer::Impl : public httplib::Server {
     const auto route = routes_.find(request.path);
     if (route == routes_.end()) return TextResponse(404, "no such path");
     exchange.handler = route->second.label.c_str();
+    if (IsPreflight(options_.allowed_origins, request)) return AnswerPreflight();
     const auto handler = route->second.methods.find(request.method == "HEAD" ? "GET" : request.method);
     if (handler == route->second.methods.end()) {
       HttpResponse refused = TextResponse(405, "no such method for this path");
@@ -249,11 +260,12 @@ class HttpServer::Impl : public httplib::Server {
     }
   }
 
-  static void Fill(HttpResponse answer, const Exchange& exchange, httplib::Response& response) {
+  static void Fill(HttpResponse answer, Exchange& exchange, httplib::Response& response) {
     response.status = answer.status;
     for (const auto& [name, value] : answer.headers) response.set_header(name, value);
     response.set_header("Content-Type", answer.content_type);
     response.set_header("X-Content-Type-Options", "nosniff");
+    if (answer.stream) return FillStream(std::move(answer.stream), answer.content_type, exchange, response);
     if (!exchange.keep) response.set_header("Connection", "close");
     if (answer.body.size() >= kGzipWorthBytes) {
       response.set_header("Vary", "Accept-Encoding");
@@ -265,12 +277,26 @@ class HttpServer::Impl : public httplib::Server {
     response.body = std::move(answer.body);
   }
 
+  // httplib writes the head; its first question for a piece of the body ends its part.
+  static void FillStream(std::function<void(HttpStream&)> stream, const std::string& content_type, Exchange& exchange,
+                         httplib::Response& response) {
+    exchange.keep = false;
+    response.set_header("Connection", "close");
+    response.headers.erase("Content-Type");  // It sets it again.
+    response.set_chunked_content_provider(content_type,
+                                          [&exchange, stream = std::move(stream)](size_t /*offset*/, httplib::DataSink& /*sink*/) {
+                                            exchange.stream = stream;
+                                            return false;
+                                          });
+  }
+
   static thread_local Exchange* exchange_;
 
   const HttpOptions options_;
   HttpObserver* const observer_;
   std::map<std::string, Path> routes_;
   std::unique_ptr<ConnectionPool> pool_;
+  StreamThreads streams_;
   std::thread accepting_;
   std::string address_;
   int port_ = 0;

@@ -31,11 +31,24 @@ struct HttpRequest {
   std::optional<std::string> Header(absl::string_view name) const;
 };
 
+// An answer's body while it is being sent, piece by piece.
+class HttpStream {
+ public:
+  virtual ~HttpStream() = default;
+  // Sends a piece now. False: the peer is gone or takes nothing for too long, or the server stops; nothing more can be sent then.
+  virtual bool Write(absl::string_view piece) = 0;
+  // Whether the peer is still there. Does not wait.
+  virtual bool open() = 0;
+};
+
 struct HttpResponse {
   int status = 200;
   std::string content_type = kTextPlain;
   std::string body;
   std::vector<std::pair<std::string, std::string>> headers = {};
+  // Where set, the body is what this writes until it returns, in a thread of its own; the connection ends with it. It looks at open() at
+  // least once a second while it has nothing to write.
+  std::function<void(HttpStream&)> stream = {};
 };
 
 // One line of text for a person, with a status.
@@ -53,7 +66,10 @@ struct HttpOptions {
   std::string address = "127.0.0.1:9464";  // HOST:PORT, [IPV6]:PORT; port 0 takes a free one.
   int worker_threads = 4;                  // Requests answered at once.
   size_t max_connections = 1000;           // Open at once; beyond it the longest idle one goes.
+  size_t max_streams = 256;                // Answers of unknown length at once, a thread each; 503 beyond.
   size_t max_body_bytes = 4 << 20;         // Answered with 413 beyond.
+  // Whose pages a browser lets call this server ("https://lab.example"), or "*" for anybody's. Others' pages get no permission.
+  std::vector<std::string> allowed_origins;
   std::chrono::milliseconds idle_timeout = std::chrono::seconds(75);
   std::chrono::milliseconds head_timeout = std::chrono::seconds(10);      // For a request's first lines to arrive.
   std::chrono::milliseconds transfer_timeout = std::chrono::seconds(30);  // For its body to arrive and the answer to be taken.
@@ -61,8 +77,8 @@ struct HttpOptions {
 
 // The one HTTP port. Knows paths, limits and encodings; what is served comes from the handlers.
 //
-// HTTP/1.1 with keep-alive; gzip where the client accepts it and the answer is worth it; HEAD wherever GET is. A path is matched exactly:
-// nothing that a client sends is a pattern or a file name. Errors are a line of text.
+// HTTP/1.1 with keep-alive; gzip where the client accepts it and the answer is worth it; HEAD wherever GET is; OPTIONS for pages of other
+// origins that are allowed. A path is matched exactly: nothing that a client sends is a pattern or a file name. Errors are a line of text.
 class HttpServer {
  public:
   using Handler = std::function<HttpResponse(const HttpRequest&)>;

@@ -16,7 +16,6 @@ constexpr uint64_t kArm64Kernel = 0x0068000000000703;  // Page, inner shareable,
 constexpr uint64_t kArm64Device = 0x10;                // MT_DEVICE_nGnRE
 constexpr uint64_t kArm64TableBit = 2;                 // In upper levels: points at a table, not at a block.
 constexpr uint64_t kArm64KernelTable = (uint64_t{1} << 60) | 3;
-constexpr uint64_t kArm64AddressMask = 0x0000fffffffff000;
 
 }  // namespace
 
@@ -27,11 +26,7 @@ KernelPageTables::KernelPageTables(const Layout& layout, PhysicalMemory& memory,
       no_execute_(layout.kind == LayoutKind::kX86_32Pae),
       root_(root) {}
 
-bool KernelPageTables::IsLeaf(uint64_t entry, int level) const {
-  if (level == 1) return true;
-  if (level == format_.levels() && arm64_) return false;
-  return arm64_ ? (entry & kArm64TableBit) == 0 : level == 2 && (entry & kX86LargePage) != 0;
-}
+bool KernelPageTables::IsLeaf(uint64_t entry, int level) const { return level == 1 || format_.IsBlock(entry, level); }
 
 uint64_t KernelPageTables::LeafEntry(Pfn pfn, int level, Kind kind) const {
   const bool device = kind == Kind::kDevice;
@@ -131,29 +126,21 @@ void KernelPageTables::UnmapIn(Pfn table, int level, uint64_t start, uint64_t la
   }
 }
 
+bool KernelPageTables::Has(Pfn frame) const {
+  return root_ == frame || std::find(table_frames_.begin(), table_frames_.end(), frame) != table_frames_.end();
+}
+
+PageWalk KernelPageTables::Walk(VirtAddr address) const {
+  const FrameContents& contents = memory_.contents();
+  const auto read = [&contents](Pfn frame, size_t offset, void* out, size_t size) { contents.Read(frame, offset, out, size); };
+  return WalkPageTables(format_, read, *root_, address);
+}
+
 std::optional<PhysAddr> KernelPageTables::Translate(VirtAddr address, Explanation* why) const {
   if (!root_) return std::nullopt;
-  Pfn table = *root_;
-  for (int level = format_.levels(); level >= 1; --level) {
-    const uint32_t index = format_.IndexOf(address, level);
-    const uint64_t entry = Load(table, index);
-    if (why != nullptr) {
-      why->Add(StepKind::kPageTableWalk,
-               format_.Valid(entry) ? "the kernel's table has an entry" : "the kernel's table has no entry")
-          .Number("level", level)
-          .Frame("table", table)
-          .Number("index", index)
-          .Bits("entry", entry);
-    }
-    if (!format_.Valid(entry)) return std::nullopt;
-    if (IsLeaf(entry, level)) {
-      const uint64_t mask = format_.coverage(level) - 1;
-      const uint64_t base = arm64_ ? entry & kArm64AddressMask : format_.PfnOf(entry).raw() << 12;
-      return PhysAddr((base & ~mask) | (address.raw() & mask));
-    }
-    table = format_.TableOf(entry);
-  }
-  return std::nullopt;
+  const PageWalk walk = Walk(address);
+  if (why != nullptr) ExplainWalk(format_, walk, *why);
+  return walk.physical;
 }
 
 }  // namespace mmlab

@@ -9,6 +9,7 @@
 #include "server/base/address.h"
 #include "server/base/explanation.h"
 #include "server/base/hash.h"
+#include "server/hardware/page_walk.h"
 #include "server/physical/physical_memory.h"
 
 namespace mmlab {
@@ -34,10 +35,13 @@ class KernelPageTables {
   // Entries of the range become none. Costs time in proportion to the tables that exist there.
   void Unmap(VirtRange range);
 
+  // The walk of an address, level by level. REQUIRES: root() is set.
+  PageWalk Walk(VirtAddr address) const;
   // Where an address leads; nothing when it is not mapped. With an explanation, one step for each level.
   std::optional<PhysAddr> Translate(VirtAddr address, Explanation* why) const;
 
   std::optional<Pfn> root() const { return root_; }
+  bool Has(Pfn frame) const;                                // Whether it is one of them.
   uint64_t tables() const { return table_frames_.size(); }  // Frames taken for tables.
   const std::vector<Pfn>& table_frames() const { return table_frames_; }
   uint64_t HostMemory() const { return table_frames_.capacity() * sizeof(Pfn); }

@@ -81,14 +81,30 @@ uint32_t CpuPartialObjects(const SlabPlatform& platform, const SlabGeometry& g) 
 
 }  // namespace
 
-SlabPlatform SlabPlatformOf(const Layout& layout, int cpus) {
+SlabPlatform SlabPlatformOf(const Layout& layout, int cpus, SlabAllocatorKind allocator) {
   SlabPlatform platform;
+  platform.allocator = allocator;
   platform.word = static_cast<uint32_t>(layout.word_bytes);
-  platform.kmalloc_align = layout.is_x86() ? 8 : 128;  // ARM64 has to assume devices that do not see its caches.
+  platform.kmalloc_align = layout.is_x86() ? 8 : 128;                        // ARM64 has to assume devices that do not see its caches.
+  const uint32_t smallest = allocator == SlabAllocatorKind::kSlab ? 32 : 8;  // KMALLOC_SHIFT_LOW
+  platform.kmalloc_min = std::max(platform.kmalloc_align, smallest);
   platform.track_bytes = layout.is_x86() ? 20 : 32;
   platform.page_size = layout.page_size;
   platform.cpus = cpus;
   return platform;
+}
+
+SlabFlags SlabCreateMaskOf(SlabAllocatorKind allocator) {
+  constexpr SlabFlags kCore = kSlabHwcacheAlign | kSlabCacheDma | kSlabCacheDma32 | kSlabPanic | kSlabTypesafeByRcu | kSlabNoLeakTrace;
+  switch (allocator) {
+    case SlabAllocatorKind::kSlub:
+      return kCore | kSlabDebugFlags | kSlabReclaimAccount | kSlabAccount | kSlabNoUserFlags;
+    case SlabAllocatorKind::kSlab:
+      return kCore | kSlabMemSpread | kSlabReclaimAccount | kSlabAccount;  // Without CONFIG_DEBUG_SLAB.
+    case SlabAllocatorKind::kSlob:
+      break;
+  }
+  return kCore;
 }
 
 int OrderHolding(PageSize page_size, uint64_t bytes) {
@@ -129,6 +145,18 @@ SlabGeometry SlubGeometry(const SlabPlatform& platform, uint32_t object_size, ui
   return g;
 }
 
+SlabGeometry GeometryOf(const SlabPlatform& platform, uint32_t object_size, uint32_t align, SlabFlags flags, bool constructor) {
+  switch (platform.allocator) {
+    case SlabAllocatorKind::kSlub:
+      return SlubGeometry(platform, object_size, align, flags, constructor);
+    case SlabAllocatorKind::kSlab:
+      return ClassicSlabGeometry(platform, object_size, align, flags, constructor);
+    case SlabAllocatorKind::kSlob:
+      break;
+  }
+  return SlobGeometry(platform, object_size, align, flags);
+}
+
 bool IsSlabGeometry(const SlabPlatform& platform, const SlabGeometry& g) {
   const auto fits = [&](int order, uint32_t objects) {
     return order >= 0 && order <= kMaxOrder && objects >= 1 && objects <= kMaxObjects &&
@@ -146,9 +174,9 @@ KmallocType KmallocTypeOf(Gfp gfp) {
 
 int KmallocIndex(const SlabPlatform& platform, uint64_t bytes) {
   MMLAB_CHECK(bytes >= 1 && bytes <= KmallocMaxCacheSize(platform));
-  if (platform.kmalloc_align <= 32 && bytes > 64 && bytes <= 96) return 1;
-  if (platform.kmalloc_align <= 64 && bytes > 128 && bytes <= 192) return 2;
-  return std::bit_width(std::max<uint64_t>(bytes, platform.kmalloc_align) - 1);
+  if (platform.kmalloc_min <= 32 && bytes > 64 && bytes <= 96) return 1;
+  if (platform.kmalloc_min <= 64 && bytes > 128 && bytes <= 192) return 2;
+  return std::bit_width(std::max<uint64_t>(bytes, platform.kmalloc_min) - 1);
 }
 
 uint32_t KmallocClassSize(int index) {

@@ -32,25 +32,32 @@ inline constexpr SlabFlags kSlabNoUserFlags = 0x10000000;
 inline constexpr SlabFlags kSlabCmpxchgDouble = 0x40000000;  // Set by SLUB itself: no lock to take an object.
 inline constexpr SlabFlags kSlabObjectPoison = 0x80000000;   // Set by SLUB itself: the object, not only the padding, is poisoned.
 inline constexpr SlabFlags kSlabDebugFlags = kSlabConsistencyChecks | kSlabRedZone | kSlabPoison | kSlabStoreUser | kSlabTrace;
-// What kmem_cache_create() takes (SLAB_FLAGS_PERMITTED) and what of it SLUB keeps (CACHE_CREATE_MASK).
-inline constexpr SlabFlags kSlabCreateMask = kSlabDebugFlags | kSlabHwcacheAlign | kSlabCacheDma | kSlabCacheDma32 | kSlabReclaimAccount |
-                                             kSlabPanic | kSlabTypesafeByRcu | kSlabNoLeakTrace | kSlabAccount | kSlabNoUserFlags;
-inline constexpr SlabFlags kSlabPermitted = kSlabCreateMask | kSlabMemSpread;
+// What kmem_cache_create() takes (SLAB_FLAGS_PERMITTED).
+inline constexpr SlabFlags kSlabPermitted = kSlabDebugFlags | kSlabHwcacheAlign | kSlabCacheDma | kSlabCacheDma32 | kSlabReclaimAccount |
+                                            kSlabPanic | kSlabTypesafeByRcu | kSlabNoLeakTrace | kSlabAccount | kSlabNoUserFlags |
+                                            kSlabMemSpread;
 // A cache with one of the first shares with nobody; caches that differ in one of the second do not share with each other.
 inline constexpr SlabFlags kSlabNeverMerge =
     kSlabRedZone | kSlabPoison | kSlabStoreUser | kSlabTrace | kSlabTypesafeByRcu | kSlabNoLeakTrace;
 inline constexpr SlabFlags kSlabMergeSame = kSlabReclaimAccount | kSlabCacheDma | kSlabCacheDma32 | kSlabAccount;
 
+// The three allocators that a 6.1 kernel can be built with: CONFIG_SLUB, CONFIG_SLAB, CONFIG_SLOB.
+enum class SlabAllocatorKind : uint8_t { kSlub = 1, kSlab = 2, kSlob = 3 };
+
 // What a kernel's build and machine decide about its slabs.
 struct SlabPlatform {
+  SlabAllocatorKind allocator = SlabAllocatorKind::kSlub;
   uint32_t word = 8;           // sizeof(void *)
   uint32_t cache_line = 64;    // cache_line_size()
-  uint32_t kmalloc_align = 8;  // ARCH_KMALLOC_MINALIGN; also the smallest kmalloc class.
+  uint32_t kmalloc_align = 8;  // ARCH_KMALLOC_MINALIGN
+  uint32_t kmalloc_min = 8;    // KMALLOC_MIN_SIZE: the smallest kmalloc class.
   uint32_t track_bytes = 32;   // sizeof(struct track), twice with each object under kSlabStoreUser.
   PageSize page_size{12};
   int cpus = 1;  // CPUs that the machine may have; SLUB wants more objects in a slab where there are more.
 };
-SlabPlatform SlabPlatformOf(const Layout& layout, int cpus);
+SlabPlatform SlabPlatformOf(const Layout& layout, int cpus, SlabAllocatorKind allocator = SlabAllocatorKind::kSlub);
+// CACHE_CREATE_MASK: what the allocator keeps of the flags that it takes.
+SlabFlags SlabCreateMaskOf(SlabAllocatorKind allocator);
 
 // What the caller of kmem_cache_create() asks for.
 struct SlabCacheRequest {
@@ -62,7 +69,11 @@ struct SlabCacheRequest {
   uint32_t usersize = 0;  // Bytes of an object that may be copied to user space.
 };
 
-// What follows from it: how objects lie in a slab and how many slabs are kept. Linux: calculate_sizes(), set_cpu_partial(), mm/slub.c.
+// Where SLAB keeps the list of a slab's free objects: in one of them, in a kmalloc() of its own, or at the end of the slab.
+enum class SlabFreelist : uint8_t { kInObject, kOffSlab, kOnSlab };
+
+// What follows from it: how objects lie in a slab and how many slabs are kept. Linux: calculate_sizes(), set_cpu_partial(), mm/slub.c;
+// __kmem_cache_create(), enable_cpucache(), mm/slab.c; __kmem_cache_create(), mm/slob.c.
 struct SlabGeometry {
   uint32_t object_size = 0;  // As asked for.
   uint32_t size = 0;         // From one object to the next.
@@ -79,6 +90,13 @@ struct SlabGeometry {
   uint32_t cpu_partial = 0;        // Free objects that a CPU may keep on its partial list,
   uint32_t cpu_partial_slabs = 0;  // and the slabs which stand for them.
   Gfp alloc_gfp = 0;               // What is added to each request for pages.
+  // SLAB alone.
+  SlabFreelist freelist = SlabFreelist::kInObject;
+  uint32_t colours = 0;       // The first object of a slab starts at one of so many places (0 is as good as 1),
+  uint32_t colour_bytes = 0;  // each so many bytes behind the one before.
+  uint32_t limit = 0;         // Free objects that the array of a CPU may hold,
+  uint32_t batchcount = 0;    // and how many come and go at once.
+  uint32_t shared = 0;        // The shared array holds so many batches.
 
   bool debug() const { return (flags & kSlabDebugFlags) != 0; }
 };
@@ -86,8 +104,12 @@ struct SlabGeometry {
 // calculate_alignment() of mm/slab_common.c.
 uint32_t SlabAlignment(const SlabPlatform& platform, SlabFlags flags, uint32_t align, uint32_t size);
 
-// The geometry that SLUB chooses, or size 0: no slab can hold such an object. `align` is the final one (SlabAlignment).
+// The geometry that the allocator chooses, or size 0: no slab can hold such an object. `align` is the final one (SlabAlignment).
+SlabGeometry GeometryOf(const SlabPlatform& platform, uint32_t object_size, uint32_t align, SlabFlags flags, bool constructor);
+// The same of one allocator.
 SlabGeometry SlubGeometry(const SlabPlatform& platform, uint32_t object_size, uint32_t align, SlabFlags flags, bool constructor);
+SlabGeometry ClassicSlabGeometry(const SlabPlatform& platform, uint32_t object_size, uint32_t align, SlabFlags flags, bool constructor);
+SlabGeometry SlobGeometry(const SlabPlatform& platform, uint32_t object_size, uint32_t align, SlabFlags flags);
 
 // Whether slabs could look like this at all, for geometry that comes from somewhere else.
 bool IsSlabGeometry(const SlabPlatform& platform, const SlabGeometry& geometry);
@@ -102,6 +124,8 @@ int KmallocIndex(const SlabPlatform& platform, uint64_t bytes);
 uint32_t KmallocClassSize(int index);
 std::string KmallocName(KmallocType type, int index);        // "kmalloc-rcl-2k"
 uint64_t KmallocMaxCacheSize(const SlabPlatform& platform);  // Larger requests go to the page allocator.
+
+inline constexpr uint32_t kSlobUnit = 2;  // Bytes: sizes and places of SLOB's blocks are multiples of it.
 
 // get_order(): the smallest block that holds so many bytes. REQUIRES: bytes > 0.
 int OrderHolding(PageSize page_size, uint64_t bytes);

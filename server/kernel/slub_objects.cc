@@ -232,18 +232,6 @@ void Slub::FlushCpus(Cache& cache) {
   }
 }
 
-bool Slub::AllocBulk(SlabCacheId id, Gfp gfp, absl::Span<SlabObject> out) {
-  for (size_t i = 0; i < out.size(); ++i) {
-    const std::optional<SlabObject> object = AllocObject(id, gfp);
-    if (!object) {
-      FreeBulk(id, out.first(i));
-      return false;
-    }
-    out[i] = *object;
-  }
-  return true;
-}
-
 // build_detached_freelist(): takes the last object and, looking past at most two of other slabs in a row, those of the same slab before it.
 void Slub::FreeBulk(SlabCacheId id, absl::Span<const SlabObject> objects) {
   Cache& cache = CacheOf(id);

@@ -16,11 +16,11 @@ uint32_t Slub::NewSlab(Cache& cache, Gfp gfp) {
   if ((first & kGfpDirectReclaim) != 0 && g.order > g.min_order) first = (first | kGfpNoMemalloc) & ~kGfpReclaim;
   int order = g.order;
   uint32_t objects = g.objects;
-  std::optional<Pfn> pfn = memory_.AllocPages(first, PageOrder(order));
+  std::optional<Pfn> pfn = TakePages(first, order);
   if (!pfn) {
     order = g.min_order;
     objects = g.min_objects;
-    pfn = memory_.AllocPages(wanted, PageOrder(order));
+    pfn = TakePages(wanted, order);
     if (!pfn) return kNoSlab;
   }
   uint32_t at = static_cast<uint32_t>(slabs_.size());
@@ -102,11 +102,6 @@ void Slub::RemovePartial(Cache& cache, uint32_t at) {
   slab.prev = kNoSlab;
   slab.place = SlabPlace::kNowhere;
   --cache.nr_partial;
-}
-
-void Slub::CountPages(SlabFlags flags, int order, int sign) {
-  const bool reclaimable = (flags & kSlabReclaimAccount) != 0;
-  memory_.vm_stat().Add(reclaimable ? NodeStat::kNrSlabReclaimable : NodeStat::kNrSlabUnreclaimable, sign * (int64_t{1} << order));
 }
 
 uint32_t Slub::CountFree(const Slab& slab, uint16_t head) const {

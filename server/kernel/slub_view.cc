@@ -15,36 +15,25 @@ VirtAddr Slub::AddressOf(SlabObject object) const {
 }
 
 SlabObjectView Slub::Locate(VirtAddr address, std::optional<SlabCacheId> cache) const {
+  const std::optional<Pfn> head = SlabPageAt(address);
+  if (!head.has_value()) return {};
+  const uint64_t mapping = memory_.PeekFrame(*head).mapping;
+  if (mapping == 0) return LocateLarge(address, *head, cache.has_value());
   SlabObjectView view;
-  view.object.slab = kNoSlab;
-  const uint64_t physical = address.raw() - linear_base_;
-  const Pfn pfn(physical >> platform_.page_size.shift());
-  if (pfn >= memory_.end_pfn()) return view;
-  const Pfn head = memory_.HeadOf(pfn);
-  const Frame frame = memory_.PeekFrame(head);
-  if (frame.state != FrameState::kSlab) return view;
-  const uint64_t start = head.raw() << platform_.page_size.shift();
-  if (frame.mapping == 0) {  // A kmalloc of whole pages.
-    view.slab.pfn = head;
-    view.slab.order = frame.order;
-    view.start = VirtAddr(linear_base_ + start);
-    view.fault = cache.has_value() ? SlabFault::kNotSlab : view.start == address ? SlabFault::kNone : SlabFault::kNoObject;
-    return view;
-  }
-  view.object.slab = static_cast<uint32_t>(frame.mapping - 1);
-  const Slab& slab = slabs_[view.object.slab];
+  const Slab& slab = slabs_[mapping - 1];
   const SlabGeometry& g = caches_[slab.cache]->geometry;
   view.cache = static_cast<SlabCacheId>(slab.cache);
   view.slab = ViewOf(slab);
-  const uint64_t offset = physical - start;
-  view.object.index = static_cast<uint32_t>(std::min<uint64_t>(offset / g.size, slab.objects - 1u));
-  view.start = AddressOf(view.object);
-  if (cache.has_value() && *cache != view.cache) {
+  const uint64_t offset = (address - AddressOfPage(*head)).raw();
+  const auto index = static_cast<uint32_t>(std::min<uint64_t>(offset / g.size, slab.objects - 1u));
+  view.object = SlabObject{static_cast<uint32_t>(mapping - 1), index};
+  view.start = AddressOf(*view.object);
+  if (cache.has_value() && *cache != *view.cache) {
     view.fault = SlabFault::kWrongCache;
   } else if (view.start != address) {
     view.fault = SlabFault::kNoObject;
   } else {
-    view.fault = slab.links[view.object.index] == kAllocated ? SlabFault::kNone : SlabFault::kAlreadyFree;
+    view.fault = slab.links[index] == kAllocated ? SlabFault::kNone : SlabFault::kAlreadyFree;
   }
   return view;
 }
@@ -95,38 +84,27 @@ Slub::CpuView Slub::Cpu(SlabCacheId id) const {
   return view;
 }
 
-bool Slub::Has(SlabCacheId id) const { return static_cast<uint32_t>(id) < caches_.size() && caches_[static_cast<uint32_t>(id)] != nullptr; }
-
-std::optional<SlabCacheId> Slub::Find(absl::string_view name) const {
-  for (size_t i = 0; i < caches_.size(); ++i) {
-    const Cache* cache = caches_[i].get();
-    if (cache == nullptr) continue;
-    if (cache->name == name || std::find(cache->aliases.begin(), cache->aliases.end(), name) != cache->aliases.end()) {
-      return static_cast<SlabCacheId>(i);
-    }
-  }
-  return std::nullopt;
-}
-
-std::vector<SlabCacheId> Slub::Caches() const {
-  std::vector<SlabCacheId> ids;
-  for (size_t i = 0; i < caches_.size(); ++i) {
-    if (caches_[i] != nullptr) ids.push_back(static_cast<SlabCacheId>(i));
-  }
-  return ids;
-}
-
 SlabCacheView Slub::View(SlabCacheId id) const {
   const Cache& cache = CacheOf(id);
-  SlabCacheView view{id, cache.name, cache.aliases, cache.geometry, cache.refcount, cache.usersize, cache.constructor};
-  view.slabs = cache.slabs;
-  view.total_objects = cache.total_objects;
+  SlabCacheView view = SlabAllocator::ViewOf(cache);
+  view.slabs = view.active_slabs = cache.slabs;
+  view.total_objects = view.active_objects = cache.total_objects;
   view.allocated = cache.allocated;
   view.node_partial = cache.nr_partial;
-  for (uint32_t at = cache.partial_head; at != kNoSlab; at = slabs_[at].next)
-    view.node_partial_free += slabs_[at].objects - slabs_[at].inuse;
+  for (uint32_t at = cache.partial_head; at != kNoSlab; at = slabs_[at].next) view.active_objects -= slabs_[at].objects - slabs_[at].inuse;
   for (const CpuSlab& cpu : cache.cpus) view.cpu_partial_slabs += cpu.partial == kNoSlab ? 0 : slabs_[cpu.partial].slabs_behind;
   return view;
+}
+
+SlabUsage Slub::Usage() const {
+  SlabUsage usage;
+  for (const auto& cache : caches_) {
+    if (cache == nullptr) continue;
+    usage.objects += cache->allocated;
+    usage.object_bytes += cache->allocated * cache->geometry.size;
+  }
+  AddLarge(usage);
+  return usage;
 }
 
 std::vector<SlabPageView> Slub::Slabs(SlabCacheId id) const {
@@ -138,10 +116,10 @@ std::vector<SlabPageView> Slub::Slabs(SlabCacheId id) const {
 }
 
 std::string Slub::FaultReport(VirtAddr address, const SlabObjectView& view) const {
-  if (view.object.slab == kNoSlab) {
+  if (!view.object.has_value()) {
     return absl::StrFormat("object pointer: 0x%x\nWARNING: free_large_kmalloc: not a slab object\n", address.raw());
   }
-  const Slab& slab = slabs_[view.object.slab];
+  const Slab& slab = slabs_[view.object->slab];
   const Cache& cache = *caches_[slab.cache];
   const int digits = static_cast<int>(2 * platform_.word);
   const uint64_t base = linear_base_ + (uint64_t{slab.pfn} << platform_.page_size.shift());
@@ -165,7 +143,7 @@ std::string Slub::FaultReport(VirtAddr address, const SlabObjectView& view) cons
                         pointer_to(slab.freelist));
   if (view.fault != SlabFault::kNoObject) {
     absl::StrAppendFormat(&text, "Object 0x%0*x @offset=%u fp=0x%0*x\n\n", digits, address.raw(),
-                          static_cast<uint32_t>(address.raw() - base), digits, pointer_to(slab.links[view.object.index]));
+                          static_cast<uint32_t>(address.raw() - base), digits, pointer_to(slab.links[view.object->index]));
   }
   absl::StrAppend(&text, "FIX ", cache.name, ": Object at 0x", absl::Hex(address.raw()), " not freed\n");
   return text;
@@ -264,9 +242,7 @@ void Slub::CheckInvariants(std::vector<std::string>* problems) const {
                slabs_of[i], ", ", allocated_of[i], ", ", objects_of[i]);
     }
   }
-  const auto counted =
-      static_cast<uint64_t>(memory_.vm_stat().Get(NodeStat::kNrSlabReclaimable) + memory_.vm_stat().Get(NodeStat::kNrSlabUnreclaimable));
-  if (counted != pages) complain("nr_slab_* say ", counted, " pages, there are ", pages);
+  if (CountedPages() != pages) complain("nr_slab_* say ", CountedPages(), " pages, there are ", pages);
 }
 
 }  // namespace mmlab

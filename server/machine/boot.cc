@@ -14,6 +14,7 @@ namespace mmlab {
 namespace {
 
 constexpr size_t kMaxRanges = 4096;
+constexpr int kMaxX86Cpus = 32;
 constexpr uint64_t kMaxAddress = uint64_t{1} << 56;               // Of anything that a description may name.
 constexpr uint64_t kMaxRamEnd = uint64_t{1} << 42;                // 4 TiB: frame numbers fit 32 bits with room to spare.
 constexpr uint64_t kMinManagedPages = (uint64_t{4} << 20) >> 12;  // Below this no kernel comes up.
@@ -56,12 +57,13 @@ absl::Status CheckNode(const IomemResource& node, int depth, size_t* count) {
 
 absl::Status CheckSpec(const MachineSpec& spec) {
   if (spec.cpus < 1 || spec.cpus > 64) return Invalid("cpus", "must be 1 .. 64");
+  if (spec.layout != LayoutKind::kArm64 && spec.cpus > kMaxX86Cpus)
+    return Invalid("cpus", "must be 1 .. 32 (NR_CPUS of the x86-32 kernels)");
   if (spec.no_hardware_access_flag && spec.layout != LayoutKind::kArm64) {
     return Invalid("no_hardware_access_flag", "only LAYOUT_ARM64 has such CPUs");
   }
   const bool x86 = spec.layout != LayoutKind::kArm64;
   if (!x86 && spec.vmsplit != VmSplit::k3G) return Invalid("vmsplit", "only x86-32 has it");
-  if (!x86 && spec.va_bits == 39) return absl::UnimplementedError("spec.va_bits: only 48 is simulated yet");
   if (!x86 && spec.highmem) return Invalid("highmem", "only x86-32 has it");
   if (x86 && (spec.va_bits != 48 || spec.kasan)) return Invalid(spec.kasan ? "kasan" : "va_bits", "only LAYOUT_ARM64 has it");
   if (spec.boot_time_seconds < 0 || spec.boot_time_seconds > 4'000'000'000) {

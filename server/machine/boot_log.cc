@@ -234,6 +234,7 @@ class Writer {
     if (!layout_.is_x86()) Cma();
     const int cpus = spec_.cpus;
     if (layout_.is_x86()) {
+      PciGap();
       Add(kInfo, absl::StrFormat("setup_percpu: NR_CPUS:%d nr_cpumask_bits:%d nr_cpu_ids:%d nr_node_ids:1", sizes_.nr_cpus, cpus, cpus),
           "CPUs that the kernel was built for, and that there are");
     }
@@ -241,6 +242,22 @@ class Writer {
         absl::StrFormat("percpu: Embedded %d pages/cpu s%d r%d d%d u%d", sizes_.per_cpu_unit / 4096, sizes_.per_cpu_static,
                         sizes_.per_cpu_reserved, sizes_.per_cpu_dynamic, sizes_.per_cpu_unit),
         "static, reserved (modules) and dynamic per-CPU variables, one copy a CPU");
+  }
+
+  // e820__setup_pci_gap(): the largest hole of the map below 4 GiB, or a place to begin with.
+  void PciGap() {
+    uint64_t start = 0x10000000;
+    uint64_t size = 0x400000;
+    uint64_t above = uint64_t{1} << 32;
+    for (auto it = map_.rbegin(); it != map_.rend(); ++it) {
+      const uint64_t end = it->range.end.raw();
+      if (above > end && above - end >= size) {
+        start = end;
+        size = above - end;
+      }
+      above = std::min(above, it->range.start.raw());
+    }
+    Add(kInfo, absl::StrCat(Mem32(start, start + size), " available for PCI devices"), "the largest hole of the map below 4 GiB");
   }
 
   void Cma() {

@@ -70,6 +70,8 @@ Machine::KernelAddresses& Machine::MakeKernelAddresses() {
   return *kernel_addresses_;
 }
 
+const KernelPageTables* Machine::kernel_tables() const { return kernel_addresses_ == nullptr ? nullptr : &kernel_addresses_->tables; }
+
 void Machine::ReadVmalloc(absl::FunctionRef<void(const Vmalloc&)> read) const {
   if (kernel_addresses_ != nullptr) return read(kernel_addresses_->vmalloc);
   read(FreshKernelAddresses()->vmalloc);

@@ -10,13 +10,19 @@ namespace mmlab {
 namespace {
 
 constexpr int64_t kMicrosecond = 1000;
+constexpr size_t kMostPrinted = 1024;  // CONSOLE_LOG_MAX
+constexpr size_t kPrefix = 18;         // "<6>[    1.500000] "
 
 std::string Stamp(int64_t microseconds) { return absl::StrFormat("[%5d.%06d] ", microseconds / 1'000'000, microseconds % 1'000'000); }
 
 }  // namespace
 
 void KernelLog::Log(LogLevel level, const std::string& text) {
+  size_t printed = 0;
   for (absl::string_view line : absl::StrSplit(text, '\n')) {
+    // Of one message no more is printed than fits the buffer in which each line gets its prefix.
+    printed += kPrefix + line.size() + 1;
+    if (printed > kMostPrinted) break;
     lines_.push_back({level, (now_ - boot_) / kMicrosecond, std::string(line)});
     bytes_ += line.size() + sizeof(Line);
   }

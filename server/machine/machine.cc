@@ -10,13 +10,19 @@
 #include "server/base/explanation.h"
 #include "server/base/hash.h"
 #include "server/base/status_macros.h"
+#include "server/cgroup/cgroups.h"
 #include "server/files/files.h"
-#include "server/kernel/slub.h"
+#include "server/kernel/kernel_objects.h"
+#include "server/kernel/slab_allocator.h"
 #include "server/machine/boot.h"
 #include "server/machine/kernel_addresses.h"
 #include "server/machine/kernel_log.h"
+#include "server/machine/memory_limits.h"
 #include "server/machine/memory_map.h"
+#include "server/machine/movable_pages.h"
+#include "server/machine/object_source.h"
 #include "server/machine/sysctls.h"
+#include "server/physical/compaction.h"
 #include "server/physical/page_allocator.h"
 #include "server/process/huge_settings.h"
 #include "server/process/processes.h"
@@ -27,13 +33,19 @@ namespace mmlab {
 namespace {
 
 constexpr int64_t kSecond = 1'000'000'000;
+constexpr int64_t kCentisecond = kSecond / 100;
 
 }  // namespace
 
-// On x86-32 processes have what is below PAGE_OFFSET.
-static Layout LayoutWithSplit(const MachineSpec& spec) {
+// On x86-32 processes have what is below PAGE_OFFSET; on ARM64 as many bits as the kernel was built for.
+static Layout LayoutOf(const MachineSpec& spec) {
   Layout layout = GetLayout(spec.layout);
-  if (layout.is_x86()) layout.task_size = layout.stack_top = PageOffsetOf(spec.vmsplit);
+  if (layout.is_x86()) {
+    layout.task_size = layout.stack_top = PageOffsetOf(spec.vmsplit);
+  } else if (spec.va_bits == 39) {
+    layout.task_size = layout.stack_top = VirtAddr(uint64_t{1} << 39);
+    layout.table_levels = 3;
+  }
   return layout;
 }
 
@@ -52,15 +64,21 @@ static void SetUpHugePages(const MachineSpec& spec, PageCount ram, const Layout&
 
 Machine::Machine(MachineSpec spec)
     : spec_(std::move(spec)),
-      layout_(std::make_unique<const Layout>(LayoutWithSplit(spec_))),
+      layout_(std::make_unique<const Layout>(LayoutOf(spec_))),
       tracer_(std::make_unique<Tracer>()),
       sysctls_(std::make_unique<Sysctls>(*layout_)),
       now_nanoseconds_(spec_.boot_time_seconds * kSecond),
-      next_stat_update_(now_nanoseconds_ + kSecond) {}
+      next_writeback_(now_nanoseconds_ + 5 * kSecond),
+      next_stat_update_(now_nanoseconds_ + kSecond),
+      next_slab_reap_(now_nanoseconds_ + SlabAllocator::kReapNanoseconds) {}
 
 Machine::~Machine() {
   // Top down: processes let go of files, files of frames. A machine that did not boot has none of them.
-  if (memory_ != nullptr) memory_->SetMemoryPressure(nullptr);
+  if (memory_ != nullptr) {
+    memory_->SetMemoryPressure(nullptr);
+    memory_->SetCompaction(nullptr);
+  }
+  if (cgroups_ != nullptr) cgroups_->SetPressure(nullptr);
   processes_.reset();
   files_.reset();
 }
@@ -73,40 +91,68 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Boot(MachineSpec spec) {
   Machine& m = *machine;
   m.kernel_layout_ = std::move(kernel);
   m.memory_ = std::make_unique<BuddyMemory>(config, *m.tracer_);
+  m.cgroups_ = std::make_unique<Cgroups>(*m.memory_, m.layout_->word_bytes, m.now_nanoseconds_, *m.tracer_);
+  m.memory_->SetController(m.cgroups_.get());
   m.files_ = std::make_unique<Files>(*m.memory_, m.memory_->vm_stat(), *m.tracer_);
+  m.limits_ = std::make_unique<MemoryLimits>(*m.memory_, *m.sysctls_, m.layout_->is_x86());
+  m.files_->SetWriteback(m.limits_.get(), &m.now_nanoseconds_);
   m.processes_ = std::make_unique<Processes>(*m.layout_, *m.memory_, *m.files_, m.memory_->vm_stat(), *m.tracer_,
                                              !m.spec_.no_hardware_access_flag, m.spec_.seed);
   SetUpHugePages(m.spec_, m.memory_->managed_pages(), *m.layout_, m.processes_->huge_settings());
+  m.object_source_ = std::make_unique<ObjectSource>(m);
+  m.kernel_objects_ = std::make_unique<KernelObjects>(*m.object_source_);
+  m.processes_->SetKernelObjects(m.kernel_objects_.get());
+  m.files_->SetKernelObjects(m.kernel_objects_.get());
   m.log_ = std::make_unique<KernelLog>(m.now_nanoseconds_, m.now_nanoseconds_);
-  m.oom_ = std::make_unique<OomKiller>(*m.memory_, *m.processes_, m.memory_->vm_stat(), *m.log_, *m.tracer_, m.now_nanoseconds_);
-  m.reclaim_ = std::make_unique<Reclaim>(*m.memory_, *m.files_, m.processes_->reverse_map(), *m.oom_, *m.tracer_);
+  m.oom_ =
+      std::make_unique<OomKiller>(*m.memory_, *m.cgroups_, *m.processes_, m.memory_->vm_stat(), *m.log_, *m.tracer_, m.now_nanoseconds_);
+  m.reclaim_ = std::make_unique<Reclaim>(*m.memory_, *m.cgroups_, *m.files_, m.processes_->reverse_map(), *m.oom_, *m.tracer_);
   for (Shrinker* shrinker : m.processes_->shrinkers()) m.reclaim_->AddShrinker(*shrinker);
   m.memory_->SetMemoryPressure(m.reclaim_.get());
+  m.cgroups_->SetPressure(m.reclaim_.get());
+  m.processes_->SetReclaimer(m.reclaim_.get());
+  m.movable_pages_ = std::make_unique<MovablePages>(*m.memory_);
+  m.compaction_ = std::make_unique<Compaction>(*m.memory_, m.processes_->page_owner(), *m.movable_pages_, *m.tracer_, m.now_nanoseconds_);
+  m.memory_->SetCompaction(m.compaction_.get());
   m.SetComputedSysctls();
   m.UpdateProcessLimits();
   m.UpdateOomSettings();
   MMLAB_RETURN_IF_ERROR(m.ApplySpecSysctls());
+  m.processes_->AdvanceBackground(m.now_nanoseconds_);  // Their clocks start here.
   return machine;
 }
 
 const VmStat& Machine::vm_stat() const { return memory_->vm_stat(); }
 
+DirtyLimits Machine::dirty_limits() const { return limits_->Limits(); }
+
 // The caches of a booted kernel, without objects: what its start-up took is not told apart from other reserved and used memory.
-std::unique_ptr<Slub> Machine::FreshSlub() const {
+std::unique_ptr<SlabAllocator> Machine::FreshSlab() const {
   const uint64_t linear_base = kernel_layout_.page_offset.raw() - kernel_layout_.memstart_addr.raw();
-  auto slub = std::make_unique<Slub>(SlabPlatformOf(*layout_, spec_.cpus), linear_base, *memory_, *tracer_, spec_.seed);
-  slub->AddBootCaches(layout_->kind);
-  return slub;
+  std::unique_ptr<SlabAllocator> slab =
+      SlabAllocator::Make(SlabPlatformOf(*layout_, spec_.cpus, spec_.slab_allocator), linear_base, *memory_, *tracer_, spec_.seed);
+  slab->AddBootCaches(layout_->kind);
+  return slab;
 }
 
-Slub& Machine::MakeSlub() {
-  if (slub_ == nullptr) slub_ = FreshSlub();
-  return *slub_;
+SlabAllocator& Machine::MakeSlab() {
+  if (slab_ == nullptr) slab_ = FreshSlab();
+  return *slab_;
 }
 
-void Machine::ReadSlub(absl::FunctionRef<void(const Slub&)> read) const {
-  if (slub_ != nullptr) return read(*slub_);
-  read(*FreshSlub());
+void Machine::ReadSlab(absl::FunctionRef<void(const SlabAllocator&)> read) const {
+  if (slab_ != nullptr) return read(*slab_);
+  read(*FreshSlab());
+}
+
+// After a time without use there is nothing left to reap, however much later `until` is.
+void Machine::ReapSlabs(int64_t until) {
+  constexpr int64_t kInterval = SlabAllocator::kReapNanoseconds;
+  if (until < next_slab_reap_) return;
+  int64_t due = (until - next_slab_reap_) / kInterval + 1;
+  if (__builtin_add_overflow(next_slab_reap_, due * kInterval, &next_slab_reap_)) next_slab_reap_ = std::numeric_limits<int64_t>::max();
+  while (slab_ != nullptr && due-- > 0 && slab_->Reap()) {
+  }
 }
 
 // What the kernel computes from the memory that it finds. What depends on how much its own start-up took is recorded in presets.
@@ -170,6 +216,26 @@ void Machine::Follow(Sysctl id) {
       // The next round is planned anew from now on; 0 stands for the shortest interval.
       next_stat_update_ = now_nanoseconds_ + std::max<int64_t>(1, static_cast<int64_t>(sysctls_->value(id))) * kSecond;
       break;
+    case Sysctl::kVmDirtyWritebackCentisecs:
+      PlanFlusher();
+      break;
+    case Sysctl::kVmSwappiness:
+      reclaim_->SetSwappiness(value(id));
+      break;
+    case Sysctl::kVmPageCluster:
+      files_->SetPageCluster(static_cast<int>(value(id)));
+      break;
+    case Sysctl::kVmCompactMemory:
+      compaction_->CompactAll();
+      break;
+    case Sysctl::kVmCompactUnevictableAllowed:
+    case Sysctl::kVmCompactionProactiveness:
+    case Sysctl::kVmExtfragThreshold:
+      compaction_->SetSettings({value(Sysctl::kVmCompactUnevictableAllowed) != 0,
+                                static_cast<int>(value(Sysctl::kVmCompactionProactiveness)),
+                                static_cast<int>(value(Sysctl::kVmExtfragThreshold))});
+      if (id == Sysctl::kVmCompactionProactiveness) compaction_->TriggerProactive(now_nanoseconds_);
+      break;
     case Sysctl::kVmDropCaches:
       reclaim_->DropCaches(value(id));
       break;
@@ -193,6 +259,7 @@ void Machine::UpdateProcessLimits() {
   limits.legacy_va_layout = number(Sysctl::kVmLegacyVaLayout) != 0;
   limits.randomize_va_space = static_cast<int>(number(Sysctl::kKernelRandomizeVaSpace));
   limits.total_ram = memory_->managed_pages();
+  limits.total_swap = PageCount(files_->swap().total_pages());
   limits.shmmax = sysctls_->value(Sysctl::kKernelShmmax);
   limits.shmall = sysctls_->value(Sysctl::kKernelShmall);
   limits.shmmni = static_cast<int>(number(Sysctl::kKernelShmmni));
@@ -214,8 +281,31 @@ void Machine::ForgetEndedProcesses() {
   absl::erase_if(cpu_of_, [&](const auto& entry) { return processes_->Find(entry.first) == nullptr; });
 }
 
+// dirty_writeback_centisecs_handler(): the next look is planned anew from now on.
+void Machine::PlanFlusher() {
+  const auto interval = static_cast<int64_t>(sysctls_->value(Sysctl::kVmDirtyWritebackCentisecs));
+  if (interval <= 0 || __builtin_add_overflow(now_nanoseconds_, interval * kCentisecond, &next_writeback_)) {
+    next_writeback_ = std::numeric_limits<int64_t>::max();
+  }
+}
+
+// What the flusher did at its looks until now: the last of them found all that was old enough by then.
+void Machine::RunFlusher() {
+  if (now_nanoseconds_ < next_writeback_) return;
+  const int64_t interval = std::max<int64_t>(1, static_cast<int64_t>(sysctls_->value(Sysctl::kVmDirtyWritebackCentisecs))) * kCentisecond;
+  const int64_t last = next_writeback_ + (now_nanoseconds_ - next_writeback_) / interval * interval;
+  const int64_t expire = static_cast<int64_t>(sysctls_->value(Sysctl::kVmDirtyExpireCentisecs)) * kCentisecond;
+  files_->FlushOlderThan(last - expire);
+  if (__builtin_add_overflow(last, interval, &next_writeback_)) next_writeback_ = std::numeric_limits<int64_t>::max();
+}
+
 void Machine::AdvanceClock(int64_t nanoseconds) {
   now_nanoseconds_ += nanoseconds;
+  processes_->PassTime(nanoseconds);
+  cgroups_->AdvanceTime();
+  RunFlusher();
+  ReapSlabs(now_nanoseconds_);
+  compaction_->AdvanceTo(now_nanoseconds_);
   processes_->AdvanceBackground(now_nanoseconds_);
   if (now_nanoseconds_ < next_stat_update_) return;
   memory_->FoldCpuCounters();  // vmstat_update(); running it more than once in a row changes nothing.
@@ -230,9 +320,14 @@ void Machine::AdvanceClock(int64_t nanoseconds) {
 std::vector<std::string> Machine::CheckInvariants() const {
   std::vector<std::string> violations;
   memory_->CheckInvariants(&violations);
+  cgroups_->CheckInvariants(&violations);
   files_->CheckInvariants(&violations);
   processes_->CheckInvariants(&violations);
-  if (slub_ != nullptr) slub_->CheckInvariants(&violations);
+  if (slab_ != nullptr) slab_->CheckInvariants(&violations);
+  kernel_objects_->CheckInvariants(slab_.get(), &violations);
+  object_source_->CheckInvariants(&violations);
+  movable_pages_->CheckInvariants(&violations);
+  compaction_->CheckInvariants(&violations);
   if (kernel_addresses_ != nullptr) {
     kernel_addresses_->vmalloc.CheckInvariants(&violations);
     kernel_addresses_->kmap.CheckInvariants(&violations);
@@ -243,11 +338,16 @@ std::vector<std::string> Machine::CheckInvariants() const {
 uint64_t Machine::StateHash() const {
   StateHasher hasher;
   memory_->StateHash(hasher);
+  cgroups_->AddToHash(hasher);
   files_->AddToHash(hasher);
   processes_->AddToHash(hasher);
   reclaim_->AddToHash(hasher);
+  movable_pages_->AddToHash(hasher);
+  compaction_->AddToHash(hasher);
   sysctls_->AddToHash(hasher);
-  if (slub_ != nullptr) slub_->AddToHash(hasher);
+  if (slab_ != nullptr) slab_->AddToHash(hasher);
+  kernel_objects_->AddToHash(hasher);
+  object_source_->AddToHash(hasher);
   if (kernel_addresses_ != nullptr) {
     kernel_addresses_->vmalloc.AddToHash(hasher);
     kernel_addresses_->kmap.AddToHash(hasher);
@@ -260,6 +360,8 @@ uint64_t Machine::StateHash() const {
   }
   hasher.Add(static_cast<uint64_t>(now_nanoseconds_));
   hasher.Add(static_cast<uint64_t>(next_stat_update_));
+  hasher.Add(static_cast<uint64_t>(next_writeback_));
+  hasher.Add(static_cast<uint64_t>(next_slab_reap_));
   return hasher.value();
 }
 
@@ -269,12 +371,13 @@ Bytes Machine::HostMemory() const {
                         spec_.reserved_ranges.capacity() * sizeof(BootReservation) + spec_.kernel_sections.capacity() * sizeof(NamedRange) +
                         spec_.iomem_resources.capacity() * sizeof(IomemResource) + spec_.recorded_areas.capacity() * sizeof(KernelArea) +
                         spec_.recorded_lazy_areas.capacity() * sizeof(FreeAreaTree::Area);
-  return Bytes(sizeof(Machine) + sizeof(Sysctls) + sizeof(Tracer) + spec_bytes + memory_->HostMemory() +
-               (slub_ != nullptr ? slub_->HostMemory() : 0) +
+  return Bytes(sizeof(Machine) + sizeof(Sysctls) + sizeof(Tracer) + spec_bytes + memory_->HostMemory() + cgroups_->HostMemory() +
+               (slab_ != nullptr ? slab_->HostMemory() : 0) + kernel_objects_->HostMemory() + sizeof(ObjectSource) +
                (kernel_addresses_ != nullptr ? kernel_addresses_->vmalloc.HostMemory() + kernel_addresses_->kmap.HostMemory() +
                                                    kernel_addresses_->tables.HostMemory()
                                              : 0)) +
-         files_->HostMemory() + processes_->HostMemory() + log_->HostMemory() + Bytes(sizeof(OomKiller));
+         files_->HostMemory() + processes_->HostMemory() + log_->HostMemory() +
+         Bytes(sizeof(OomKiller) + movable_pages_->HostMemory() + compaction_->HostMemory());
 }
 
 }  // namespace mmlab

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "server/base/address.h"
+#include "server/files/dirty_limits.h"
 #include "server/machine/machine_spec.h"
 #include "server/machine/operation.h"
 #include "server/process/pid.h"
@@ -19,15 +20,21 @@
 namespace mmlab {
 
 class BuddyMemory;
+class Cgroups;
+class Compaction;
 class EventSink;
 class Explanation;
 class Files;
 class Kmap;
+class MemoryLimits;
 class KernelLog;
+class KernelObjects;
+class MovablePages;
+class KernelPageTables;
 class OomKiller;
 class Processes;
 class Reclaim;
-class Slub;
+class SlabAllocator;
 class Sysctls;
 class Tracer;
 enum class Sysctl : uint8_t;
@@ -55,18 +62,24 @@ class Machine {
   const MachineSpec& spec() const { return spec_; }
   const Layout& layout() const { return *layout_; }
   const BuddyMemory& memory() const { return *memory_; }
+  const MovablePages& movable_pages() const { return *movable_pages_; }
   const VmStat& vm_stat() const;
   // Calls `read` with the slab allocator. It exists on the host once it was used; before, `read` sees what it will start as.
-  void ReadSlub(absl::FunctionRef<void(const Slub&)> read) const;
+  void ReadSlab(absl::FunctionRef<void(const SlabAllocator&)> read) const;
   // The same for the kernel's address space and the mappings of high memory.
   void ReadVmalloc(absl::FunctionRef<void(const Vmalloc&)> read) const;
+  const Cgroups& cgroups() const { return *cgroups_; }
+  // The page tables in which the kernel keeps what it maps page by page; null before it mapped anything.
+  const KernelPageTables* kernel_tables() const;
   const Files& files() const { return *files_; }
+  DirtyLimits dirty_limits() const;  // global_dirty_limits(), now.
   const Processes& processes() const { return *processes_; }
   const Sysctls& sysctls() const { return *sysctls_; }
   // The attributes below /sys/kernel/mm, by their full path. Nothing: there is no such.
   std::optional<std::string> SysfsText(absl::string_view path) const;
   std::vector<std::string> SysfsPaths() const;
   const KernelLog& kernel_log() const { return *log_; }
+  const KernelObjects& kernel_objects() const { return *kernel_objects_; }
   int64_t now_nanoseconds() const { return now_nanoseconds_; }  // Unix time of the machine's clock.
   const KernelLayout& kernel_layout() const { return kernel_layout_; }
   uint64_t operations_applied() const { return operations_applied_; }
@@ -89,13 +102,17 @@ class Machine {
   void UpdateProcessLimits();
   void AdvanceClock(int64_t nanoseconds);
   Outcome WriteSysfs(absl::string_view path, absl::string_view value);
-  std::unique_ptr<Slub> FreshSlub() const;
-  Slub& MakeSlub();
+  void RunFlusher();
+  void PlanFlusher();
+  std::unique_ptr<SlabAllocator> FreshSlab() const;
+  SlabAllocator& MakeSlab();
+  void ReapSlabs(int64_t until);
   void UpdateOomSettings();
   void ForgetEndedProcesses();
   struct KernelAddresses;  // kernel_addresses.h
   std::unique_ptr<KernelAddresses> FreshKernelAddresses() const;
   KernelAddresses& MakeKernelAddresses();
+  class ObjectSource;  // object_source.h
 
   MachineSpec spec_;
   std::unique_ptr<const Layout> layout_;  // Its own: where user space ends depends on the split.
@@ -103,16 +120,24 @@ class Machine {
   std::unique_ptr<Tracer> tracer_;
   std::unique_ptr<Sysctls> sysctls_;
   std::unique_ptr<BuddyMemory> memory_;
-  std::unique_ptr<Slub> slub_;                         // Null until it is used.
+  std::unique_ptr<SlabAllocator> slab_;                // Null until it is used.
   std::unique_ptr<KernelAddresses> kernel_addresses_;  // Likewise.
+  std::unique_ptr<Cgroups> cgroups_;
+  std::unique_ptr<MemoryLimits> limits_;
+  std::unique_ptr<ObjectSource> object_source_;
+  std::unique_ptr<KernelObjects> kernel_objects_;
   std::unique_ptr<Files> files_;
   std::unique_ptr<Processes> processes_;
   std::unique_ptr<KernelLog> log_;
   std::unique_ptr<OomKiller> oom_;
   std::unique_ptr<Reclaim> reclaim_;
+  std::unique_ptr<MovablePages> movable_pages_;
+  std::unique_ptr<Compaction> compaction_;
   absl::btree_map<Pid, int> cpu_of_;  // Where a process was switched to; CPU 0 when it is not here.
   int64_t now_nanoseconds_;
+  int64_t next_writeback_;    // When the flusher next looks for what has been dirty for long (vm.dirty_writeback_centisecs).
   int64_t next_stat_update_;  // When the counters of the CPUs are next added up (vm.stat_interval).
+  int64_t next_slab_reap_;    // When the slab allocator next looks for what is not used.
   uint64_t operations_applied_ = 0;
 };
 

@@ -10,6 +10,7 @@
 #include "server/arch/kernel_layout.h"
 #include "server/arch/layout.h"
 #include "server/base/address.h"
+#include "server/kernel/slab_rules.h"
 #include "server/kernel/vmalloc.h"
 
 namespace mmlab {
@@ -70,6 +71,7 @@ struct MachineSpec {
   int va_bits = 48;                    // ARM64: 39 or 48.
   bool kasan = false;                  // ARM64.
   std::optional<PhysRange> initramfs;  // Where the loader put it.
+  SlabAllocatorKind slab_allocator = SlabAllocatorKind::kSlub;
 };
 
 }  // namespace mmlab

@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <utility>
+
+#include "absl/strings/str_cat.h"
 
 namespace mmlab {
 namespace {
@@ -140,7 +143,7 @@ std::vector<PfnRange> RamFrames(PageSize page_size, absl::Span<const FirmwareRan
   return ram;
 }
 
-absl::StatusOr<KernelLayout> KernelLayoutOf(const MachineSpec& spec, absl::Span<const PfnRange> ram) {
+static KernelLayoutConfig LayoutConfigOf(const MachineSpec& spec) {
   KernelLayoutConfig config;
   config.kind = spec.layout;
   config.vmsplit = spec.vmsplit;
@@ -151,9 +154,31 @@ absl::StatusOr<KernelLayout> KernelLayoutOf(const MachineSpec& spec, absl::Span<
   const BootArguments arguments = ParseBootArguments(spec.command_line);
   if (arguments.vmalloc) config.vmalloc_reserve = Bytes(*arguments.vmalloc + kVmallocOffset);
   if (arguments.highmem) config.highmem_arg = config.page_size.WholePagesIn(Bytes(*arguments.highmem));
+  return config;
+}
+
+static absl::StatusOr<KernelLayout> LayoutWith(const MachineSpec& spec, const KernelLayoutConfig& config, absl::Span<const PfnRange> ram) {
   PhysAddr image = config.page_size.StartOf(ram.front().start);
   if (!spec.kernel_sections.empty()) image = spec.kernel_sections.front().range.start;
   return ComputeKernelLayout(config, ram, image);
+}
+
+absl::StatusOr<KernelLayout> KernelLayoutOf(const MachineSpec& spec, absl::Span<const PfnRange> ram) {
+  return LayoutWith(spec, LayoutConfigOf(spec), ram);
+}
+
+absl::StatusOr<KernelLayout> BuiltOtherwise(const MachineSpec& spec, uint64_t page_size_bytes, int va_bits) {
+  KernelLayoutConfig config = LayoutConfigOf(spec);
+  if (spec.layout != LayoutKind::kArm64) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(page_size_bytes != 0 ? "page_size_bytes" : "va_bits", ": only LAYOUT_ARM64 has a choice"));
+  }
+  if (page_size_bytes != 0 && page_size_bytes != 4096 && page_size_bytes != 16384 && page_size_bytes != 65536) {
+    return absl::InvalidArgumentError("page_size_bytes: must be 4096, 16384 or 65536");
+  }
+  if (page_size_bytes != 0) config.page_size = PageSize(std::countr_zero(page_size_bytes));
+  if (va_bits != 0) config.va_bits = va_bits;
+  return LayoutWith(spec, config, RamFrames(config.page_size, KernelMemoryMap(spec)));
 }
 
 std::vector<PfnRange> RamBelow(absl::Span<const PfnRange> ram, Pfn end) {

@@ -36,6 +36,10 @@ std::vector<PfnRange> RamFrames(PageSize page_size, absl::Span<const FirmwareRan
 // INVALID_ARGUMENT as ComputeKernelLayout.
 absl::StatusOr<KernelLayout> KernelLayoutOf(const MachineSpec& spec, absl::Span<const PfnRange> ram);
 
+// The same for a kernel that was built for other pages or addresses of other width (ARM64), on the same RAM. INVALID_ARGUMENT names
+// page_size_bytes or va_bits and the rule.
+absl::StatusOr<KernelLayout> BuiltOtherwise(const MachineSpec& spec, uint64_t page_size_bytes, int va_bits);
+
 // `ram` without what lies at or above `end`.
 std::vector<PfnRange> RamBelow(absl::Span<const PfnRange> ram, Pfn end);
 

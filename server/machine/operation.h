@@ -9,6 +9,7 @@
 
 #include "server/base/address.h"
 #include "server/base/errno.h"
+#include "server/machine/cgroup_operation.h"
 #include "server/machine/page_operation.h"
 #include "server/process/access.h"
 #include "server/process/elf_image.h"
@@ -119,6 +120,18 @@ struct SetVmaName {
   uint64_t length = 0;
   std::string name;
 };
+struct Prctl {
+  Pid pid;
+  int32_t option = 0;
+  uint64_t arg2 = 0;
+  uint64_t arg3 = 0;
+  uint64_t arg4 = 0;
+  uint64_t arg5 = 0;
+};
+struct Sbrk {
+  Pid pid;
+  int64_t increment = 0;
+};
 struct WriteOomScoreAdj {
   Pid pid;
   int64_t value = 0;
@@ -131,8 +144,12 @@ struct SwitchTo {
   Pid pid;
   int32_t cpu = 0;
 };
+struct WritePhysicalMemory {
+  uint64_t address = 0;
+  std::string data;
+};
 
-enum class FileSystem : uint8_t { kTmpfs, kExt4 };
+enum class FileSystem : uint8_t { kTmpfs, kExt4, kBlockDevice };
 
 struct CreateFile {
   std::string path;
@@ -199,6 +216,21 @@ struct ShmRemove {
   Pid pid;
   int32_t shm_id = 0;
 };
+struct Unlink {
+  std::string path;
+};
+struct Sync {};
+struct Fsync {
+  Pid pid;
+  int32_t fd = -1;
+};
+struct Swapon {
+  std::string path;
+  std::optional<int32_t> priority;
+};
+struct Swapoff {
+  std::string path;
+};
 
 struct KmemCacheCreate {
   std::string cache;
@@ -222,6 +254,17 @@ struct KmemCacheAlloc {
 struct KmemCacheFree {
   std::string cache;
   uint64_t address = 0;
+  int32_t cpu = 0;
+};
+struct KmemCacheAllocBulk {
+  std::string cache;
+  uint32_t count = 0;
+  GfpClass gfp = GfpClass::kKernel;
+  int32_t cpu = 0;
+};
+struct KmemCacheFreeBulk {
+  std::string cache;
+  std::vector<uint64_t> addresses;
   int32_t cpu = 0;
 };
 struct Kmalloc {
@@ -312,10 +355,6 @@ struct WriteSysfs {
   std::string path;  // "/sys/kernel/mm/transparent_hugepage/enabled".
   std::string value;
 };
-struct SetThpDisable {
-  Pid pid;
-  bool disable = false;
-};
 struct AdvanceTime {
   int64_t nanoseconds = 0;
 };
@@ -325,13 +364,15 @@ struct AdvanceTime {
 using Operation =
     std::variant<op::CreateProcess, op::Exec, op::Fork, op::Exit, op::Mmap, op::Munmap, op::Mprotect, op::Mremap, op::Madvise, op::Mlock,
                  op::Munlock, op::Mlockall, op::Munlockall, op::Brk, op::Msync, op::Mincore, op::Setrlimit, op::SetVmaName,
-                 op::WriteOomScoreAdj, op::AccessMemory, op::SwitchTo, op::CreateFile, op::Open, op::Pipe, op::Close, op::MemfdCreate,
-                 op::Ftruncate, op::Pread, op::Pwrite, op::Shmget, op::Shmat, op::Shmdt, op::ShmRemove, op::AllocPages, op::FreePages,
-                 op::GetFreePages, op::AllocPagesExact, op::FreePagesExact, op::AllocPagesBulk, op::FreePageList, op::SplitPage,
-                 op::DrainPages, op::KmemCacheCreate, op::KmemCacheDestroy, op::KmemCacheShrink, op::KmemCacheAlloc, op::KmemCacheFree,
-                 op::Kmalloc, op::Krealloc, op::Kfree, op::Ksize, op::Vmalloc, op::Vfree, op::Vmap, op::Vunmap, op::GetVmArea, op::Ioremap,
-                 op::Iounmap, op::VmMapRam, op::VmUnmapRam, op::VmUnmapAliases, op::Kmap, op::Kunmap, op::KmapLocal, op::KunmapLocal,
-                 op::KmapFlushUnused, op::WriteSysctl, op::AdvanceTime, op::WriteSysfs, op::SetThpDisable>;
+                 op::WriteOomScoreAdj, op::AccessMemory, op::SwitchTo, op::WritePhysicalMemory, op::Prctl, op::Sbrk, op::CreateFile,
+                 op::Open, op::Pipe, op::Close, op::MemfdCreate, op::Ftruncate, op::Pread, op::Pwrite, op::Shmget, op::Shmat, op::Shmdt,
+                 op::ShmRemove, op::Unlink, op::Sync, op::Fsync, op::Swapon, op::Swapoff, op::AllocPages, op::FreePages, op::GetFreePages,
+                 op::AllocPagesExact, op::FreePagesExact, op::AllocPagesBulk, op::FreePageList, op::SplitPage, op::DrainPages,
+                 op::CompactMemory, op::KmemCacheCreate, op::KmemCacheDestroy, op::KmemCacheShrink, op::KmemCacheAlloc, op::KmemCacheFree,
+                 op::KmemCacheAllocBulk, op::KmemCacheFreeBulk, op::Kmalloc, op::Krealloc, op::Kfree, op::Ksize, op::Vmalloc, op::Vfree,
+                 op::Vmap, op::Vunmap, op::GetVmArea, op::Ioremap, op::Iounmap, op::VmMapRam, op::VmUnmapRam, op::VmUnmapAliases, op::Kmap,
+                 op::Kunmap, op::KmapLocal, op::KunmapLocal, op::KmapFlushUnused, op::CreateCgroup, op::RemoveCgroup, op::WriteCgroupFile,
+                 op::WriteSysctl, op::AdvanceTime, op::WriteSysfs>;
 
 // "mmap", "alloc_pages": the operation's name as metrics and logs show it.
 const char* OperationName(const Operation& operation);
@@ -342,10 +383,13 @@ struct Outcome {
   Errno error = Errno::kOk;
   // Empty, or why nothing was done: an option that is not simulated. The service answers UNIMPLEMENTED with it.
   std::string unimplemented;
+  // The process waits for the child of its vfork() and can't act: nothing was done. The service answers FAILED_PRECONDITION.
+  bool held = false;
   std::optional<Signal> signal;
   std::optional<AccessResult> access;
-  std::string data;       // mincore's vector, bytes read, the kernel's log about a wrong free.
-  std::vector<Pfn> pfns;  // Of op::AllocPagesBulk.
+  std::string data;                 // mincore's vector, bytes read, the kernel's log about a wrong free.
+  std::vector<Pfn> pfns;            // Of op::AllocPagesBulk.
+  std::vector<uint64_t> addresses;  // Of op::KmemCacheAllocBulk.
 };
 
 }  // namespace mmlab

@@ -27,11 +27,13 @@ struct AllocPages {
   int32_t order = 0;
   int32_t cpu = 0;
   bool zero = false;
+  uint64_t movable_id = 0;
 };
 struct FreePages {
   uint64_t pfn = 0;
   int32_t order = 0;
   int32_t cpu = 0;
+  uint64_t movable_id = 0;
 };
 struct GetFreePages {
   GfpClass gfp = GfpClass::kKernel;
@@ -67,6 +69,7 @@ struct DrainPages {
   int32_t cpu = 0;
   bool all = false;
 };
+struct CompactMemory {};
 
 }  // namespace op
 }  // namespace mmlab

@@ -1,15 +1,22 @@
 // What each operation does to a machine.
 
 #include <limits>
+#include <type_traits>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "server/base/event.h"
 #include "server/base/explanation.h"
+#include "server/cgroup/cgroups.h"
 #include "server/files/files.h"
+#include "server/kernel/kernel_objects.h"
 #include "server/machine/answer.h"
 #include "server/machine/kernel_addresses.h"
 #include "server/machine/machine.h"
+#include "server/machine/object_source.h"
+#include "server/machine/perform_cgroup.h"
 #include "server/machine/perform_kernel_addresses.h"
+#include "server/machine/perform_memory.h"
 #include "server/machine/perform_pages.h"
 #include "server/machine/perform_slab.h"
 #include "server/machine/sysctls.h"
@@ -17,6 +24,7 @@
 #include "server/process/process.h"
 #include "server/process/processes.h"
 #include "server/reclaim/oom_killer.h"
+#include "server/reclaim/reclaim.h"
 
 namespace mmlab {
 namespace {
@@ -26,6 +34,20 @@ Outcome Unimplemented(std::string why) {
   outcome.error = Errno::kENOSYS;
   outcome.unimplemented = std::move(why);
   return outcome;
+}
+
+// Whether the acting process can't act. Who kills it, or writes its oom_score_adj, is somebody else.
+bool ActorHeld(const Operation& operation, const Processes& processes) {
+  return std::visit(
+      [&](const auto& o) {
+        using Op = std::decay_t<decltype(o)>;
+        if constexpr (requires { o.pid; } && !std::is_same_v<Op, op::Exit> && !std::is_same_v<Op, op::WriteOomScoreAdj>) {
+          return processes.Held(o.pid);
+        } else {
+          return false;
+        }
+      },
+      operation);
 }
 
 }  // namespace
@@ -45,6 +67,10 @@ class Machine::Performer {
   Outcome operator()(const op::Fork& o) {
     On(o.pid);
     const SysResult<Pid> child = processes_.Fork(o.pid, o.clone_flags);
+    if (child.ok() && !machine_.kernel_objects_->Settle()) {
+      processes_.Exit(child.value(), 0);
+      return Answer(Errno::kENOMEM);
+    }
     if (const auto cpu = machine_.cpu_of_.find(o.pid); child.ok() && cpu != machine_.cpu_of_.end()) {
       const int same = cpu->second;
       machine_.cpu_of_[child.value()] = same;
@@ -137,9 +163,26 @@ class Machine::Performer {
     return Answer(base);
   }
 
+  Outcome operator()(const op::Prctl& o) {
+    On(o.pid);
+    const SysResult<uint64_t> answer = processes_.Prctl(o.pid, o.option, o.arg2, o.arg3, o.arg4, o.arg5);
+    if (answer.error() == Errno::kENOSYS) return Unimplemented(absl::StrCat("prctl option ", o.option));
+    return Answer(answer);
+  }
+  Outcome operator()(const op::Sbrk& o) {
+    On(o.pid);
+    return Answer(processes_.Sbrk(o.pid, o.increment));
+  }
+  Outcome operator()(const op::WritePhysicalMemory& o) {
+    OnCpu(0);
+    return PerformPhysicalWrite(o, machine_, *machine_.memory_, *machine_.tracer_);
+  }
+
   Outcome operator()(const op::CreateFile& o) {
     On(Pid());
-    const FileKind kind = o.file_system == op::FileSystem::kExt4 ? FileKind::kExt4 : FileKind::kTmpfs;
+    const FileKind kind = o.file_system == op::FileSystem::kExt4          ? FileKind::kExt4
+                          : o.file_system == op::FileSystem::kBlockDevice ? FileKind::kBlockDevice
+                                                                          : FileKind::kTmpfs;
     const auto file = machine_.files_->CreateFile(o.path, kind, o.size, o.content, o.resident);
     Outcome outcome = Answer(file.error());
     if (file.ok()) outcome.value = file.value()->number;
@@ -190,6 +233,32 @@ class Machine::Performer {
     return Answer(processes_.ShmRemove(o.pid, o.shm_id));
   }
 
+  Outcome operator()(const op::Unlink& o) {
+    On(Pid());
+    return Answer(machine_.files_->Unlink(o.path));
+  }
+  Outcome operator()(const op::Sync&) {
+    On(Pid());
+    machine_.files_->SyncAll();
+    return Answer(Errno::kOk);
+  }
+  Outcome operator()(const op::Fsync& o) {
+    On(o.pid);
+    return Answer(processes_.Fsync(o.pid, o.fd));
+  }
+  Outcome operator()(const op::Swapon& o) {
+    On(Pid());
+    const Errno error = processes_.Swapon(o.path, o.priority);
+    machine_.UpdateProcessLimits();
+    return Answer(error);
+  }
+  Outcome operator()(const op::Swapoff& o) {
+    On(Pid());
+    const Errno error = processes_.Swapoff(o.path);
+    machine_.UpdateProcessLimits();
+    return Answer(error);
+  }
+
   Outcome operator()(const op::AllocPages& o) { return OnPages(o); }
   Outcome operator()(const op::FreePages& o) { return OnPages(o); }
   Outcome operator()(const op::GetFreePages& o) { return OnPages(o); }
@@ -199,27 +268,30 @@ class Machine::Performer {
   Outcome operator()(const op::FreePageList& o) { return OnPages(o); }
   Outcome operator()(const op::DrainPages& o) { return OnPages(o); }
   Outcome operator()(const op::SplitPage& o) { return Pages().Perform(o); }
+  Outcome operator()(const op::CompactMemory& o) {
+    On(Pid());
+    return Pages().Perform(o);
+  }
 
-  Outcome operator()(const op::KmemCacheCreate& o) { return PerformSlab(o, machine_.MakeSlub()); }
-  Outcome operator()(const op::KmemCacheDestroy& o) { return PerformSlab(o, machine_.MakeSlub()); }
-  Outcome operator()(const op::KmemCacheShrink& o) { return PerformSlab(o, machine_.MakeSlub()); }
-  Outcome operator()(const op::KmemCacheAlloc& o) {
-    return OnCpu(o.cpu) ? PerformSlab(o, GfpOf(o.gfp), machine_.MakeSlub()) : Answer(Errno::kEINVAL);
-  }
-  Outcome operator()(const op::KmemCacheFree& o) { return OnCpu(o.cpu) ? PerformSlab(o, machine_.MakeSlub()) : Answer(Errno::kEINVAL); }
-  Outcome operator()(const op::Kmalloc& o) {
-    return OnCpu(o.cpu) ? PerformSlab(o, GfpOf(o.gfp), machine_.MakeSlub()) : Answer(Errno::kEINVAL);
-  }
-  Outcome operator()(const op::Krealloc& o) {
-    return OnCpu(o.cpu) ? PerformSlab(o, GfpOf(o.gfp), machine_.MakeSlub()) : Answer(Errno::kEINVAL);
-  }
-  Outcome operator()(const op::Kfree& o) { return OnCpu(o.cpu) ? PerformSlab(o, machine_.MakeSlub()) : Answer(Errno::kEINVAL); }
-  Outcome operator()(const op::Ksize& o) { return PerformSlab(o, machine_.MakeSlub()); }
+  Outcome operator()(const op::KmemCacheCreate& o) { return Slab().Perform(o); }
+  Outcome operator()(const op::KmemCacheDestroy& o) { return Slab().Perform(o); }
+  Outcome operator()(const op::KmemCacheShrink& o) { return Slab().Perform(o); }
+  Outcome operator()(const op::KmemCacheAlloc& o) { return OnSlab(o); }
+  Outcome operator()(const op::KmemCacheFree& o) { return OnSlab(o); }
+  Outcome operator()(const op::KmemCacheAllocBulk& o) { return OnSlab(o); }
+  Outcome operator()(const op::KmemCacheFreeBulk& o) { return OnSlab(o); }
+  Outcome operator()(const op::Kmalloc& o) { return OnSlab(o); }
+  Outcome operator()(const op::Krealloc& o) { return OnSlab(o); }
+  Outcome operator()(const op::Kfree& o) { return OnSlab(o); }
+  Outcome operator()(const op::Ksize& o) { return Slab().Perform(o); }
 
   Outcome operator()(const op::Vmalloc& o) {
     return OnCpu(o.cpu) ? PerformVmalloc(o, GfpOf(o.gfp), Addresses().vmalloc) : Answer(Errno::kEINVAL);
   }
-  Outcome operator()(const op::Vfree& o) { return OnCpu(o.cpu) ? PerformVmalloc(o, Addresses().vmalloc) : Answer(Errno::kEINVAL); }
+  Outcome operator()(const op::Vfree& o) {
+    if (machine_.object_source_->IsStack(o.address)) return Answer(Errno::kEBUSY);
+    return OnCpu(o.cpu) ? PerformVmalloc(o, Addresses().vmalloc) : Answer(Errno::kEINVAL);
+  }
   Outcome operator()(const op::Vmap& o) { return PerformVmalloc(o, *machine_.memory_, Addresses().vmalloc); }
   Outcome operator()(const op::Vunmap& o) { return PerformVmalloc(o, Addresses().vmalloc); }
   Outcome operator()(const op::GetVmArea& o) { return PerformVmalloc(o, Addresses().vmalloc); }
@@ -236,6 +308,10 @@ class Machine::Performer {
   Outcome operator()(const op::KunmapLocal& o) { return OnCpu(o.cpu) ? PerformKmap(o, Addresses().kmap) : Answer(Errno::kEINVAL); }
   Outcome operator()(const op::KmapFlushUnused& o) { return PerformKmap(o, Addresses().kmap); }
 
+  Outcome operator()(const op::CreateCgroup& o) { return PerformCgroup(o, OnNobodysBehalf()); }
+  Outcome operator()(const op::RemoveCgroup& o) { return PerformCgroup(o, OnNobodysBehalf(), processes_); }
+  Outcome operator()(const op::WriteCgroupFile& o) { return PerformCgroup(o, OnNobodysBehalf(), processes_); }
+
   Outcome operator()(const op::WriteSysctl& o) {
     On(Pid());
     SysctlWrite written = machine_.sysctls_->Write(o.name, o.value);
@@ -247,10 +323,6 @@ class Machine::Performer {
     On(Pid());
     return machine_.WriteSysfs(o.path, o.value);
   }
-  Outcome operator()(const op::SetThpDisable& o) {
-    On(o.pid);
-    return Answer(processes_.SetThpDisable(o.pid, o.disable));
-  }
   Outcome operator()(const op::AdvanceTime& o) {
     const int64_t room = std::numeric_limits<int64_t>::max() - machine_.now_nanoseconds_;
     if (o.nanoseconds < 0 || o.nanoseconds > room) return Answer(Errno::kEINVAL);
@@ -260,6 +332,10 @@ class Machine::Performer {
 
  private:
   KernelAddresses& Addresses() { return machine_.MakeKernelAddresses(); }
+  Cgroups& OnNobodysBehalf() {
+    On(Pid());
+    return *machine_.cgroups_;
+  }
   // The operation runs on the CPU where its process is.
   void On(Pid pid) {
     int cpu = 0;
@@ -274,10 +350,17 @@ class Machine::Performer {
       events->SetActor(std::move(actor));
     }
   }
-  PagePerformer Pages() { return PagePerformer(*machine_.memory_, machine_.kernel_layout_); }
+  PagePerformer Pages() {
+    return PagePerformer(*machine_.memory_, machine_.kernel_layout_, *machine_.movable_pages_, *machine_.compaction_);
+  }
   template <typename PageOperation>
   Outcome OnPages(const PageOperation& o) {
     return OnCpu(o.cpu) ? Pages().Perform(o) : Answer(Errno::kEINVAL);
+  }
+  SlabPerformer Slab() { return SlabPerformer(machine_.MakeSlab(), *machine_.kernel_objects_, *machine_.log_); }
+  template <typename SlabOperation>
+  Outcome OnSlab(const SlabOperation& o) {
+    return OnCpu(o.cpu) ? Slab().Perform(o) : Answer(Errno::kEINVAL);
   }
   // False: no such CPU.
   bool OnCpu(int cpu) {
@@ -306,12 +389,22 @@ Outcome Machine::Apply(const Operation& operation, Explanation* explanation, Eve
   } const asking(*tracer_, explanation, events);
   ++operations_applied_;
   if (oom_->panicked()) return Unimplemented("the kernel has panicked (vm.panic_on_oom) and runs no further");
+  if (processes_->any_held() && ActorHeld(operation, *processes_)) {
+    Outcome outcome;
+    outcome.held = true;
+    return outcome;
+  }
   processes_->BeginOperation();
   const size_t processes = processes_->all().size();
   Outcome outcome = std::visit(Performer(*this), operation);
+  cgroups_->ReturnToUser();
+  reclaim_->EndOperation();
+  if (kernel_objects_->pending()) kernel_objects_->Settle();
+  compaction_->RunKcompactd();  // Of a daemon's work nobody is in the middle of an operation.
   if (processes_->ReapKilled()) {
     outcome.error = Errno::kOk;
     outcome.signal = Signal{.number = SignalNumber::kSigKill};
+    kernel_objects_->Settle();
   }
   if (processes_->all().size() < processes) ForgetEndedProcesses();
   return outcome;

@@ -57,15 +57,26 @@ void PagePerformer::HandOut(Pfn first, uint64_t blocks) {
 
 Outcome PagePerformer::Perform(const op::AllocPages& o) {
   if (!IsOrder(o.order)) return Answer(Errno::kEINVAL);
+  // Only single pages can have movable_operations.
+  if (o.movable_id != 0 && (o.order != 0 || o.movable_id > MovablePages::kMaxId)) return Answer(Errno::kEINVAL);
+  if (o.movable_id != 0 && movable_.Find(o.movable_id)) return Answer(Errno::kEEXIST);
   const std::optional<Pfn> pfn = memory_.AllocPages(GfpOf(o.gfp, o.zero), PageOrder(o.order));
   if (!pfn) return Answer(Errno::kENOMEM);
   HandOut(*pfn, 1);
+  if (o.movable_id != 0) movable_.Add(o.movable_id, *pfn);
   return Value(pfn->raw());
 }
 
 Outcome PagePerformer::Perform(const op::FreePages& o) {
-  if (!IsOrder(o.order) || !Holds(o.pfn, o.order)) return Answer(Errno::kEINVAL);
-  memory_.FreePages(Pfn(o.pfn), PageOrder(o.order));
+  uint64_t pfn = o.pfn;
+  if (o.movable_id != 0) {
+    const std::optional<Pfn> now = movable_.Find(o.movable_id);
+    if (!now || o.pfn != 0 || o.order != 0) return Answer(Errno::kEINVAL);
+    pfn = now->raw();
+  }
+  if (!IsOrder(o.order) || !Holds(pfn, o.order)) return Answer(Errno::kEINVAL);
+  movable_.Forget(Pfn(pfn));
+  memory_.FreePages(Pfn(pfn), PageOrder(o.order));
   return Answer(Errno::kOk);
 }
 
@@ -92,6 +103,7 @@ Outcome PagePerformer::Perform(const op::FreePagesExact& o) {
   for (uint64_t i = 0; i < pages; ++i) {
     if (o.pfn >= memory_.end_pfn().raw() || !Holds(o.pfn + i, 0)) return Answer(Errno::kEINVAL);
   }
+  for (uint64_t i = 0; i < pages; ++i) movable_.Forget(Pfn(o.pfn + i));
   memory_.FreePagesExact(Pfn(o.pfn), Bytes(o.bytes));
   return Answer(Errno::kOk);
 }
@@ -112,7 +124,7 @@ Outcome PagePerformer::Perform(const op::FreePageList& o) {
   const bool held = std::all_of(sorted.begin(), sorted.end(), [this](uint64_t pfn) { return Holds(pfn, 0); });
   if (twice || !held) return Answer(Errno::kEINVAL);
   std::vector<Pfn> pages;
-  for (const uint64_t pfn : o.pfns) pages.emplace_back(pfn);
+  for (const uint64_t pfn : o.pfns) movable_.Forget(pages.emplace_back(pfn));
   memory_.FreePageList(pages);
   return Answer(Errno::kOk);
 }
@@ -132,5 +144,7 @@ Outcome PagePerformer::Perform(const op::DrainPages& o) {
   }
   return Answer(Errno::kOk);
 }
+
+Outcome PagePerformer::Perform(const op::CompactMemory& /*o*/) { return Value(compaction_.CompactAll()); }
 
 }  // namespace mmlab

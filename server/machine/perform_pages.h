@@ -2,7 +2,9 @@
 #define MMLAB_SERVER_MACHINE_PERFORM_PAGES_H_
 
 #include "server/arch/kernel_layout.h"
+#include "server/machine/movable_pages.h"
 #include "server/machine/operation.h"
+#include "server/physical/compaction.h"
 #include "server/physical/page_allocator.h"
 
 namespace mmlab {
@@ -14,7 +16,8 @@ Gfp GfpOf(op::GfpClass gfp);
 // other: whoever names frames that he does not hold gets EINVAL, and nothing changes. The CPU is set already.
 class PagePerformer {
  public:
-  PagePerformer(BuddyMemory& memory, const KernelLayout& layout) : memory_(memory), layout_(layout) {}
+  PagePerformer(BuddyMemory& memory, const KernelLayout& layout, MovablePages& movable, Compaction& compaction)
+      : memory_(memory), layout_(layout), movable_(movable), compaction_(compaction) {}
 
   Outcome Perform(const op::AllocPages& o);
   Outcome Perform(const op::FreePages& o);
@@ -25,6 +28,7 @@ class PagePerformer {
   Outcome Perform(const op::FreePageList& o);
   Outcome Perform(const op::SplitPage& o);
   Outcome Perform(const op::DrainPages& o);
+  Outcome Perform(const op::CompactMemory& o);
 
  private:
   // Whether a block of this order was handed out that starts here.
@@ -33,6 +37,8 @@ class PagePerformer {
 
   BuddyMemory& memory_;
   const KernelLayout& layout_;
+  MovablePages& movable_;
+  Compaction& compaction_;
 };
 
 }  // namespace mmlab

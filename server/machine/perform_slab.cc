@@ -1,69 +1,128 @@
 #include "server/machine/perform_slab.h"
 
-#include <optional>
+#include <algorithm>
+#include <vector>
 
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
 #include "server/machine/answer.h"
+#include "server/machine/perform_pages.h"
 
 namespace mmlab {
 namespace {
 
-Outcome WrongFree(VirtAddr address, const SlabObjectView& view, const Slub& slub) {
-  Outcome outcome = Answer(Errno::kEINVAL);
-  outcome.data = slub.FaultReport(address, view);
+constexpr uint32_t kMaxBulk = 65536;
+
+Outcome KernelHolds() {
+  Outcome outcome = Answer(Errno::kEBUSY);
+  outcome.data = "the kernel itself holds this object\n";
   return outcome;
 }
 
 }  // namespace
 
-Outcome PerformSlab(const op::KmemCacheCreate& o, Slub& slub) {
-  if (slub.Find(o.cache).has_value()) return Answer(Errno::kEEXIST);
-  const SysResult<SlabCacheId> id = slub.CreateCache({o.cache, o.object_size, o.align, o.flags, o.constructor, o.usersize});
-  return id.ok() ? Value(slub.View(id.value()).geometry.size) : Answer(id.error());
+std::optional<Outcome> SlabPerformer::Refusal(VirtAddr address, const SlabObjectView& view) {
+  if (view.fault != SlabFault::kNone) {
+    Outcome outcome = Answer(Errno::kEINVAL);
+    outcome.data = slab_.FaultReport(address, view);
+    absl::string_view report = outcome.data;
+    absl::ConsumeSuffix(&report, "\n");
+    log_.Log(LogLevel::kError, std::string(report));
+    return outcome;
+  }
+  if (!Kernels(view)) return std::nullopt;
+  return KernelHolds();
 }
 
-Outcome PerformSlab(const op::KmemCacheDestroy& o, Slub& slub) {
-  const std::optional<SlabCacheId> id = slub.Find(o.cache);
-  return Answer(id.has_value() ? slub.DestroyCache(*id, o.cache) : Errno::kENOENT);
+bool SlabPerformer::Kernels(const SlabObjectView& view) const {
+  return view.cache.has_value() && kernels_.Holds(*view.cache, *view.object);
 }
 
-Outcome PerformSlab(const op::KmemCacheShrink& o, Slub& slub) {
-  const std::optional<SlabCacheId> id = slub.Find(o.cache);
-  return id.has_value() ? Value(slub.Shrink(*id) ? 1 : 0) : Answer(Errno::kENOENT);
+Outcome SlabPerformer::Perform(const op::KmemCacheCreate& o) {
+  if (slab_.Find(o.cache).has_value()) return Answer(Errno::kEEXIST);
+  const SysResult<SlabCacheId> id = slab_.CreateCache({o.cache, o.object_size, o.align, o.flags, o.constructor, o.usersize});
+  return id.ok() ? Value(slab_.View(id.value()).geometry.size) : Answer(id.error());
 }
 
-Outcome PerformSlab(const op::KmemCacheAlloc& o, Gfp gfp, Slub& slub) {
-  const std::optional<SlabCacheId> id = slub.Find(o.cache);
+Outcome SlabPerformer::Perform(const op::KmemCacheDestroy& o) {
+  const std::optional<SlabCacheId> id = slab_.Find(o.cache);
+  return Answer(id.has_value() ? slab_.DestroyCache(*id, o.cache) : Errno::kENOENT);
+}
+
+Outcome SlabPerformer::Perform(const op::KmemCacheShrink& o) {
+  const std::optional<SlabCacheId> id = slab_.Find(o.cache);
+  return id.has_value() ? Value(slab_.Shrink(*id) ? 1 : 0) : Answer(Errno::kENOENT);
+}
+
+Outcome SlabPerformer::Perform(const op::KmemCacheAlloc& o) {
+  const std::optional<SlabCacheId> id = slab_.Find(o.cache);
   if (!id.has_value()) return Answer(Errno::kENOENT);
-  const std::optional<SlabObject> object = slub.AllocObject(*id, gfp);
-  return object.has_value() ? Value(slub.AddressOf(*object).raw()) : Answer(Errno::kENOMEM);
+  const std::optional<SlabObject> object = slab_.AllocObject(*id, GfpOf(o.gfp));
+  return object.has_value() ? Value(slab_.AddressOf(*object).raw()) : Answer(Errno::kENOMEM);
 }
 
-Outcome PerformSlab(const op::KmemCacheFree& o, Slub& slub) {
-  const std::optional<SlabCacheId> id = slub.Find(o.cache);
+Outcome SlabPerformer::Perform(const op::KmemCacheFree& o) {
+  const std::optional<SlabCacheId> id = slab_.Find(o.cache);
   if (!id.has_value()) return Answer(Errno::kENOENT);
-  const SlabObjectView view = slub.Locate(VirtAddr(o.address), id);
-  if (view.fault != SlabFault::kNone) return WrongFree(VirtAddr(o.address), view, slub);
-  slub.FreeObject(*id, view.object);
+  const SlabObjectView view = slab_.Locate(VirtAddr(o.address), id);
+  if (std::optional<Outcome> refusal = Refusal(VirtAddr(o.address), view)) return *std::move(refusal);
+  slab_.FreeObject(*id, *view.object);
   return Value(0);
 }
 
-Outcome PerformSlab(const op::Kmalloc& o, Gfp gfp, Slub& slub) {
-  const std::optional<VirtAddr> address = slub.Kmalloc(o.size, gfp);
+Outcome SlabPerformer::Perform(const op::KmemCacheAllocBulk& o) {
+  const std::optional<SlabCacheId> id = slab_.Find(o.cache);
+  if (!id.has_value()) return Answer(Errno::kENOENT);
+  if (o.count > kMaxBulk) return Answer(Errno::kEINVAL);
+  std::vector<SlabObject> objects(o.count);
+  if (!slab_.AllocBulk(*id, GfpOf(o.gfp), absl::MakeSpan(objects))) return Answer(Errno::kENOMEM);
+  Outcome outcome = Value(o.count);
+  for (const SlabObject object : objects) outcome.addresses.push_back(slab_.AddressOf(object).raw());
+  return outcome;
+}
+
+Outcome SlabPerformer::Perform(const op::KmemCacheFreeBulk& o) {
+  const std::optional<SlabCacheId> id = slab_.Find(o.cache);
+  if (!id.has_value()) return Answer(Errno::kENOENT);
+  if (o.addresses.size() > kMaxBulk) return Answer(Errno::kEINVAL);
+  std::vector<SlabObject> objects;
+  const std::vector<SlabObject> kernels = kernels_.HeldIn(*id);
+  std::vector<uint64_t> sorted = o.addresses;
+  std::sort(sorted.begin(), sorted.end());
+  const auto twice = std::adjacent_find(sorted.begin(), sorted.end());
+  for (const uint64_t address : o.addresses) {
+    SlabObjectView view = slab_.Locate(VirtAddr(address), id);
+    if (view.fault == SlabFault::kNone && twice != sorted.end() && *twice == address) view.fault = SlabFault::kAlreadyFree;
+    if (view.fault != SlabFault::kNone) return *Refusal(VirtAddr(address), view);
+    if (std::binary_search(kernels.begin(), kernels.end(), *view.object, KernelObjects::Precedes)) return KernelHolds();
+    objects.push_back(*view.object);
+  }
+  slab_.FreeBulk(*id, objects);
+  return Value(objects.size());
+}
+
+Outcome SlabPerformer::Perform(const op::Kmalloc& o) {
+  const std::optional<VirtAddr> address = slab_.Kmalloc(o.size, GfpOf(o.gfp));
   return address.has_value() ? Value(address->raw()) : Answer(Errno::kENOMEM);
 }
 
-Outcome PerformSlab(const op::Krealloc& o, Gfp gfp, Slub& slub) {
-  const SysResult<VirtAddr> address = slub.Krealloc(VirtAddr(o.address), o.size, gfp);
+Outcome SlabPerformer::Perform(const op::Krealloc& o) {
+  const SlabObjectView view = slab_.Locate(VirtAddr(o.address));
+  if (view.fault == SlabFault::kNone && Kernels(view)) return KernelHolds();
+  const SysResult<VirtAddr> address = slab_.Krealloc(VirtAddr(o.address), o.size, GfpOf(o.gfp));
   return address.ok() ? Value(address.value().raw()) : Answer(address.error());
 }
 
-Outcome PerformSlab(const op::Kfree& o, Slub& slub) {
-  const SlabFault fault = slub.Kfree(VirtAddr(o.address));
-  return fault == SlabFault::kNone ? Value(0) : WrongFree(VirtAddr(o.address), slub.Locate(VirtAddr(o.address)), slub);
+Outcome SlabPerformer::Perform(const op::Kfree& o) {
+  SlabObjectView view = slab_.Locate(VirtAddr(o.address));
+  if (view.fault == SlabFault::kNone && Kernels(view)) return KernelHolds();
+  view.fault = slab_.Kfree(VirtAddr(o.address));
+  if (view.fault == SlabFault::kNone) return Value(0);
+  return *Refusal(VirtAddr(o.address), view);
 }
 
-Outcome PerformSlab(const op::Ksize& o, Slub& slub) {
-  const SysResult<uint64_t> bytes = slub.Ksize(VirtAddr(o.address));
+Outcome SlabPerformer::Perform(const op::Ksize& o) {
+  const SysResult<uint64_t> bytes = slab_.Ksize(VirtAddr(o.address));
   return bytes.ok() ? Value(bytes.value()) : Answer(bytes.error());
 }
 

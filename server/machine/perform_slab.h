@@ -1,21 +1,42 @@
 #ifndef MMLAB_SERVER_MACHINE_PERFORM_SLAB_H_
 #define MMLAB_SERVER_MACHINE_PERFORM_SLAB_H_
 
-#include "server/kernel/slub.h"
+#include <optional>
+
+#include "server/kernel/kernel_objects.h"
+#include "server/kernel/slab_allocator.h"
+#include "server/machine/kernel_log.h"
 #include "server/machine/operation.h"
 
 namespace mmlab {
 
-// What the operations on slab objects do. A wrong free answers EINVAL, changes nothing, and brings what the kernel would log as data.
-Outcome PerformSlab(const op::KmemCacheCreate& o, Slub& slub);
-Outcome PerformSlab(const op::KmemCacheDestroy& o, Slub& slub);
-Outcome PerformSlab(const op::KmemCacheShrink& o, Slub& slub);
-Outcome PerformSlab(const op::KmemCacheAlloc& o, Gfp gfp, Slub& slub);
-Outcome PerformSlab(const op::KmemCacheFree& o, Slub& slub);
-Outcome PerformSlab(const op::Kmalloc& o, Gfp gfp, Slub& slub);
-Outcome PerformSlab(const op::Krealloc& o, Gfp gfp, Slub& slub);
-Outcome PerformSlab(const op::Kfree& o, Slub& slub);
-Outcome PerformSlab(const op::Ksize& o, Slub& slub);
+// What the operations on slab objects do. A wrong free answers EINVAL, changes nothing but the kernel log, and brings what it wrote there
+// as data. An object that the kernel itself holds is not freed: EBUSY.
+class SlabPerformer {
+ public:
+  SlabPerformer(SlabAllocator& slab, const KernelObjects& kernels, KernelLog& log) : slab_(slab), kernels_(kernels), log_(log) {}
+
+  Outcome Perform(const op::KmemCacheCreate& o);
+  Outcome Perform(const op::KmemCacheDestroy& o);
+  Outcome Perform(const op::KmemCacheShrink& o);
+  Outcome Perform(const op::KmemCacheAlloc& o);
+  Outcome Perform(const op::KmemCacheFree& o);
+  Outcome Perform(const op::KmemCacheAllocBulk& o);
+  Outcome Perform(const op::KmemCacheFreeBulk& o);
+  Outcome Perform(const op::Kmalloc& o);
+  Outcome Perform(const op::Krealloc& o);
+  Outcome Perform(const op::Kfree& o);
+  Outcome Perform(const op::Ksize& o);
+
+ private:
+  // What keeps an address from being freed: a report of the allocator's checks, or that the kernel holds it. Nothing: it may go.
+  std::optional<Outcome> Refusal(VirtAddr address, const SlabObjectView& view);
+  bool Kernels(const SlabObjectView& view) const;  // Whether the kernel itself holds the object.
+
+  SlabAllocator& slab_;
+  const KernelObjects& kernels_;  // What the kernel itself holds.
+  KernelLog& log_;
+};
 
 }  // namespace mmlab
 

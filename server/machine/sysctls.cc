@@ -156,7 +156,7 @@ std::optional<ParsedNumber> TakeNumber(absl::string_view& text) {
 
 absl::string_view SysctlName(Sysctl id) { return RowOf(id).name; }
 
-Sysctls::Sysctls(const Layout& layout) : layout_(layout.kind) {
+Sysctls::Sysctls(const Layout& layout) : layout_(layout.kind), max_mmap_rnd_bits_(layout.table_levels == 4 ? 33 : 24) {
   const bool arm64 = layout.kind == LayoutKind::kArm64;
   for (size_t i = 0; i < values_.size(); ++i) values_[i] = arm64 ? kRows[i].initial_arm64 : kRows[i].initial;
   if (arm64) Set(Sysctl::kVmMmapRndBits, 18);
@@ -230,7 +230,7 @@ SysctlWrite Sysctls::Write(absl::string_view name, absl::string_view text) {
     Set(*id, bits->magnitude);
     return SysctlWrite::Taken(*id);
   }
-  if (row.kind == Kind::kTrigger) return SysctlWrite::NotSimulated(absl::StrCat(name, " is not simulated yet"));
+  if (row.kind == Kind::kTrigger) return SysctlWrite::Taken(*id);  // compact_memory: whatever is written.
   if (absl::StripAsciiWhitespace(text).empty()) return SysctlWrite::Refused(Errno::kEINVAL);
   if (row.kind == Kind::kRatios) return WriteRatios(text);
 
@@ -264,7 +264,7 @@ SysctlWrite Sysctls::WriteInt(Sysctl id, uint64_t magnitude, bool negative) {
   int64_t maximum = static_cast<int64_t>(RowOf(id).maximum);
   if (id == Sysctl::kVmMmapRndBits) {  // CONFIG_ARCH_MMAP_RND_BITS_MIN, _MAX
     minimum = layout_ == LayoutKind::kArm64 ? 18 : 8;
-    maximum = layout_ == LayoutKind::kArm64 ? 33 : 16;
+    maximum = layout_ == LayoutKind::kArm64 ? max_mmap_rnd_bits_ : 16;
   }
   if (value < minimum || value > maximum) return SysctlWrite::Refused(Errno::kEINVAL);
   if (id == Sysctl::kVmPercpuPagelistHighFraction && value != 0) {

@@ -122,6 +122,7 @@ class Sysctls {
   void ClearRival(Sysctl id, uint64_t old);
 
   LayoutKind layout_;
+  int max_mmap_rnd_bits_;                                               // Of ARM64: with 48-bit addresses, with 39-bit ones.
   std::array<uint64_t, static_cast<size_t>(Sysctl::kCount)> values_{};  // A negative int is kept sign-extended.
   std::array<uint32_t, 4> lowmem_reserve_ratio_{};
 };

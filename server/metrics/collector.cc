@@ -1,74 +1,157 @@
 #include "server/metrics/collector.h"
 
+#include <array>
+
+#include "absl/container/flat_hash_set.h"
+#include "server/arch/page_table_format.h"
+#include "server/kernel/vmalloc.h"
 #include "server/machine/machine.h"
 #include "server/machine/sysctls.h"
 #include "server/physical/page_allocator.h"
+#include "server/process/address_space.h"
+#include "server/process/process.h"
 #include "server/process/processes.h"
+#include "server/procfs/procfs.h"
 
 namespace mmlab {
 namespace {
 
-void ReadZones(const Machine& machine, MachineSnapshot& snapshot) {
-  if (!snapshot.zones.empty()) return;  // Another collector did.
+bool ReadZones(const Machine& machine, MachineSnapshot& snapshot) {
+  if (!snapshot.zones.empty()) return true;  // Another collector did.
   const auto zones = machine.memory().zones();
   snapshot.zones.assign(zones.begin(), zones.end());
   snapshot.has_numa = !machine.layout().is_x86();
   snapshot.has_cma = !machine.layout().is_x86();
+  return true;
 }
 
-void ReadZoneinfo(const Machine& machine, MachineSnapshot& snapshot) {
-  ReadZones(machine, snapshot);
+bool ReadZoneinfo(const Machine& machine, MachineSnapshot& snapshot) {
   snapshot.vm_stat = machine.vm_stat();
+  return ReadZones(machine, snapshot);
 }
 
-void ReadPagetypeinfo(const Machine& machine, MachineSnapshot& snapshot) {
-  ReadZones(machine, snapshot);
+bool ReadPagetypeinfo(const Machine& machine, MachineSnapshot& snapshot) {
   for (const Zone& zone : machine.memory().zones()) snapshot.pageblocks.push_back(machine.memory().PageblockCounts(zone));
+  return ReadZones(machine, snapshot);
 }
 
-void ReadMeminfo(const Machine& machine, MachineSnapshot& snapshot) { snapshot.meminfo = MeminfoFields(machine); }
+bool ReadMeminfo(const Machine& machine, MachineSnapshot& snapshot) {
+  snapshot.meminfo = MeminfoFields(machine);
+  return true;
+}
 
-void ReadVmstat(const Machine& machine, MachineSnapshot& snapshot) {
+bool ReadVmstat(const Machine& machine, MachineSnapshot& snapshot) {
   if (snapshot.vmstat.empty()) snapshot.vmstat = VmstatFields(machine);
+  return true;
 }
 
-void ReadUname(const Machine& machine, MachineSnapshot& snapshot) {
+bool ReadUname(const Machine& machine, MachineSnapshot& snapshot) {
   const MachineSpec& spec = machine.spec();
   snapshot.kernel_release = spec.kernel_release;
   snapshot.kernel_version = spec.kernel_version;
   snapshot.uname_machine = spec.kernel_machine;
   snapshot.hostname = spec.hostname;
+  return true;
 }
 
-void ReadTime(const Machine& machine, MachineSnapshot& snapshot) { snapshot.now_nanoseconds = machine.now_nanoseconds(); }
+bool ReadTime(const Machine& machine, MachineSnapshot& snapshot) {
+  snapshot.now_nanoseconds = machine.now_nanoseconds();
+  return true;
+}
 
-void ReadStat(const Machine& machine, MachineSnapshot& snapshot) {
+// The text of a file; false when the machine has none.
+bool ReadText(const Machine& machine, absl::string_view path, std::string& text) {
+  if (!text.empty()) return true;  // Another collector did.
+  absl::StatusOr<std::string> read = ReadProcFile(machine, path);
+  if (!read.ok()) return false;
+  text = *std::move(read);
+  return true;
+}
+
+bool ReadCpu(const Machine& machine, MachineSnapshot& snapshot) { return ReadText(machine, "stat", snapshot.stat); }
+
+bool ReadStat(const Machine& machine, MachineSnapshot& snapshot) {
+  ReadText(machine, "stat", snapshot.stat);
   snapshot.boot_time_seconds = machine.spec().boot_time_seconds;
   snapshot.forks = machine.processes().forks();
+  return true;
 }
 
-void ReadProcesses(const Machine& machine, MachineSnapshot& snapshot) {
-  snapshot.processes = machine.processes().all().size();
+bool ReadLoadavg(const Machine& machine, MachineSnapshot& snapshot) { return ReadText(machine, "loadavg", snapshot.loadavg); }
+
+bool ReadPressure(const Machine& machine, MachineSnapshot& snapshot) {
+  ReadText(machine, "pressure/irq", snapshot.pressure_irq);
+  return ReadText(machine, "pressure/cpu", snapshot.pressure_cpu) && ReadText(machine, "pressure/io", snapshot.pressure_io) &&
+         ReadText(machine, "pressure/memory", snapshot.pressure_memory);
+}
+
+bool ReadSlabinfo(const Machine& machine, MachineSnapshot& snapshot) { return ReadText(machine, "slabinfo", snapshot.slabinfo); }
+
+bool ReadSwap(const Machine& machine, MachineSnapshot& snapshot) { return ReadText(machine, "swaps", snapshot.swaps); }
+
+bool ReadProcesses(const Machine& machine, MachineSnapshot& snapshot) {
+  for (const auto& [pid, process] : machine.processes().all()) snapshot.processes += process->leads() ? 1 : 0;
+  snapshot.threads = machine.processes().all().size();
   snapshot.pid_max = machine.sysctls().value(Sysctl::kKernelPidMax);
   snapshot.threads_max = machine.sysctls().value(Sysctl::kKernelThreadsMax);
+  return true;
 }
 
-void ReadMmlab(const Machine& machine, MachineSnapshot& snapshot) {
-  ReadZones(machine, snapshot);
+bool ReadProcess(const Machine& machine, MachineSnapshot& snapshot) {
+  for (const auto& [pid, process] : machine.processes().all()) {
+    ProcessSample& sample = snapshot.tasks.emplace_back();
+    sample.comm = process->comm;
+    sample.leads = process->leads();
+    if (!sample.leads || process->mm == nullptr) continue;
+    sample.memory = machine.processes().Status(*process);
+    for (const Smaps& smaps : machine.processes().AllSmaps(*process)) {
+      sample.pss = sample.pss + smaps.pss;
+      sample.swap_pss = sample.swap_pss + smaps.swap_pss;
+    }
+  }
+  return true;
+}
+
+// Page tables of all address spaces, also of those that only a CPU still borrows.
+void ReadPageTables(const Machine& machine, MachineSnapshot& snapshot) {
+  std::array<uint64_t, 5> pages{};
+  absl::flat_hash_set<const AddressSpace*> seen;
+  for (const auto& [pid, process] : machine.processes().all()) {
+    for (const AddressSpace* mm : {process->mm.get(), process->active_mm.get()}) {
+      if (mm == nullptr || !seen.insert(mm).second) continue;
+      for (size_t level = 0; level < pages.size(); ++level) pages[level] += mm->table_pages[level];
+    }
+  }
+  constexpr std::array<const char*, 5> kLevels = {"", "pte", "pmd", "pud", "pgd"};
+  const auto top = static_cast<size_t>(PageTableFormat(machine.layout()).levels());
+  for (size_t level = 1; level < top; ++level) snapshot.page_tables.emplace_back(kLevels[level], pages[level]);
+  snapshot.page_tables.emplace_back(kLevels[4], pages[4]);
+}
+
+bool ReadMmlab(const Machine& machine, MachineSnapshot& snapshot) {
+  ReadPageTables(machine, snapshot);
   snapshot.layout = &machine.layout();
   snapshot.preset = machine.spec().preset;
   snapshot.kernel_release = machine.spec().kernel_release;
   snapshot.operations_applied = machine.operations_applied();
   snapshot.vma_count = machine.processes().vma_count();
+  machine.ReadVmalloc([&](const Vmalloc& vmalloc) { snapshot.vmalloc_areas = vmalloc.areas().size(); });
+  return ReadZones(machine, snapshot);
 }
 
 constexpr Collector kCollectors[] = {
     {"buddyinfo", true, ReadZones, CollectBuddyinfo},
+    {"cpu", true, ReadCpu, CollectCpu},
+    {"loadavg", true, ReadLoadavg, CollectLoadavg},
     {"meminfo", true, ReadMeminfo, CollectMeminfo},
     {"mmlab", true, ReadMmlab, CollectMmlab},
     {"pagetypeinfo", false, ReadPagetypeinfo, CollectPagetypeinfo},
+    {"pressure", true, ReadPressure, CollectPressure},
+    {"process", false, ReadProcess, CollectProcess},
     {"processes", true, ReadProcesses, CollectProcesses},
+    {"slabinfo", false, ReadSlabinfo, CollectSlabinfo},
     {"stat", true, ReadStat, CollectStat},
+    {"swap", true, ReadSwap, CollectSwap},
     {"time", true, ReadTime, CollectTime},
     {"uname", true, ReadUname, CollectUname},
     {"vmstat", true, ReadVmstat, CollectVmstat},

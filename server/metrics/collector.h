@@ -14,8 +14,9 @@ class Machine;
 struct Collector {
   absl::string_view name;
   bool by_default;
-  // Copies what it needs. Runs while the machine is held: microseconds, nothing but copying.
-  void (*read)(const Machine& machine, MachineSnapshot& snapshot);
+  // Copies what it needs. Runs while the machine is held: by default microseconds, nothing but copying; what is on request may print a file
+  // of /proc or walk page tables. False: the machine cannot show it, and the answer is as if there were no such collector.
+  bool (*read)(const Machine& machine, MachineSnapshot& snapshot);
   // Makes samples of it. The machine is free by then.
   Families (*collect)(const MachineSnapshot& snapshot);
 };
@@ -31,11 +32,19 @@ Families CollectVmstat(const MachineSnapshot& snapshot);
 Families CollectVmstatAll(const MachineSnapshot& snapshot);
 Families CollectBuddyinfo(const MachineSnapshot& snapshot);
 Families CollectZoneinfo(const MachineSnapshot& snapshot);
+// ... those whose source is the text of a file ...
+Families CollectCpu(const MachineSnapshot& snapshot);
+Families CollectLoadavg(const MachineSnapshot& snapshot);
+Families CollectPressure(const MachineSnapshot& snapshot);
+Families CollectSlabinfo(const MachineSnapshot& snapshot);
+Families CollectSwap(const MachineSnapshot& snapshot);
 // ... the system around memory ...
 Families CollectUname(const MachineSnapshot& snapshot);
 Families CollectTime(const MachineSnapshot& snapshot);
 Families CollectStat(const MachineSnapshot& snapshot);
 Families CollectProcesses(const MachineSnapshot& snapshot);
+// ... process-exporter's groups of processes ...
+Families CollectProcess(const MachineSnapshot& snapshot);
 // ... and what no exporter has.
 Families CollectMmlab(const MachineSnapshot& snapshot);
 Families CollectPagetypeinfo(const MachineSnapshot& snapshot);

@@ -4,15 +4,26 @@
 #include <array>
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "server/arch/layout.h"
 #include "server/physical/vm_stat.h"
 #include "server/physical/zone.h"
+#include "server/process/views.h"
 #include "server/procfs/meminfo.h"
 #include "server/procfs/zones.h"
 
 namespace mmlab {
+
+// What process-exporter reads of a task.
+struct ProcessSample {
+  std::string comm;
+  bool leads = false;  // The first thread of its process; only this one tells of the memory.
+  MemoryStatus memory;
+  Bytes pss;
+  Bytes swap_pss;
+};
 
 // What the collectors of one answer work on: copies of a machine's plain data, taken in one hold of its lane, so that all samples of the
 // answer are of one moment and nothing is computed or written while the machine waits. A part that no chosen collector reads stays empty.
@@ -26,6 +37,13 @@ struct MachineSnapshot {
   std::vector<MeminfoField> meminfo;
   std::vector<VmstatField> vmstat;
 
+  // Texts of files below /proc; empty where the machine has none.
+  std::string loadavg;
+  std::string pressure_cpu, pressure_io, pressure_memory, pressure_irq;
+  std::string slabinfo;
+  std::string stat;
+  std::string swaps;
+
   std::string preset;
   std::string kernel_release;
   std::string kernel_version;
@@ -36,8 +54,12 @@ struct MachineSnapshot {
 
   uint64_t operations_applied = 0;
   uint64_t vma_count = 0;
+  uint64_t vmalloc_areas = 0;
+  std::vector<std::pair<const char*, uint64_t>> page_tables;  // Of all address spaces, by the levels that the layout has.
   uint64_t forks = 0;
   uint64_t processes = 0;
+  uint64_t threads = 0;
+  std::vector<ProcessSample> tasks;
   uint64_t pid_max = 0;
   uint64_t threads_max = 0;
 };

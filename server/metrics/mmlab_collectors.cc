@@ -55,11 +55,17 @@ Families CollectMmlab(const MachineSnapshot& snapshot) {
             {{"arch", std::string(snapshot.layout->arch_label)},
              {"kernel", snapshot.kernel_release},
              {"page_size", absl::StrCat(snapshot.layout->page_size.bytes().raw())},
-             {"preset", snapshot.preset}},
+             {"preset", snapshot.preset},
+             {"slab", "slub"}},
             1);
   families.push_back(std::move(info));
   AddFragmentation(snapshot, families);
   AddZones(snapshot, families);
+  auto page_tables = GaugeFamily("mmlab_page_table_pages", "Page-table pages of processes, by level.");
+  for (const auto& [level, pages] : snapshot.page_tables) AddSample(page_tables, {{"level", level}}, static_cast<double>(pages));
+  families.push_back(std::move(page_tables));
+  families.push_back(Gauge("mmlab_vmalloc_areas", "Areas of the kernel's vmalloc space, as lines of /proc/vmallocinfo.",
+                           static_cast<double>(snapshot.vmalloc_areas)));
   families.push_back(Gauge("mmlab_vmas", "Virtual memory areas of all processes.", static_cast<double>(snapshot.vma_count)));
   families.push_back(Counter("mmlab_operations_applied_total", "Operations that this machine has executed since its boot.",
                              static_cast<double>(snapshot.operations_applied)));

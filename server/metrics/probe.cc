@@ -31,32 +31,37 @@ Clock::time_point Deadline(const HttpRequest& request, Clock::time_point start) 
 Families CollectMachine(absl::Span<const Collector* const> collectors, WithMachine with_machine) {
   MachineSnapshot snapshot;
   std::vector<double> seconds(collectors.size());
-  std::vector<bool> success(collectors.size(), true);
-  // Calls one half of every collector that has not failed yet.
+  enum class State { kRuns, kFailed, kAbsent };
+  std::vector<State> states(collectors.size(), State::kRuns);
+  // Calls one half of every collector that still runs; false: it has nothing to do with this machine.
   const auto each = [&](auto half) {
     for (size_t i = 0; i < collectors.size(); ++i) {
-      if (!success[i]) continue;
+      if (states[i] != State::kRuns) continue;
       const Clock::time_point start = Clock::now();
       try {
-        half(*collectors[i]);
+        if (!half(*collectors[i])) states[i] = State::kAbsent;
       } catch (const CheckFailure&) {  // Of this machine; the page says so.
-        success[i] = false;
+        states[i] = State::kFailed;
       }
       seconds[i] += SecondsSince(start);
     }
   };
-  with_machine([&](const Machine& machine) { each([&](const Collector& collector) { collector.read(machine, snapshot); }); });
+  with_machine([&](const Machine& machine) { each([&](const Collector& collector) { return collector.read(machine, snapshot); }); });
 
   Families families;
   families.reserve(128);
-  each([&](const Collector& collector) { Append(families, collector.collect(snapshot)); });
+  each([&](const Collector& collector) {
+    Append(families, collector.collect(snapshot));
+    return true;
+  });
 
   auto duration = GaugeFamily("node_scrape_collector_duration_seconds", "node_exporter: Duration of a collector scrape.");
   auto succeeded = GaugeFamily("node_scrape_collector_success", "node_exporter: Whether a collector succeeded.");
   for (size_t i = 0; i < collectors.size(); ++i) {
+    if (states[i] == State::kAbsent) continue;
     const Labels labels = {{"collector", std::string(collectors[i]->name)}};
     AddSample(duration, labels, seconds[i]);
-    AddSample(succeeded, labels, success[i] ? 1 : 0);
+    AddSample(succeeded, labels, states[i] == State::kRuns ? 1 : 0);
   }
   families.push_back(std::move(duration));
   families.push_back(std::move(succeeded));

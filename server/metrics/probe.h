@@ -17,7 +17,8 @@ class Host;
 HttpResponse AnswerProbe(const Host& host, const HttpRequest& request);
 
 // What the chosen collectors say of a machine, one snapshot for all, and node_scrape_collector_* for each. `read` calls its argument with
-// the machine held. A collector that finds the machine broken gives no samples and success 0.
+// the machine held. A collector that finds the machine broken gives no samples and success 0; one that
+// the machine cannot serve is not there at all.
 using WithMachine = absl::FunctionRef<void(absl::FunctionRef<void(const Machine&)>)>;
 Families CollectMachine(absl::Span<const Collector* const> collectors, WithMachine with_machine);
 

@@ -1,6 +1,9 @@
 // node_exporter's collectors uname, time, stat and processes: names, types and HELP of its release 1.5.0, for what is simulated.
 #include <utility>
+#include <vector>
 
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_split.h"
 #include "server/metrics/collector.h"
 
 namespace mmlab {
@@ -25,14 +28,25 @@ Families CollectTime(const MachineSnapshot& snapshot) {
 }
 
 Families CollectStat(const MachineSnapshot& snapshot) {
-  return {Gauge("node_boot_time_seconds", "Node boot time, in unixtime.", static_cast<double>(snapshot.boot_time_seconds)),
-          Counter("node_forks_total", "Total number of forks.", static_cast<double>(snapshot.forks))};
+  Families families = {Gauge("node_boot_time_seconds", "Node boot time, in unixtime.", static_cast<double>(snapshot.boot_time_seconds)),
+                       Counter("node_forks_total", "Total number of forks.", static_cast<double>(snapshot.forks))};
+  for (const absl::string_view line : absl::StrSplit(snapshot.stat, '\n')) {
+    const std::vector<absl::string_view> words = absl::StrSplit(line, ' ');
+    double value = 0;
+    if (words.size() < 2 || !absl::SimpleAtod(words[1], &value)) continue;
+    if (words[0] == "intr") families.push_back(Counter("node_intr_total", "Total number of interrupts serviced.", value));
+    if (words[0] == "ctxt") families.push_back(Counter("node_context_switches_total", "Total number of context switches.", value));
+    if (words[0] == "procs_running") families.push_back(Gauge("node_procs_running", "Number of processes in runnable state.", value));
+    if (words[0] == "procs_blocked") {
+      families.push_back(Gauge("node_procs_blocked", "Number of processes blocked waiting for I/O to complete.", value));
+    }
+  }
+  return families;
 }
 
 Families CollectProcesses(const MachineSnapshot& snapshot) {
-  const auto count = static_cast<double>(snapshot.processes);
-  return {Gauge("node_processes_pids", "Number of PIDs", count),
-          Gauge("node_processes_threads", "Allocated threads in system", count),  // A process is one task.
+  return {Gauge("node_processes_pids", "Number of PIDs", static_cast<double>(snapshot.processes)),
+          Gauge("node_processes_threads", "Allocated threads in system", static_cast<double>(snapshot.threads)),
           Gauge("node_processes_max_processes", "Number of max PIDs limit", static_cast<double>(snapshot.pid_max)),
           Gauge("node_processes_max_threads", "Limit of threads in the system", static_cast<double>(snapshot.threads_max))};
 }

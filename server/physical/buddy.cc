@@ -33,6 +33,45 @@ bool BuddyMemory::BuddyMergeLikely(uint32_t pfn, uint32_t buddy, int order) cons
   return lists_.IsFreeBlock(higher_buddy, order + 1) && lists_.table().At(higher_buddy).zone == lists_.table().At(buddy & pfn).zone;
 }
 
+bool BuddyMemory::CaptureBlock(Zone& zone, uint32_t pfn, int order, int type) {
+  if (zone.index != capture_->zone || order != capture_->order || capture_->pfn != kNoFrame) return false;
+  if (type == kMigrateCma || type == kMigrateIsolate) return false;
+  // A smaller block would bring pages of another kind into a movable page block.
+  if (order < lists_.pageblock_order() && type == kMigrateMovable) return false;
+  AddFree(zone, -(int64_t{1} << order), type);
+  Frame& frame = lists_.table().At(pfn);
+  frame.state = FrameState::kKernel;
+  frame.order = static_cast<uint8_t>(order);
+  frame.migrate_type = static_cast<uint8_t>(type);
+  capture_->pfn = pfn;
+  return true;
+}
+
+bool BuddyMemory::IsolateFreeBlock(Zone& zone, uint32_t pfn, int order) {
+  (void)lists_.frame(pfn);
+  const uint32_t end = pfn + (1u << order);
+  const int type = lists_.PageblockType(pfn);
+  if (type != kMigrateIsolate) {
+    const uint64_t mark = zone.wmark_min + (uint64_t{1} << order);
+    if (!WatermarkOk(zone, 0, mark, 0, kAllocCma, static_cast<int64_t>(zone.free_pages()))) return false;
+    AddFree(zone, -(int64_t{1} << order), type);
+  }
+  lists_.Remove(zone, pfn);
+  if (order >= lists_.pageblock_order() - 1) {
+    for (uint32_t at = pfn; at < end; at += lists_.pageblock_pages()) {
+      if (lists_.PageblockType(at) < kMigratePcpTypes) lists_.SetPageblockType(at, kMigrateMovable);
+    }
+  }
+  for (uint32_t at = pfn; at < end; ++at) {
+    Frame& frame = lists_.table().At(at);
+    frame.state = FrameState::kKernel;
+    frame.order = 0;
+    frame.refcount = 1;
+    frame.next = frame.prev = kNoFrame;
+  }
+  return true;
+}
+
 void BuddyMemory::FreeBlock(Zone& zone, uint32_t pfn, int order, int type, bool to_tail) {
   const FrameTable& table = lists_.table();
   const uint32_t freed = pfn;
@@ -40,6 +79,8 @@ void BuddyMemory::FreeBlock(Zone& zone, uint32_t pfn, int order, int type, bool 
   if (type != kMigrateIsolate) AddFree(zone, int64_t{1} << order, type);
   uint32_t buddy = 0;
   for (; order < kMaxOrder; ++order) {
+    if (capture_ != nullptr && CaptureBlock(zone, pfn, order, type)) [[unlikely]]
+      return;
     buddy = pfn ^ (1u << order);
     if (!lists_.IsFreeBlock(buddy, order) || table.At(buddy).zone != zone.index) break;
     if (order >= lists_.pageblock_order()) {

@@ -30,6 +30,11 @@ int64_t UnusableIndex(absl::Span<const uint64_t> free_blocks, int order) {
   return static_cast<int64_t>((sum.pages - sum.usable_pages) * 1000 / sum.pages);
 }
 
+int64_t UnusablePercent(absl::Span<const uint64_t> free_blocks, int order) {
+  const FreeMemory sum = Sum(free_blocks, order);
+  return sum.pages == 0 ? 0 : static_cast<int64_t>((sum.pages - sum.usable_pages) * 100 / sum.pages);
+}
+
 int64_t FragmentationIndex(absl::Span<const uint64_t> free_blocks, int order) {
   const FreeMemory sum = Sum(free_blocks, order);
   if (sum.blocks == 0) return 0;

@@ -40,7 +40,9 @@ enum FrameFlag : uint32_t {
   kPgHead = 1u << 13,  // First frame of a compound page.
   kPgTail = 1u << 14,
   kPgPrivate = 1u << 15,
-  kPgKsm = 1u << 16,  // Merged by KSM: one frame for pages of equal content (PageKsm()).
+  kPgMovable = 1u << 16,       // Not on an LRU list, but its holder can move it (PAGE_MAPPING_MOVABLE).
+  kPgKernelCharge = 1u << 20,  // MEMCG_DATA_KMEM: charged to a memory cgroup as the kernel's own memory.
+  kPgKsm = 1u << 21,           // Merged by KSM: one frame for pages of equal content (PageKsm()).
 };
 
 inline constexpr uint32_t kNoFrame = 0xffffffff;  // End of a list of frames.
@@ -58,8 +60,10 @@ struct Frame {
   uint16_t memcg = 0;            // Memory cgroup that is charged for it; 0 = none (the root).
   int32_t refcount = 0;          // page_count()
   int32_t mapcount = 0;          // page_mapcount(): page-table entries that map it.
-  uint64_t index : 40 = 0;       // page->index: page offset in its file, or virtual page number for anonymous pages.
-  uint64_t mapping : 24 = 0;     // Which anon_vma (kAnon) or file (kFile, kShmem) it belongs to; 0 = none.
+  // page->index: page offset in its file, or virtual page number for anonymous pages. kPageTable: the table's level, 1 = pte; 0 = one of
+  // the kernel's own. kPgMovable: the number that its holder knows it by.
+  uint64_t index : 40 = 0;
+  uint64_t mapping : 24 = 0;  // Which anon_vma (kAnon) or file (kFile, kShmem) it belongs to; 0 = none.
 };
 static_assert(sizeof(Frame) == 32);
 

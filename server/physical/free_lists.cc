@@ -78,6 +78,21 @@ void FreeLists::MoveToTail(Zone& zone, uint32_t pfn, int type) {
   Push(zone, pfn, order, type, true);
 }
 
+void FreeLists::RotateToHead(FrameList& list, uint32_t pfn) {
+  if (list.head == pfn) return;
+  const uint32_t before = PrevOf(pfn);
+  NextOf(list.tail) = list.head;
+  PrevOf(list.head) = list.tail;
+  NextOf(before) = kNoFrame;
+  PrevOf(pfn) = kNoFrame;
+  list.head = pfn;
+  list.tail = before;
+}
+
+void FreeLists::RotateToTail(FrameList& list, uint32_t pfn) {
+  if (list.tail != pfn) RotateToHead(list, NextOf(pfn));
+}
+
 void FreeLists::ForEach(const Zone& zone, int order, int type, absl::FunctionRef<void(uint32_t pfn)> visit) const {
   uint32_t at = zone.free_area[order].lists[type].head;
   while (at != kNoFrame) {

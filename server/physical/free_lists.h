@@ -63,6 +63,13 @@ class FreeLists {
     return frame != nullptr && frame->state == FrameState::kFree && frame->order == order;
   }
 
+  // The neighbours of a block on its list; kNoFrame at the ends. REQUIRES: of an order below kMaxOrder.
+  uint32_t NextOnList(uint32_t pfn) { return NextOf(pfn); }
+  uint32_t PreviousOnList(uint32_t pfn) { return PrevOf(pfn); }
+  // Turns a list, its blocks keeping their round, until it starts with this block, or ends with it. REQUIRES: as above, and on the list.
+  void RotateToHead(FrameList& list, uint32_t pfn);
+  void RotateToTail(FrameList& list, uint32_t pfn);
+
   // From head to tail.
   void ForEach(const Zone& zone, int order, int type, absl::FunctionRef<void(uint32_t pfn)> visit) const;
 

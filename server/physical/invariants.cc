@@ -105,8 +105,12 @@ void BuddyMemory::CheckInvariants(std::vector<std::string>* problems) const {
       if (head.state == FrameState::kFree) ++listed[0];
       if (head.state == FrameState::kPcp) ++listed[1];
       for (uint32_t j = 1; j < (1u << head.order); ++j) {
-        if (block.frames[i + j].order != kTailOrder)
-          problems->push_back(absl::StrCat("pfn ", base + i + j, ": inside a block, but not a tail"));
+        const Frame& tail = block.frames[i + j];
+        const bool alone = head.state > FrameState::kPcp && (head.flags & kPgHead) == 0;
+        if (alone && (tail.flags != 0 || tail.refcount != 0 || tail.mapcount != 0 || tail.mapping != 0)) {
+          problems->push_back(absl::StrCat("pfn ", base + i + j, ": inside a block that is not compound, but in use"));
+        }
+        if (tail.order != kTailOrder) problems->push_back(absl::StrCat("pfn ", base + i + j, ": inside a block, but not a tail"));
       }
       i += 1u << head.order;
     }
@@ -168,7 +172,8 @@ void BuddyMemory::StateHash(StateHasher& hasher) const {
       const Frame& frame = block.frames[i];
       if (frame.state <= FrameState::kPcp && frame.flags == 0 && frame.refcount == 0) continue;
       hasher.Add(uint64_t{base} + i);
-      hasher.Add(uint64_t{frame.memcg} << 56 | uint64_t{frame.flags} << 32 | static_cast<uint32_t>(frame.state) << 16 | frame.order);
+      hasher.Add(uint64_t{frame.flags} << 32 | static_cast<uint32_t>(frame.state) << 16 | frame.order);
+      if (frame.memcg != 0) hasher.Add(frame.memcg);
       hasher.Add(uint64_t{frame.next} << 32 | frame.prev);
       hasher.Add(static_cast<uint64_t>(frame.refcount) << 32 ^ static_cast<uint32_t>(frame.mapcount));
       hasher.Add(uint64_t{frame.index} << 24 | frame.mapping);

@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/base/check.h"
+#include "server/base/explanation.h"
 
 namespace mmlab {
 namespace {
@@ -23,7 +24,7 @@ uint64_t Lruvec::Pages(LruKind kind, int highest_zone) const {
   return pages;
 }
 
-LruLists::LruLists(FreeLists& frames, VmStat& vm_stat) : frames_(frames), vm_stat_(vm_stat) {
+LruLists::LruLists(FreeLists& frames, VmStat& vm_stat, const Tracer* tracer) : frames_(frames), vm_stat_(vm_stat), tracer_(tracer) {
   made_.emplace_back();
   lruvecs_.push_back(&root_);
 }
@@ -122,7 +123,7 @@ void LruLists::MarkAccessed(Pfn pfn) {
     return;
   }
   if ((frame.flags & (kPgUnevictable | kPgActive)) != 0) return;
-  if ((frame.flags & kPgLru) != 0) vm_stat_.Count(VmEvent::kPgactivate);
+  if ((frame.flags & kPgLru) != 0) Count(frame.memcg, VmEvent::kPgactivate);
   ++lruvecs_[frame.memcg]->nonresident_age;
   ChangeFlags(pfn, kPgActive, kPgReferenced);
 }
@@ -139,22 +140,53 @@ void LruLists::NoteRefault(Pfn pfn, uint64_t shadow, bool swap_space) {
   const bool file = (frame.flags & kPgSwapBacked) == 0;
   const auto of_file = [file](NodeStat anon) { return static_cast<NodeStat>(static_cast<uint8_t>(anon) + (file ? 1 : 0)); };
   const auto evicted_of = static_cast<size_t>(shadow >> 1 & 0xffff);
+  AddStat(frame, of_file(NodeStat::kWorkingsetRefaultAnon), 1);
   if (evicted_of >= lruvecs_.size() || lruvecs_[evicted_of] == nullptr) return;
   const Lruvec& evicted = *lruvecs_[evicted_of];
-  vm_stat_.Add(of_file(NodeStat::kWorkingsetRefaultAnon), 1);
+  // What it had to fit in: pages whose place it could have taken, had it stayed.
   uint64_t workingset = evicted.Pages(LruKind::kActiveFile);
   if (!file) workingset += evicted.Pages(LruKind::kInactiveFile);
   if (swap_space) {
     workingset += evicted.Pages(LruKind::kActiveAnon);
     if (file) workingset += evicted.Pages(LruKind::kInactiveAnon);
   }
-  if (evicted.nonresident_age - (shadow >> 17) > workingset) return;
+  const uint64_t distance = evicted.nonresident_age - (shadow >> 17);
+  const bool activated = distance <= workingset;
+  if (Explanation* why = tracer_ == nullptr ? nullptr : tracer_->explanation()) {
+    why->Add(StepKind::kRefault, activated ? "the page came back within the working set: it is active at once"
+                                           : "the page was away for longer than the working set could have held it: it starts inactive")
+        .Frame("pfn", pfn)
+        .Pages("distance", static_cast<int64_t>(distance))
+        .Pages("workingset", static_cast<int64_t>(workingset))
+        .Truth("activated", activated);
+  }
+  if (!activated) return;
   frame.flags |= kPgActive;
-  ++lruvecs_[frame.memcg]->nonresident_age;
-  vm_stat_.Add(of_file(NodeStat::kWorkingsetActivateAnon), 1);
+  Lruvec& lruvec = *lruvecs_[frame.memcg];
+  ++lruvec.nonresident_age;
+  ++lruvec.activations[file ? 1 : 0];
+  if (&lruvec != &root_) ++root_.activations[file ? 1 : 0];
+  AddStat(frame, of_file(NodeStat::kWorkingsetActivateAnon), 1);
   if ((shadow & 1) == 0) return;
   frame.flags |= kPgWorkingset;
-  vm_stat_.Add(of_file(NodeStat::kWorkingsetRestoreAnon), 1);
+  NoteCost(frame.memcg, file, 1);
+  AddStat(frame, of_file(NodeStat::kWorkingsetRestoreAnon), 1);
+}
+
+void LruLists::NoteCost(uint16_t memcg, bool file, uint64_t pages) {
+  const auto note = [&](Lruvec& lruvec) {
+    (file ? lruvec.file_cost : lruvec.anon_cost) += pages;
+    uint64_t size = 0;
+    for (const LruKind kind : {LruKind::kInactiveAnon, LruKind::kActiveAnon, LruKind::kInactiveFile, LruKind::kActiveFile}) {
+      size += lruvec.Pages(kind);
+    }
+    // What is long ago counts for less and less.
+    if (lruvec.file_cost + lruvec.anon_cost <= size / 4) return;
+    lruvec.file_cost /= 2;
+    lruvec.anon_cost /= 2;
+  };
+  note(*lruvecs_[memcg]);
+  if (memcg != 0) note(root_);
 }
 
 void LruLists::RotateToHead(Pfn pfn) {
@@ -173,6 +205,14 @@ void LruLists::RotateToTail(Pfn pfn) {
   LinkTail(list, static_cast<uint32_t>(pfn.raw()), frame);
 }
 
+void LruLists::RotateReclaimable(Pfn pfn) {
+  const Frame& frame = this->frame(pfn);
+  if ((frame.flags & (kPgLru | kPgDirty | kPgUnevictable)) != kPgLru) return;
+  ChangeFlags(pfn, 0, kPgActive);
+  RotateToTail(pfn);
+  vm_stat_.Count(VmEvent::kPgrotated);
+}
+
 std::vector<uint16_t> LruLists::Numbers() const {
   std::vector<uint16_t> numbers;
   for (size_t i = 0; i < lruvecs_.size(); ++i) {
@@ -187,8 +227,10 @@ void LruLists::Make(uint16_t memcg) {
     made_.resize(lruvecs_.size());
   }
   MMLAB_CHECK(lruvecs_[memcg] == nullptr);
-  made_[memcg] = std::make_unique<Lruvec>();
-  lruvecs_[memcg] = made_[memcg].get();
+  made_[memcg] = std::make_unique<Made>();
+  made_[memcg]->kernel_owner = memcg;
+  made_[memcg]->lruvec.memcg = memcg;
+  lruvecs_[memcg] = &made_[memcg]->lruvec;
 }
 
 void LruLists::Drop(uint16_t memcg) {
@@ -196,6 +238,19 @@ void LruLists::Drop(uint16_t memcg) {
   for (int kind = 0; kind < kLruKinds; ++kind) MMLAB_CHECK(lruvecs_[memcg]->Pages(static_cast<LruKind>(kind)) == 0);
   lruvecs_[memcg] = nullptr;
   made_[memcg].reset();
+}
+
+void LruLists::MoveKernelStats(uint16_t from, uint16_t to) {
+  constexpr NodeStat kOfKernel[] = {NodeStat::kNrPageTablePages, NodeStat::kNrKernelStack, NodeStat::kNrSlabReclaimable,
+                                    NodeStat::kNrSlabUnreclaimable};
+  for (const NodeStat item : kOfKernel) {
+    const int64_t pages = made_[from]->stat.Get(item);
+    made_[from]->stat.Add(item, -pages);
+    if (to != 0) made_[to]->stat.Add(item, pages);
+  }
+  for (const std::unique_ptr<Made>& made : made_) {
+    if (made != nullptr && made->kernel_owner == from) made->kernel_owner = to;
+  }
 }
 
 void LruLists::Recharge(Pfn pfn, uint16_t memcg) {
@@ -257,12 +312,18 @@ void LruLists::StateHash(StateHasher& hasher) const {
     const Lruvec& lruvec = *lruvecs_[number];
     hasher.Add(number);
     for (const FrameList& list : lruvec.lists) hasher.Add(uint64_t{list.head} << 32 | list.tail);
-    hasher.Add(lruvec.nonresident_age);
+    for (const uint64_t value : {lruvec.nonresident_age, lruvec.anon_cost, lruvec.file_cost, lruvec.activations[0], lruvec.activations[1],
+                                 lruvec.refaults[0], lruvec.refaults[1]}) {
+      hasher.Add(value);
+    }
+    if (number == 0) continue;
+    made_[number]->stat.StateHash(hasher);
+    hasher.Add(made_[number]->kernel_owner);
   }
 }
 
 uint64_t LruLists::HostMemory() const {
-  return lruvecs_.capacity() * sizeof(void*) + made_.capacity() * sizeof(void*) + (Numbers().size() - 1) * sizeof(Lruvec);
+  return lruvecs_.capacity() * sizeof(void*) + made_.capacity() * sizeof(void*) + (Numbers().size() - 1) * sizeof(Made);
 }
 
 }  // namespace mmlab

@@ -15,6 +15,8 @@
 
 namespace mmlab {
 
+class Tracer;
+
 // enum lru_list of include/linux/mmzone.h, in its order, which is also that of the counters (nr_inactive_anon ...).
 enum class LruKind : uint8_t { kInactiveAnon = 0, kActiveAnon = 1, kInactiveFile = 2, kActiveFile = 3, kUnevictable = 4 };
 inline constexpr int kLruKinds = 5;
@@ -31,6 +33,11 @@ struct Lruvec {
   std::array<FrameList, kLruKinds> lists;
   std::array<std::array<uint32_t, kZones>, kLruKinds> zone_pages{};
   uint64_t nonresident_age = 0;  // Evictions and activations so far, the clock of refault distances (mm/workingset.c).
+  uint16_t memcg = 0;            // Whose they are.
+  uint64_t anon_cost = 0;        // What reclaim of anonymous and of file pages cost of late: pages written and pages that came back.
+  uint64_t file_cost = 0;
+  std::array<uint64_t, 2> activations{};  // Refaults of anonymous and of file pages that were activated at once.
+  std::array<uint64_t, 2> refaults{};     // `activations` when reclaim last ended.
 
   FrameList& list(LruKind kind) { return lists[static_cast<size_t>(kind)]; }
   const FrameList& list(LruKind kind) const { return lists[static_cast<size_t>(kind)]; }
@@ -45,7 +52,8 @@ struct Lruvec {
 // Always true: nr_inactive_anon and its kin, of the node and of each zone, are the sums over the Lruvecs.
 class LruLists {
  public:
-  LruLists(FreeLists& frames, VmStat& vm_stat);
+  // All outlive this; without a tracer nothing is explained.
+  LruLists(FreeLists& frames, VmStat& vm_stat, const Tracer* tracer = nullptr);
 
   // The list that a frame's flags name.
   static LruKind KindOf(const Frame& frame);
@@ -68,9 +76,13 @@ class LruLists {
   // workingset_refault() of a page that is not on a list yet: active at once when it came back before as many other pages were evicted as
   // there are active ones.
   void NoteRefault(Pfn pfn, uint64_t shadow, bool swap_space);
+  // lru_note_cost(): `pages` of that kind had to be written or read because they were taken away.
+  void NoteCost(uint16_t memcg, bool file, uint64_t pages);
   // To the other end of its list: what was not to be evicted after all, and what is to go next.
   void RotateToHead(Pfn pfn);
   void RotateToTail(Pfn pfn);
+  // folio_rotate_reclaimable(): a page that was to go as soon as it was written is written now.
+  void RotateReclaimable(Pfn pfn);
 
   // --- By memory cgroup ---
 
@@ -84,6 +96,36 @@ class LruLists {
   void Make(uint16_t memcg);
   // REQUIRES: its lists are empty. The root stays.
   void Drop(uint16_t memcg);
+  // Counts of the pages and the doings of one cgroup, without those below it: what memory.stat sums up. REQUIRES: it exists; not 0, whose
+  // counts are the node's.
+  VmStat& stat(uint16_t memcg) { return made_[memcg]->stat; }
+  const VmStat& stat(uint16_t memcg) const { return made_[memcg]->stat; }
+  // __mod_lruvec_page_state(): the node's counter, and that of the cgroup which is charged for the frame.
+  void AddStat(const Frame& frame, NodeStat item, int64_t delta) {
+    vm_stat_.Add(item, delta);
+    if (frame.memcg != 0) [[unlikely]]
+      made_[frame.memcg]->stat.Add(item, delta);
+  }
+  // The same for pages of the kernel itself, whose charge moves up when their cgroup is removed.
+  void AddKernelStat(const Frame& frame, NodeStat item, int64_t delta) {
+    vm_stat_.Add(item, delta);
+    if (frame.memcg == 0) [[likely]]
+      return;
+    if (const uint16_t owner = made_[frame.memcg]->kernel_owner; owner != 0) made_[owner]->stat.Add(item, delta);
+  }
+  // count_memcg_events() beside count_vm_events().
+  void Count(uint16_t memcg, VmEvent item, uint64_t times = 1) {
+    vm_stat_.Count(item, times);
+    CountOnly(memcg, item, times);
+  }
+  void CountOnly(uint16_t memcg, VmEvent item, uint64_t times = 1) {
+    if (memcg != 0) made_[memcg]->stat.Count(item, times);
+  }
+  // Which cgroup kernel memory that this one is charged for counts for; 0: the root.
+  uint16_t kernel_owner(uint16_t memcg) const { return made_[memcg]->kernel_owner; }
+  // reparent of kernel memory: its counts go from one cgroup, and from all whose counts went there before, to another; 0: to none.
+  void MoveKernelStats(uint16_t from, uint16_t to);
+
   // Charges a frame to another cgroup, with its place on the lists.
   void Recharge(Pfn pfn, uint16_t memcg);
 
@@ -98,11 +140,18 @@ class LruLists {
   void LinkTail(FrameList& list, uint32_t pfn, Frame& frame);
   void Unlink(FrameList& list, uint32_t pfn, Frame& frame);
 
+  struct Made {
+    Lruvec lruvec;
+    VmStat stat;
+    uint16_t kernel_owner = 0;  // Where its kernel memory counts: itself, or one above it.
+  };
+
   FreeLists& frames_;
   VmStat& vm_stat_;
+  const Tracer* tracer_;
   Lruvec root_;
-  std::vector<std::unique_ptr<Lruvec>> made_;  // By number, 0 and those that do not exist null.
-  std::vector<Lruvec*> lruvecs_;               // By number.
+  std::vector<std::unique_ptr<Made>> made_;  // By number, 0 and those that do not exist null.
+  std::vector<Lruvec*> lruvecs_;             // By number.
 };
 
 }  // namespace mmlab

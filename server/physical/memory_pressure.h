@@ -13,10 +13,12 @@ class MemoryPressure {
  public:
   virtual ~MemoryPressure() = default;
 
-  // wakeup_kswapd() for each zone from `highest_zone` down: no zone is above its low watermark any more.
-  virtual void WakeKswapd(Gfp gfp, int order, int highest_zone) = 0;
+  // wakeup_kswapd() for each zone from `highest_zone` down: no zone is above its low watermark any more. Whether it ran.
+  virtual bool WakeKswapd(Gfp gfp, int order, int highest_zone) = 0;
   // try_to_free_pages(): how many pages were freed for a request that may use zones up to `highest_zone`.
   virtual uint64_t DirectReclaim(Gfp gfp, int order, int highest_zone) = 0;
+  // Whether anonymous pages can be reclaimed: there is swap space.
+  virtual bool CanReclaimAnonymous() const { return false; }
   // out_of_memory(), the last resort: true when something was killed and its memory is back, so that trying again makes sense.
   virtual bool OutOfMemory(Gfp gfp, int order, int highest_zone) = 0;
 };

@@ -15,11 +15,6 @@ namespace {
 
 constexpr uint32_t Raw(Pfn pfn) { return static_cast<uint32_t>(pfn.raw()); }
 
-int TypeOf(Gfp gfp) {
-  if ((gfp & kGfpMovable) != 0) return kMigrateMovable;
-  return (gfp & kGfpReclaimable) != 0 ? kMigrateReclaimable : kMigrateUnmovable;
-}
-
 // GCC 12 writes the parts of a std::optional to memory and reads them back in other widths, which stalls for longer than all the rest of a
 // quick allocation takes; not so in this shape, alone.
 [[gnu::noinline]] std::optional<Pfn> Given(uint32_t pfn) {
@@ -110,19 +105,6 @@ inline uint32_t BuddyMemory::FirstFlags(Gfp gfp, const AllocContext& context) co
   return flags;
 }
 
-// gfp_to_alloc_flags().
-uint32_t BuddyMemory::SlowFlags(Gfp gfp, int order, const AllocContext& context) const {
-  uint32_t flags = kAllocWmarkMin;
-  if ((gfp & kGfpHigh) != 0) flags |= kAllocMinReserve;
-  if ((gfp & kGfpKswapdReclaim) != 0) flags |= kAllocKswapd;
-  if ((gfp & (kGfpDirectReclaim | kGfpNoMemalloc)) == 0) {
-    flags |= kAllocNonBlock;
-    if (order > 0 && (flags & kAllocMinReserve) != 0) flags |= kAllocHighatomic;
-  }
-  if (context.migrate_type == kMigrateMovable) flags |= kAllocCma;
-  return flags;
-}
-
 inline uint32_t BuddyMemory::GetPageFromFreelist(Gfp gfp, int order, uint32_t flags, const AllocContext& context) {
   while (true) {
     for (int index = context.preferred_zone; index != kNoZone; index = index == 0 ? kNoZone : first_zone_[index - 1]) {
@@ -145,78 +127,8 @@ inline uint32_t BuddyMemory::GetPageFromFreelist(Gfp gfp, int order, uint32_t fl
   }
 }
 
-uint32_t BuddyMemory::AllocSlowpath(Gfp gfp, int order, AllocContext context) {
-  uint32_t flags = SlowFlags(gfp, order, context);
-  // Whoever frees memory gets what it needs for that from the reserves, and without asking for more to be freed.
-  const bool freeing = std::exchange(freeing_, true);
-  const auto done = [&](uint32_t pfn) {
-    freeing_ = freeing;
-    return pfn;
-  };
-  if (!freeing && pressure_ != nullptr && (flags & kAllocKswapd) != 0) pressure_->WakeKswapd(gfp, order, context.highest_zone);
-  uint32_t pfn = GetPageFromFreelist(gfp, order, flags, context);
-  if (pfn != kNoFrame) return done(pfn);
-  if ((gfp & (kGfpMemalloc | kGfpNoMemalloc)) == kGfpMemalloc || (freeing && (gfp & kGfpNoMemalloc) == 0)) {
-    flags = kAllocNoWatermarks | (flags & (kAllocKswapd | kAllocCma));
-  }
-  pfn = GetPageFromFreelist(gfp, order, flags, context);
-  if (pfn != kNoFrame || (gfp & kGfpDirectReclaim) == 0 || freeing) return done(pfn);
-  if (pressure_ != nullptr) pfn = AllocAfterReclaim(gfp, order, flags, context);
-  if (pfn == kNoFrame) {
-    DrainAllPages();
-    pfn = GetPageFromFreelist(gfp, order, flags, context);
-  }
-  if (pfn == kNoFrame && UnreserveHighatomic(context, true)) pfn = GetPageFromFreelist(gfp, order, flags, context);
-  if (pfn == kNoFrame && pressure_ != nullptr) pfn = AllocAfterKilling(gfp, order, flags, context);
-  if (pfn == kNoFrame && (gfp & kGfpNoFail) != 0) pfn = GetPageFromFreelist(gfp, order, flags | kAllocMinReserve, context);
-  return done(pfn);
-}
-
-// Direct reclaim as long as it frees something.
-uint32_t BuddyMemory::AllocAfterReclaim(Gfp gfp, int order, uint32_t flags, const AllocContext& context) {
-  constexpr int kMaxReclaimRetries = 16;
-  // What is freed for larger blocks need not lie together, so progress alone does not count there.
-  for (int fruitless = 0; fruitless < kMaxReclaimRetries; fruitless = order == 0 ? 0 : fruitless + 1) {
-    const uint64_t freed = pressure_->DirectReclaim(gfp, order, context.highest_zone);
-    uint32_t pfn = GetPageFromFreelist(gfp, order, flags, context);
-    if (pfn == kNoFrame && freed > 0) {
-      DrainAllPages();
-      pfn = GetPageFromFreelist(gfp, order, flags, context);
-    }
-    if (pfn != kNoFrame || freed == 0 || (gfp & kGfpNoRetry) != 0) return pfn;
-  }
-  return kNoFrame;
-}
-
-bool BuddyMemory::AboveHighWatermark(int zone_index, int highest_zone) const {
-  const Zone& zone = zones()[static_cast<size_t>(zone_index)];
-  return zone.managed == 0 ||
-         WatermarkOk(zone, 0, zone.wmark_high + zone.watermark_boost, highest_zone, 0, static_cast<int64_t>(zone.free_pages()));
-}
-
-bool BuddyMemory::AboveLowWatermark(int zone_index, int highest_zone) const {
-  const Zone& zone = zones()[static_cast<size_t>(zone_index)];
-  return zone.managed == 0 ||
-         WatermarkOk(zone, 0, zone.wmark_low + zone.watermark_boost, highest_zone, 0, static_cast<int64_t>(zone.free_pages()));
-}
-
-void BuddyMemory::SetReclaimActive(int zone, bool active) {
-  uint32_t& flags = lists_.zones()[static_cast<size_t>(zone)].flags;
-  flags = active ? flags | kZoneReclaimActive : flags & ~uint32_t{kZoneReclaimActive};
-}
-
-// __alloc_pages_may_oom(): the last resort of requests that killing somebody can help.
-uint32_t BuddyMemory::AllocAfterKilling(Gfp gfp, int order, uint32_t flags, const AllocContext& context) {
-  constexpr Gfp kGivesUp = kGfpNoRetry | kGfpRetryMayFail;
-  if (order > kCostlyOrder) return kNoFrame;
-  if ((gfp & kGfpFs) == 0 || (gfp & kGivesUp) != 0 || context.highest_zone < normal_zone_) return kNoFrame;
-  uint32_t pfn = kNoFrame;
-  while (pfn == kNoFrame) {
-    if (!pressure_->OutOfMemory(gfp, order, context.highest_zone)) break;
-    DrainAllPages();
-    pfn = GetPageFromFreelist(gfp, order, flags, context);
-  }
-  return pfn;
+uint32_t BuddyMemory::LookAgain(Gfp gfp, int order, uint32_t flags, const AllocContext& context) {
+  return GetPageFromFreelist(gfp, order, flags, context);
 }
 
 inline void BuddyMemory::PrepareNewPage(uint32_t pfn, int order, Gfp gfp) {
@@ -230,9 +142,9 @@ inline void BuddyMemory::PrepareNewPage(uint32_t pfn, int order, Gfp gfp) {
   for (uint32_t i = 1; i < (1u << order); ++i) lists_.table().At(pfn + i).flags = kPgTail;
 }
 
-// The ordinary case of AllocPages, in one piece: a single page, the first zone above its low watermark, a page on this CPU's list.
-// kNoFrame: not the ordinary case, and nothing has changed.
-inline uint32_t BuddyMemory::AllocQuick(Gfp gfp) {
+// The ordinary case of AllocPages, in one piece: a block as CPUs keep them, the first zone above its low watermark, a block on this CPU's
+// list. kNoFrame: not the ordinary case, and nothing has changed.
+inline uint32_t BuddyMemory::AllocQuick(Gfp gfp, int order) {
   const int highest = highest_zone_[gfp & 15];
   const int index = first_zone_[highest];
   if (index == kNoZone) [[unlikely]]
@@ -241,28 +153,44 @@ inline uint32_t BuddyMemory::AllocQuick(Gfp gfp) {
   const int type = TypeOf(gfp);
   int64_t floor = static_cast<int64_t>(zone.wmark_low + zone.watermark_boost + zone.lowmem_reserve[highest]) + zone.nr_reserved_highatomic;
   if (type != kMigrateMovable) floor += static_cast<int64_t>(zone.stat(ZoneStat::kNrFreeCma));
-  if (zone.stats[static_cast<size_t>(ZoneStat::kNrFreePages)] <= floor) return kNoFrame;
+  const uint32_t pages = 1u << order;
+  if (zone.stats[static_cast<size_t>(ZoneStat::kNrFreePages)] - (pages - 1) <= floor) return kNoFrame;
+  // That a free block is large enough is plain as long as one of the largest order is there.
+  if (order != 0 && zone.free_area[kMaxOrder].lists[kMigrateMovable].empty()) return kNoFrame;
   PerCpuPages& pcp = *pcp_now_[index];
-  FrameList& list = pcp.lists[type];
+  FrameList& list = pcp.lists[order * kMigratePcpTypes + type];
   if (list.empty()) return kNoFrame;
   pcp.free_factor >>= 1;
-  --pcp.count;
+  pcp.count -= pages;
   zone.flags &= ~uint32_t{kZoneBoostedWatermark};
-  CountAlloc(zone, 1);
+  CountAlloc(zone, pages);
   return PcpPopHead(list);
 }
 
 std::optional<Pfn> BuddyMemory::AllocPages(Gfp gfp, PageOrder page_order) {
+  const std::optional<Pfn> pfn = AllocBlock(gfp, page_order);
+  if (charger() == nullptr || (gfp & kGfpAccount) == 0 || !pfn.has_value()) [[likely]]
+    return pfn;
+  // What the kernel needs on behalf of a process is charged to that process's memory cgroup.
+  if (charger()->ChargeKernelPages(*pfn, page_order.raw(), gfp)) return pfn;
+  FreePages(*pfn, page_order);
+  return std::nullopt;
+}
+
+inline std::optional<Pfn> BuddyMemory::AllocBlock(Gfp gfp, PageOrder page_order) {
   const int order = page_order.raw();
-  if (order == 0 && !tracer_.observed()) [[likely]] {
-    if (const uint32_t quick = AllocQuick(gfp); quick != kNoFrame) [[likely]] {
-      PrepareNewPage(quick, 0, gfp);
+  if (order <= kCostlyOrder && !tracer_.observed()) [[likely]] {
+    if (const uint32_t quick = AllocQuick(gfp, order); quick != kNoFrame) [[likely]] {
+      PrepareNewPage(quick, order, gfp);
       return Given(quick);
     }
   }
   if (order > kMaxOrder) return std::nullopt;
   const AllocContext context = ContextOf(gfp);
-  uint32_t pfn = GetPageFromFreelist(gfp, order, FirstFlags(gfp, context), context);
+  const uint32_t flags = FirstFlags(gfp, context);
+  if (tracer_.explanation() != nullptr) [[unlikely]]
+    ExplainRequest(gfp, order, flags, context);
+  uint32_t pfn = GetPageFromFreelist(gfp, order, flags, context);
   if (pfn == kNoFrame) [[unlikely]] {
     pfn = AllocSlowpath(gfp, order, context);
     if (pfn == kNoFrame) {
@@ -289,6 +217,7 @@ void BuddyMemory::EmitAlloc(uint32_t pfn, int order, Gfp gfp, int type) const {
 
 inline void BuddyMemory::ClearForFree(Frame& frame, uint32_t pfn, int order) {
   if (EventSink* events = tracer_.events()) events->Emit(EventKind::kMmPageFree, {pfn, order});
+  const bool compound = (frame.flags & kPgHead) != 0;
   frame.flags = 0;
   frame.memcg = 0;
   frame.refcount = 0;
@@ -300,8 +229,12 @@ inline void BuddyMemory::ClearForFree(Frame& frame, uint32_t pfn, int order) {
     return;
   }
   contents_.ClearRange(pfn, 1u << order);
+  if (compound) ClearTails(pfn, order, frame.zone);
+}
+
+// Tails of blocks that are not compound were never written to.
+void BuddyMemory::ClearTails(uint32_t pfn, int order, uint8_t zone) {
   for (uint32_t i = 1; i < (1u << order); ++i) {
-    const uint8_t zone = frame.zone;
     Frame& tail = lists_.table().At(pfn + i);
     tail = Frame();
     tail.state = FrameState::kFree;
@@ -338,21 +271,24 @@ inline void BuddyMemory::FreeToPcp(Zone& zone, uint32_t pfn, Frame& frame, int o
     PcpOverflow(zone, pcp, index, free_high, high);
 }
 
-// The ordinary case of FreePages, in one piece: a single page of an ordinary page block, and room on this CPU's list.
+// The ordinary case of FreePages, in one piece: a block of an ordinary page block, and room on this CPU's list.
 // False: not the ordinary case, and nothing has changed.
-inline bool BuddyMemory::FreeQuick(uint32_t pfn) {
+inline bool BuddyMemory::FreeQuick(uint32_t pfn, int order) {
   FrameBlock* block = lists_.table().BlockOf(pfn);
   if (block == nullptr) return false;
   const uint32_t offset = pfn & (FrameBlock::kFrames - 1);
   const int type = block->PageblockType(offset, lists_.pageblock_order());
   Frame& frame = block->frames[offset];
   PerCpuPages* pcp = pcp_now_[frame.zone];
-  const bool ordinary = type < kMigratePcpTypes && frame.state > FrameState::kPcp && frame.order == 0;
+  const bool ordinary = type < kMigratePcpTypes && frame.state > FrameState::kPcp && frame.order == order;
   if (!ordinary) [[unlikely]]
     return false;
   if ((frame.flags & kPgLru) != 0) lru_.Remove(Pfn(pfn));
-  if (pcp->count + 1 >= pcp->high || (lists_.zones()[frame.zone].flags & kZoneReclaimActive) != 0) [[unlikely]]
+  const uint32_t pages = 1u << order;
+  if (pcp->count + pages >= pcp->high || (lists_.zones()[frame.zone].flags & kZoneReclaimActive) != 0) [[unlikely]]
     return false;
+  // After many blocks were given back, a larger one sends all that the CPU has to the free lists; and compound ones have tails to clear.
+  if (order != 0 && (pcp->free_factor != 0 || (frame.flags & kPgHead) != 0)) return false;
   frame.flags = 0;
   frame.memcg = 0;
   frame.state = FrameState::kPcp;
@@ -361,10 +297,14 @@ inline bool BuddyMemory::FreeQuick(uint32_t pfn) {
   frame.mapcount = 0;
   frame.index = 0;
   frame.mapping = 0;
-  contents_.Clear(Pfn(pfn));
-  vm_stat_.Count(VmEvent::kPgfree);
-  ++pcp->count;
-  PcpPushHead(pcp->lists[type], pfn, frame);
+  if (order == 0) {
+    contents_.Clear(Pfn(pfn));
+  } else {
+    contents_.ClearRange(pfn, pages);
+  }
+  vm_stat_.Count(VmEvent::kPgfree, pages);
+  pcp->count += pages;
+  PcpPushHead(pcp->lists[order * kMigratePcpTypes + type], pfn, frame);
   return true;
 }
 
@@ -372,8 +312,14 @@ void BuddyMemory::FreePages(Pfn head, PageOrder page_order) {
   const uint32_t pfn = Raw(head);
   const int order = page_order.raw();
   MMLAB_CHECK(pfn < lists_.table().end_pfn());
-  if (order == 0 && !tracer_.observed()) [[likely]] {
-    if (FreeQuick(pfn)) [[likely]]
+  if (charger() != nullptr) [[unlikely]] {
+    if (const Frame frame = lists_.Peek(pfn); frame.memcg != 0 && frame.state > FrameState::kPcp) {
+      if ((frame.flags & kPgLru) != 0) lru_.Remove(head);
+      charger()->Uncharge(head, order);
+    }
+  }
+  if (order <= kCostlyOrder && !tracer_.observed()) [[likely]] {
+    if (FreeQuick(pfn, order)) [[likely]]
       return;
   }
   Frame& frame = lists_.frame(pfn);
@@ -411,6 +357,7 @@ std::optional<Pfn> BuddyMemory::AllocPagesExact(Bytes bytes, Gfp gfp) {
   // The tail skips the per-CPU lists and goes to list tails, so that it merges again soon.
   for (uint32_t pfn = Raw(*head) + static_cast<uint32_t>(wanted); pfn < Raw(*head) + (1u << order); ++pfn) {
     Frame& frame = lists_.table().At(pfn);
+    if (frame.memcg != 0) charger()->Uncharge(Pfn(pfn), 0);
     ClearForFree(frame, pfn, 0);
     FreeBlock(lists_.zones()[frame.zone], pfn, 0, lists_.PageblockType(pfn), true);
     vm_stat_.Count(VmEvent::kPgfree);
@@ -434,6 +381,8 @@ void BuddyMemory::SplitPage(Pfn head, PageOrder page_order) {
     frame.order = 0;
     frame.refcount = 1;
     frame.migrate_type = first.migrate_type;
+    frame.memcg = first.memcg;  // split_page_memcg()
+    frame.flags |= first.flags & kPgKernelCharge;
   }
 }
 

@@ -12,6 +12,7 @@
 #include "server/base/hash.h"
 #include "server/physical/free_lists.h"
 #include "server/physical/lru_lists.h"
+#include "server/physical/memory_controller.h"
 #include "server/physical/page_contents.h"
 #include "server/physical/physical_config.h"
 #include "server/physical/physical_memory.h"
@@ -21,7 +22,11 @@
 
 namespace mmlab {
 
+class Compaction;
+enum class CompactPriority : int8_t;
+enum class CompactResult : uint8_t;
 class MemoryPressure;
+struct CompactRequest;
 
 // The page allocator of one machine: zones, buddy free lists, per-CPU page lists. Linux 6.1: mm/page_alloc.c.
 // It hands out the same frames as that kernel does from the same state.
@@ -56,11 +61,12 @@ class BuddyMemory final : public PhysicalMemory {
   const LruLists& lru() const { return lru_; }
   Pfn zero_frame() const override { return Pfn(zero_frame_); }
 
-  // Who frees memory when it runs low; null: nobody. Outlives its use here.
+  // Who frees memory when it runs low, and who moves pages together when it is in pieces; null: nobody. They outlive their use here.
   void SetMemoryPressure(MemoryPressure* pressure) { pressure_ = pressure; }
-  // zone_watermark_ok() against the zone's high watermark, and against its low one, for single pages of requests that may use zones up to
+  void SetCompaction(Compaction* compaction) { compaction_ = compaction; }
+  // zone_watermark_ok() against the zone's high watermark, and against its low one for single pages, of requests that may use zones up to
   // highest_zone.
-  bool AboveHighWatermark(int zone, int highest_zone) const;
+  bool AboveHighWatermark(int zone, int highest_zone, int order) const;
   bool AboveLowWatermark(int zone, int highest_zone) const;
   // ZONE_RECLAIM_ACTIVE: while set, the CPUs keep fewer free pages to themselves.
   void SetReclaimActive(int zone, bool active);
@@ -141,6 +147,8 @@ class BuddyMemory final : public PhysicalMemory {
   void CheckInvariants(std::vector<std::string>* problems) const;
 
  private:
+  friend class Compaction;  // The other half of the room that works on the free lists.
+
   // alloc_flags of mm/internal.h, bit values ours.
   enum AllocFlag : uint32_t {
     kAllocWmarkMin = 0,  // Which watermark is checked, in the two lowest bits.
@@ -164,6 +172,18 @@ class BuddyMemory final : public PhysicalMemory {
     int migrate_type = kMigrateUnmovable;
   };
 
+  // A block that compaction waits for, taken as soon as merging makes it. Linux: struct capture_control.
+  struct Capture {
+    int zone = 0;
+    int order = 0;
+    uint32_t pfn = kNoFrame;
+  };
+  // gfp_migratetype()
+  static int TypeOf(Gfp gfp) {
+    if ((gfp & kGfpMovable) != 0) return kMigrateMovable;
+    return (gfp & kGfpReclaimable) != 0 ? kMigrateReclaimable : kMigrateUnmovable;
+  }
+
   // page_allocator_boot.cc
   void SetUpZones(const PhysicalConfig& config);
   void SetUpCpus();
@@ -179,17 +199,32 @@ class BuddyMemory final : public PhysicalMemory {
 
   // page_allocator.cc: from request to zone.
   AllocContext ContextOf(Gfp gfp) const;
-  uint32_t AllocQuick(Gfp gfp);
-  bool FreeQuick(uint32_t pfn);
+  uint32_t AllocQuick(Gfp gfp, int order);
+  bool FreeQuick(uint32_t pfn, int order);
   uint32_t FirstFlags(Gfp gfp, const AllocContext& context) const;
-  uint32_t SlowFlags(Gfp gfp, int order, const AllocContext& context) const;
   uint32_t GetPageFromFreelist(Gfp gfp, int order, uint32_t flags, const AllocContext& context);
-  uint32_t AllocSlowpath(Gfp gfp, int order, AllocContext context);
-  uint32_t AllocAfterReclaim(Gfp gfp, int order, uint32_t flags, const AllocContext& context);
-  uint32_t AllocAfterKilling(Gfp gfp, int order, uint32_t flags, const AllocContext& context);
+  std::optional<Pfn> AllocBlock(Gfp gfp, PageOrder order);
+  uint32_t LookAgain(Gfp gfp, int order, uint32_t flags, const AllocContext& context);  // The same, out of line.
   void PrepareNewPage(uint32_t pfn, int order, Gfp gfp);
   void EmitAlloc(uint32_t pfn, int order, Gfp gfp, int type) const;
   void ClearForFree(Frame& frame, uint32_t pfn, int order);
+  void ClearTails(uint32_t pfn, int order, uint8_t zone);
+
+  // alloc_slowpath.cc: when no zone can serve a request at once.
+  struct SlowRequest;
+  uint32_t AllocSlowpath(Gfp gfp, int order, const AllocContext& context);
+  uint32_t FromFreelist(const SlowRequest& request);
+  uint32_t SlowFlags(Gfp gfp, int order, const AllocContext& context) const;
+  uint32_t RetryUntilGone(SlowRequest& request);
+  uint32_t AllocByDraining(const SlowRequest& request);
+  uint32_t AfterReclaim(SlowRequest& request);
+  uint32_t AfterCompaction(SlowRequest& request);
+  uint32_t AfterKilling(SlowRequest& request);
+  void WakeDaemons(const SlowRequest& request);
+  bool ReclaimAgain(SlowRequest& request);
+  bool CompactAgain(SlowRequest& request);
+  uint64_t ReclaimablePages(const Zone& zone) const;
+  void ExplainRequest(Gfp gfp, int order, uint32_t flags, const AllocContext& context) const;
 
   // zone_watermarks.cc
   uint64_t WatermarkOf(const Zone& zone, uint32_t flags) const {
@@ -239,6 +274,10 @@ class BuddyMemory final : public PhysicalMemory {
   uint32_t RemoveSmallest(Zone& zone, int order, int type);
   uint32_t RemoveBlock(Zone& zone, int order, int type, uint32_t flags);
   void FreeBlock(Zone& zone, uint32_t pfn, int order, int type, bool to_tail);
+  // compaction_capture()
+  bool CaptureBlock(Zone& zone, uint32_t pfn, int order, int type);
+  // __isolate_free_page(): takes a free block off its list as so many allocated single pages. False: too little memory is free for that.
+  bool IsolateFreeBlock(Zone& zone, uint32_t pfn, int order);
   bool BuddyMergeLikely(uint32_t pfn, uint32_t buddy, int order) const;
   void AddFree(Zone& zone, int64_t pages, int type);
   void AddCpuStat(Zone& zone, ZoneStat item, int32_t PerCpuPages::*diff, int64_t delta);
@@ -281,9 +320,11 @@ class BuddyMemory final : public PhysicalMemory {
   FreeLists lists_;
   PageContents contents_;
   VmStat vm_stat_;
-  LruLists lru_{lists_, vm_stat_};
+  LruLists lru_{lists_, vm_stat_, &tracer_};
   MemoryPressure* pressure_ = nullptr;
-  bool freeing_ = false;  // Inside the slow path: memory is being freed (PF_MEMALLOC).
+  Compaction* compaction_ = nullptr;
+  Capture* capture_ = nullptr;  // While compaction for a request runs.
+  bool freeing_ = false;        // Inside the slow path: memory is being freed (PF_MEMALLOC).
 };
 
 }  // namespace mmlab

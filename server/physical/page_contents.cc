@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <vector>
 
 #include "server/base/check.h"
 
@@ -27,17 +28,76 @@ PageContents::~PageContents() {
   std::free(slots_);
 }
 
+void PageContents::FreeSlot(Slot slot) {
+  if (IsPage(slot)) {
+    std::free(PageOf(slot));
+  } else if (IsSmall(slot)) {
+    delete SmallOf(slot);
+  }
+}
+
 void PageContents::ClearSlots(Slot* slots, uint32_t count) {
   for (uint32_t i = 0; i < count; ++i) {
     if (IsPage(slots[i])) {
-      std::free(PageOf(slots[i]));
       --pages_;
     } else if (IsSmall(slots[i])) {
-      delete SmallOf(slots[i]);
       --smalls_;
     }
+    FreeSlot(slots[i]);
     slots[i] = 0;
   }
+}
+
+PageContents::Slot PageContents::Duplicate(Slot slot, uint64_t page_bytes) {
+  if (IsPage(slot)) {
+    void* page = std::malloc(page_bytes);
+    if (page == nullptr) throw std::bad_alloc();
+    std::memcpy(page, PageOf(slot), page_bytes);
+    return reinterpret_cast<Slot>(page);
+  }
+  return IsSmall(slot) ? reinterpret_cast<Slot>(new SmallRecord(*SmallOf(slot))) + 2 : slot;
+}
+
+SavedPage PageContents::Save(Pfn pfn) const {
+  return SavedPage(Duplicate(SlotOf(static_cast<uint32_t>(pfn.raw())), page_size_.bytes().raw()));
+}
+
+void PageContents::Restore(Pfn pfn, const SavedPage& saved) {
+  Clear(pfn);
+  if (saved.slot() == 0) return;
+  MakeSlot(static_cast<uint32_t>(pfn.raw())) = Duplicate(saved.slot(), page_size_.bytes().raw());
+  if (IsPage(saved.slot())) {
+    ++pages_;
+  } else if (IsSmall(saved.slot())) {
+    ++smalls_;
+  }
+}
+
+void SavedPage::Free() {
+  PageContents::FreeSlot(slot_);
+  slot_ = 0;
+}
+
+void SavedPage::AddToHash(PageSize page_size, StateHasher& hasher) const {
+  if (slot_ == 0) return;
+  std::vector<uint64_t> words(page_size.bytes().raw() / sizeof(uint64_t));
+  if (PageContents::IsPage(slot_)) {
+    std::memcpy(words.data(), PageContents::PageOf(slot_), page_size.bytes().raw());
+  } else {
+    const PageContents::Window window = PageContents::WindowOf(slot_);
+    const size_t room = page_size.bytes().raw() - window.offset;
+    std::memcpy(reinterpret_cast<uint8_t*>(words.data()) + window.offset, window.bytes, std::min(window.size, room));
+  }
+  for (size_t i = 0; i < words.size(); ++i) {
+    if (words[i] == 0) continue;
+    hasher.Add(i);
+    hasher.Add(words[i]);
+  }
+}
+
+uint64_t SavedPage::HostMemory(PageSize page_size) const {
+  if (PageContents::IsPage(slot_)) return page_size.bytes().raw();
+  return PageContents::IsSmall(slot_) ? sizeof(PageContents::SmallRecord) : 0;
 }
 
 PageContents::Slot& PageContents::MakeSlot(uint32_t pfn) {
@@ -87,13 +147,7 @@ const uint8_t* PageContents::BytesIfAny(Pfn pfn) const {
   return IsPage(slot) ? PageOf(slot) : MakePage(pfn);
 }
 
-void PageContents::Read(Pfn pfn, size_t offset, void* out, size_t size) const {
-  MMLAB_CHECK(offset + size <= page_size_.bytes().raw());
-  const Slot slot = SlotOf(static_cast<uint32_t>(pfn.raw()));
-  if (IsPage(slot)) {
-    std::memcpy(out, PageOf(slot) + offset, size);
-    return;
-  }
+void PageContents::ReadWindow(Slot slot, size_t offset, void* out, size_t size) {
   std::memset(out, 0, size);
   const Window window = WindowOf(slot);
   const size_t from = std::max(offset, window.offset);

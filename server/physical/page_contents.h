@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "server/base/address.h"
 #include "server/base/check.h"
@@ -21,7 +22,15 @@ class PageContents final : public FrameContents {
   PageContents(const PageContents&) = delete;
   PageContents& operator=(const PageContents&) = delete;
 
-  void Read(Pfn pfn, size_t offset, void* out, size_t size) const override;
+  void Read(Pfn pfn, size_t offset, void* out, size_t size) const override {
+    MMLAB_CHECK(offset + size <= page_size_.bytes().raw());
+    const Slot slot = SlotOf(static_cast<uint32_t>(pfn.raw()));
+    if (IsPage(slot)) [[likely]] {
+      std::memcpy(out, PageOf(slot) + offset, size);
+    } else {
+      ReadWindow(slot, offset, out, size);
+    }
+  }
   void Write(Pfn pfn, size_t offset, const void* data, size_t size) override;
   void Copy(Pfn from, Pfn to) override;
   void Clear(Pfn pfn) override {
@@ -29,6 +38,8 @@ class PageContents final : public FrameContents {
     if (slots == nullptr) return;
     if (Slot& slot = slots[pfn.raw() & kChunkMask]; slot != 0) ClearSlots(&slot, 1);
   }
+  SavedPage Save(Pfn pfn) const override;
+  void Restore(Pfn pfn, const SavedPage& saved) override;
   uint8_t* Bytes(Pfn pfn) override {
     MMLAB_CHECK((pfn.raw() >> kChunkShift) < chunk_count_);
     Slot* slots = slots_[pfn.raw() >> kChunkShift];
@@ -39,6 +50,7 @@ class PageContents final : public FrameContents {
     }
     return MakePage(pfn);
   }
+  bool Empty(Pfn pfn) const { return SlotOf(static_cast<uint32_t>(pfn.raw())) == 0; }  // All zero, and nothing kept.
   // A page that only holds an inline record is given its page, so that there is something to point at.
   const uint8_t* BytesIfAny(Pfn pfn) const override;
 
@@ -52,6 +64,8 @@ class PageContents final : public FrameContents {
   void StateHash(StateHasher& hasher) const;  // Of the bytes, however they are kept.
 
  private:
+  friend class SavedPage;
+
   // 0: all zero. Bit 0 set: an inline record: 15 bits of offset, 48 bits with the bytes from there. Bit 1 set: pointer (plus 2) to a
   // SmallRecord. Else: pointer to a page.
   using Slot = uint64_t;
@@ -84,7 +98,10 @@ class PageContents final : public FrameContents {
     const Slot* slots = slots_[pfn >> kChunkShift];
     return slots == nullptr ? 0 : slots[pfn & kChunkMask];
   }
+  static void ReadWindow(Slot slot, size_t offset, void* out, size_t size);  // REQUIRES: not a page.
   Slot& MakeSlot(uint32_t pfn);
+  static Slot Duplicate(Slot slot, uint64_t page_bytes);
+  static void FreeSlot(Slot slot);
   uint8_t* MakePage(Pfn pfn) const;
   bool WriteWindow(Slot& slot, size_t offset, const uint8_t* data, size_t size);
   void StoreWindow(Slot& slot, size_t offset, const uint8_t* bytes, size_t size);

@@ -2,6 +2,7 @@
 #define MMLAB_SERVER_PHYSICAL_REVERSE_MAP_H_
 
 #include <cstdint>
+#include <vector>
 
 #include "server/base/address.h"
 
@@ -29,6 +30,14 @@ class ReverseMap {
   // Takes the page out of every page table; anonymous pages leave the swap entry behind that the swap cache has for them, lazily freed
   // clean ones leave nothing.
   virtual UnmapOutcome TryToUnmap(Pfn pfn) = 0;
+};
+
+// What the owners of mapped pages ask of reclaim. Done by reclaim, wired by machine.
+class PageReclaimer {
+ public:
+  virtual ~PageReclaimer() = default;
+  // reclaim_pages(): takes these pages away if it can, used lately or not. REQUIRES: all are on LRU lists, none twice.
+  virtual void ReclaimPages(const std::vector<Pfn>& pages) = 0;
 };
 
 }  // namespace mmlab

@@ -26,7 +26,7 @@ struct AccessRequest {
   uint64_t length = 0;  // Bytes. kLoad, kStore: 1, 2, 4 or 8.
   uint64_t stride = 0;  // kTouchRead, kTouchWrite: bytes; 0 = one page.
   uint64_t value = 0;   // kStore: little-endian; kTouchWrite: the byte.
-  std::string data;     // kWriteBytes.
+  std::string data{};   // kWriteBytes.
 };
 
 struct AccessResult {

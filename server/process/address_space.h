@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -21,6 +22,7 @@ class AddressSpace {
   PageSize page_size{12};
   VmaTree vmas;
   AnonVmaTable* anon_vmas = nullptr;  // The machine's.
+  KernelObjectRef object;             // Its struct mm_struct.
 
   VirtAddr mmap_base;  // Top (or, legacy, bottom) of the mmap area.
   VirtAddr mmap_legacy_base;
@@ -38,11 +40,15 @@ class AddressSpace {
   VirtAddr arg_start, arg_end, env_start, env_end;
   VirtAddr vdso;
   std::vector<std::pair<uint64_t, uint64_t>> saved_auxv;  // AT_* numbers and values as exec put them on the stack.
+  std::shared_ptr<OpenFile> exe_file;                     // The program that it runs; null before exec.
+  int dumpable = 1;                                       // MMF_DUMPABLE: 0 nobody may dump it, 1 its user may.
+  bool thp_disabled = false;                              // MMF_DISABLE_THP: PR_SET_THP_DISABLE.
+  bool compat = false;                                    // TIF_32BIT: a 32-bit ARM program on ARM64.
   int mm_users = 1;                                       // Tasks that use it.
+  bool multiprocess = false;                              // MMF_MULTIPROCESS: processes share it that are no threads of one another.
   // Page tables put aside for the day when a huge entry is split: one for each huge entry, counted in table_pages
   // (pgtable_trans_huge_deposit()).
   std::vector<Pfn> deposited_tables;
-  bool thp_disabled = false;     // MMF_DISABLE_THP
   bool uses_huge_zero = false;   // MMF_HUGE_ZERO_PAGE: holds a reference on the huge zero page.
   uint64_t ksm_slot = 0;         // MMF_VM_MERGEABLE: its key among those that KSM visits; 0 = none.
   uint64_t khugepaged_slot = 0;  // MMF_VM_HUGEPAGE: its key among those that khugepaged visits; 0 = none.

@@ -15,6 +15,7 @@ void Link(VmArea& vma, AnonVma& anon_vma) {
   ++anon_vma.linked_vmas;
   if (vma.rmap_number == 0) vma.rmap_number = vma.mm->anon_vmas->NextRmapNumber();
   anon_vma.vmas.emplace(vma.rmap_number, &vma);
+  if (KernelObjects* objects = vma.mm->anon_vmas->kernel_objects()) objects->TakeOne(KernelObject::kAnonVmaChain);
 }
 
 // anon_vma_compatible(): whether two neighbours could one day merge, after mprotect made their permissions equal.
@@ -57,6 +58,7 @@ AnonVma& AnonVmaTable::Allocate() {
   made.id = id;
   made.root = &made;
   made.parent = &made;
+  made.object = KernelObjectRef(objects_, KernelObject::kAnonVma);
   return made;
 }
 
@@ -108,7 +110,9 @@ void AnonVmaFork(VmArea& child, const VmArea& parent) {
 
 void UnlinkAnonVmas(VmArea& vma) {
   absl::InlinedVector<AnonVma*, 1> empty;
+  KernelObjects* objects = vma.mm->anon_vmas->kernel_objects();
   for (AnonVma* anon_vma : vma.anon_vma_chain) {
+    if (objects != nullptr) objects->DropOne(KernelObject::kAnonVmaChain);
     anon_vma->vmas.erase(vma.rmap_number);
     if (--anon_vma->linked_vmas > 0) continue;
     --anon_vma->parent->children;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/container/btree_map.h"
+#include "server/kernel/kernel_objects.h"
 #include "server/process/vm_area.h"
 
 namespace mmlab {
@@ -25,11 +26,14 @@ class AnonVma {
   int children = 0;                         // num_children: anon_vmas whose parent it is; a root counts itself.
   int active_vmas = 0;                      // num_active_vmas: VMAs whose anon_vma it is.
   absl::btree_map<uint64_t, VmArea*> vmas;  // rb_root: those whose chain holds it, by VmArea::rmap_number.
+  KernelObjectRef object;                   // Its struct anon_vma.
 };
 
 // All AnonVmas of a machine, by id.
 class AnonVmaTable {
  public:
+  void SetKernelObjects(KernelObjects* objects) { objects_ = objects; }
+  KernelObjects* kernel_objects() const { return objects_; }  // Null: objects are not accounted.
   AnonVma& Allocate();
   void Put(AnonVma& anon_vma);  // put_anon_vma()
   uint64_t NextRmapNumber() { return ++rmap_numbers_; }
@@ -40,6 +44,7 @@ class AnonVmaTable {
   std::vector<std::unique_ptr<AnonVma>> by_id_;  // Element 0 stays empty.
   std::vector<uint32_t> free_ids_;
   uint64_t rmap_numbers_ = 0;
+  KernelObjects* objects_ = nullptr;
 };
 
 // anon_vma_prepare(): gives the VMA an anon_vma if it has none, a neighbour's where find_mergeable_anon_vma() allows. Idempotent.

@@ -1,5 +1,6 @@
 #include <utility>
 
+#include "server/arch/layout.h"
 #include "server/process/commit_account.h"
 #include "server/process/mm_call.h"
 #include "server/process/process_limits.h"
@@ -36,6 +37,7 @@ uint64_t MmCall::Brk(uint64_t wished) {
   const uint64_t new_end = PageAlign(wished);
   const uint64_t old_end = PageAlign(old_break);
   if (old_end == new_end) {
+    Nothing("the break moves within its page: no mapping changes");
     mm_.brk = VirtAddr(wished);
     return wished;
   }
@@ -68,10 +70,25 @@ uint64_t MmCall::Brk(uint64_t wished) {
   return wished;
 }
 
+// What the C library makes of brk(): the break before, so that the new memory starts there.
+SysResult<uint64_t> MmCall::Sbrk(int64_t increment) {
+  const uint64_t before = mm_.brk.raw();
+  if (core_.layout.word_bytes == 4 || mm_.compat) increment = static_cast<int32_t>(increment);
+  if (increment == 0) {
+    Nothing("increment 0: the break as it is");
+    return before;
+  }
+  const uint64_t wished = Argument(before + static_cast<uint64_t>(increment));
+  if (increment > 0 ? wished < before : wished > before) return Refuse(Errno::kENOMEM, "the break would wrap");
+  if (Brk(wished) < wished) return Errno::kENOMEM;
+  return before;
+}
+
 // do_brk_flags(): anonymous memory at [start, start + length), which is free; extends `vma` where it fits.
 Errno MmCall::DoBrkFlags(VmArea* vma, uint64_t start, uint64_t length, uint64_t flags) {
   const uint64_t pages = length >> shift_;
   flags |= kDataDefaultFlags | kVmAccount | mm_.def_flags;
+  if (core_.layout.kind == LayoutKind::kArm64) flags |= kVmMteAllowed;
   if (task_.read_implies_exec) flags |= kVmExec;
   if (!MayExpandVm(flags, pages)) return Errno::kENOMEM;
   if (MapCountAbove(0)) return Refuse(Errno::kENOMEM, "more than vm.max_map_count VMAs");

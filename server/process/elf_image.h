@@ -7,6 +7,11 @@
 
 namespace mmlab {
 
+// e_machine (include/uapi/linux/elf-em.h).
+inline constexpr uint32_t kElf386 = 3;
+inline constexpr uint32_t kElfArm = 40;
+inline constexpr uint32_t kElfAarch64 = 183;
+
 // One entry of an ELF program header table (Elf32_Phdr, Elf64_Phdr), with its fields as they stand in the file: not yet validated.
 struct ProgramHeader {
   enum class Type : uint8_t { kOther = 0, kLoad = 1, kInterp = 2, kGnuStack = 3 };
@@ -24,6 +29,7 @@ struct ElfImage {
   std::string path;
   uint64_t entry = 0;
   bool position_independent = false;  // ET_DYN.
+  uint32_t machine = 0;               // e_machine; 0: the layout's own.
   std::vector<ProgramHeader> program_headers;
 };
 

@@ -34,15 +34,24 @@ SysResult<uint64_t> Processes::ReadFile(Process& process, OpenFile& file, uint64
     const uint64_t position = offset + done;
     const uint64_t in_page = position & page_size.mask();
     const uint64_t count = std::min({length - done, page_size.bytes().raw() - in_page, inode.size - position});
-    const auto page = files_.PageForRead(inode, PageIndex(position >> page_size.shift()));
+    const PageIndex index(position >> page_size.shift());
+    const uint64_t wanted = page_size.PagesHolding(Bytes(offset + length)).raw() - index.raw();
+    if (!files_.FindPage(inode, index).has_value()) files_.ReadAhead(file, index, wanted);
+    files_.ReadAheadMarked(file, index, wanted);
+    const auto page = files_.PageForRead(inode, index);
     if (!page.ok()) return done > 0 ? SysResult<uint64_t>(done) : page.error();
     bytes.assign(count, '\0');
     if (page.value().has_value()) {
+      if (page.value()->major) memory_.WaitForRead(page.value()->pfn);
       memory_.contents().Read(page.value()->pfn, in_page, bytes.data(), count);
-      memory_.lru().MarkAccessed(page.value()->pfn);
+      // One use, however small the pieces in which a page is read.
+      const bool same_page = done == 0 && file.readahead.previous > 0 &&
+                             static_cast<uint64_t>(file.readahead.previous - 1) >> page_size.shift() == index.raw();
+      if (!same_page) memory_.lru().MarkAccessed(page.value()->pfn);
     }
     const uint64_t copied = user.CopyTo(address + done, bytes.data(), count);
     done += copied;
+    file.readahead.previous = static_cast<int64_t>(offset + done);
     if (copied < count) return done > 0 ? SysResult<uint64_t>(done) : Errno::kEFAULT;
   }
   return done;
@@ -74,6 +83,7 @@ SysResult<uint64_t> Processes::WriteFile(Process& process, OpenFile& file, uint6
     memory_.contents().Write(page.value().pfn, in_page, bytes.data(), count);
     files_.MarkDirty(inode, page.value().pfn);
     inode.size = std::max(inode.size, position + count);
+    files_.BalanceDirty();
     done += count;
   }
   return done;

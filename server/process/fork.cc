@@ -21,6 +21,7 @@ constexpr uint64_t kCloneVm = 0x100;
 constexpr uint64_t kCloneFs = 0x200;
 constexpr uint64_t kCloneFiles = 0x400;
 constexpr uint64_t kCloneSighand = 0x800;
+constexpr uint64_t kCloneVfork = 0x4000;
 constexpr uint64_t kCloneParent = 0x8000;
 constexpr uint64_t kCloneThread = 0x10000;
 constexpr uint64_t kCloneNewns = 0x20000;
@@ -35,12 +36,24 @@ bool SaneCloneFlags(uint64_t flags) {
   return (flags & kCloneThread) == 0 || (flags & kCloneNewuser) == 0;
 }
 
+// What becomes of a VMA in the child: vma_needs_copy(), is_cow_mapping().
+void ExplainCopy(const VmArea& vma, Explanation& why) {
+  const bool tables = vma.is(kVmPfnMap) || vma.anon_vma != nullptr;
+  const bool private_pages = (vma.flags & (kVmShared | kVmMayWrite)) == kVmMayWrite;
+  const char* text = vma.is(kVmWipeOnFork) ? "VM_WIPEONFORK: the child finds it empty"
+                     : !tables             ? "the VMA is copied, its page tables are not: faults bring the pages back"
+                     : private_pages       ? "its page tables are copied; both sides lose write permission until they copy (copy-on-write)"
+                                           : "its page tables are copied; the pages stay shared";
+  why.Add(StepKind::kVmaLookup, text).Address("start", vma.start).Address("end", vma.end).Truth("has_anon_vma", vma.anon_vma != nullptr);
+}
+
 }  // namespace
 
 std::shared_ptr<AddressSpace> Processes::NewMm() {
   auto mm = std::make_shared<AddressSpace>();
   mm->page_size = layout_.page_size;
   mm->anon_vmas = anon_vmas_.get();
+  mm->object = KernelObjectRef(anon_vmas_->kernel_objects(), KernelObject::kMm);
   mm->task_size = layout_.task_size;
   if (!paging_->CreateTables(*mm)) return nullptr;
   return mm;
@@ -49,12 +62,15 @@ std::shared_ptr<AddressSpace> Processes::NewMm() {
 SysResult<Pid> Processes::Fork(Pid pid, uint64_t clone_flags) {
   Process* parent = Enter(pid);
   if (parent == nullptr) return Errno::kESRCH;
-  if (!SaneCloneFlags(clone_flags)) return Errno::kEINVAL;
+  if (!SaneCloneFlags(clone_flags))
+    return Refuse(Errno::kEINVAL, "flags that do not go together (CLONE_THREAD needs CLONE_SIGHAND needs CLONE_VM)");
   auto child = std::make_unique<Process>();
   const bool thread = (clone_flags & kCloneThread) != 0;
   child->parent = (clone_flags & (kCloneParent | kCloneThread)) != 0 ? parent->parent : parent->thread_group;
   child->comm = parent->comm;
+  child->objects = TaskObjects::Fork(anon_vmas_->kernel_objects(), parent->objects, clone_flags);
   child->uid = parent->uid;
+  child->cgroup = parent->cgroup;
   child->kernel_thread = parent->kernel_thread;
   child->files = (clone_flags & kCloneFiles) != 0 ? parent->files : std::make_shared<DescriptorTable>(*parent->files);
   child->rlimits = thread ? parent->rlimits : std::make_shared<Rlimits>(*parent->rlimits);
@@ -65,6 +81,7 @@ SysResult<Pid> Processes::Fork(Pid pid, uint64_t clone_flags) {
     if ((clone_flags & kCloneVm) != 0) {
       child->mm = parent->mm;
       ++child->mm->mm_users;
+      if ((clone_flags & (kCloneThread | kCloneVfork)) == 0) child->mm->multiprocess = true;  // copy_oom_score_adj()
       if (Explanation* why = tracer_.explanation()) {
         why->Add(StepKind::kSystemCallCheck, "CLONE_VM: the address space is shared, not copied").Number("mm_users", child->mm->mm_users);
       }
@@ -74,7 +91,17 @@ SysResult<Pid> Processes::Fork(Pid pid, uint64_t clone_flags) {
   }
   child->pid = Pid(++last_pid_);
   child->thread_group = thread ? parent->thread_group : child->pid;
+  child->start_time_ns = now_ns_;
   ++forks_;
+  if ((clone_flags & kCloneVfork) != 0) {
+    child->vfork_parent = pid;
+    parent->vfork_child = child->pid;
+    ++held_;
+    if (Explanation* why = tracer_.explanation()) {
+      why->Add(StepKind::kSystemCallCheck, "CLONE_VFORK: the parent waits until the child execs or exits")
+          .Number("child", child->pid.raw());
+    }
+  }
   const Pid child_pid = child->pid;
   if (EventSink* events = tracer_.events()) {
     events->Emit(EventKind::kTaskNewtask, {child_pid.raw(), child->comm, clone_flags, child->oom_score_adj});
@@ -110,7 +137,10 @@ SysResult<std::shared_ptr<AddressSpace>> Processes::DupMm(Process& parent, Proce
   mm->env_end = old_mm.env_end;
   mm->vdso = old_mm.vdso;
   mm->saved_auxv = old_mm.saved_auxv;
+  mm->exe_file = old_mm.exe_file;
+  mm->dumpable = old_mm.dumpable;
   mm->thp_disabled = old_mm.thp_disabled;
+  mm->compat = old_mm.compat;
   child.mm = mm;
   if (old_mm.ksm_slot != 0) paging_->ksm().Enter(*mm);                // ksm_fork()
   if (old_mm.khugepaged_slot != 0) paging_->khugepaged().Enter(*mm);  // khugepaged_fork()
@@ -139,6 +169,7 @@ SysResult<std::shared_ptr<AddressSpace>> Processes::DupMm(Process& parent, Proce
       AnonVmaFork(*copy, *vma);
     }
     copy->flags &= ~kVmLockedMask;
+    if (why != nullptr) ExplainCopy(*vma, *why);
     VmArea* linked = call.LinkVma(std::move(copy));
     if (!linked->is(kVmWipeOnFork) && !paging_->CopyRange(parent, *vma, child, *linked)) error = Errno::kENOMEM;
   }

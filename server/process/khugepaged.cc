@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "server/base/hash.h"
 #include "server/physical/vm_stat.h"
@@ -58,8 +59,9 @@ void Khugepaged::Repeat(const Mark& since, uint64_t times) {
 }
 
 void Khugepaged::Advance(int64_t now) {
+  const int64_t before = std::exchange(clock_, now);
   if (slots_.empty() || paging_.huge_settings().enabled == ThpEnabled::kNever) return;
-  int64_t due = next_round_ == 0 ? now : next_round_;
+  int64_t due = next_round_ == 0 ? before : next_round_;
   Mark mark;
   int64_t rounds = 0;  // Since the mark.
   int failures = 0;    // Rounds in a row that found no block.

@@ -58,6 +58,7 @@ class Khugepaged {
   uint64_t next_slot_ = 1;
   uint64_t slot_ = 0;  // Which one is being visited; 0: the next round starts with the first.
   uint64_t address_ = 0;
+  int64_t clock_ = 0;       // What the clock read last, nanoseconds.
   int64_t next_round_ = 0;  // Nanoseconds on the machine's clock; 0 = at once.
   bool allocation_failed_ = false;
 };

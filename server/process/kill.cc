@@ -29,9 +29,7 @@ bool Processes::Kill(Pid pid) {
     if (other.get() == victim || (mm != nullptr && other->mm == mm && !other->kernel_thread)) dying.push_back(other_pid);
   }
   for (const Pid one : dying) Exit(one, 0);
-  current_ = acting;
-  commit_->SetCurrent(acting);
-  paging_->SetCurrent(acting);
+  SetCurrent(acting);
   return true;
 }
 
@@ -50,8 +48,13 @@ Errno Processes::WriteOomScoreAdj(Pid pid, int64_t value) {
   constexpr int64_t kMost = 1000;
   Process* process = Enter(pid);
   if (process == nullptr) return Errno::kESRCH;
-  if (value < -kMost || value > kMost) return Errno::kEINVAL;
-  if (value < process->oom_score_adj_min && !process->capable()) return Errno::kEACCES;
+  if (value < -kMost || value > kMost) return Refuse(Errno::kEINVAL, "outside -1000 .. 1000");
+  if (value < process->oom_score_adj_min && !process->capable()) return Refuse(Errno::kEACCES, "lower than root once set it");
+  if (Explanation* why = tracer_.explanation()) {
+    why->Add(StepKind::kOomScore, "each unit counts as a thousandth of RAM and swap when somebody must die")
+        .Number("before", process->oom_score_adj)
+        .Number("after", value);
+  }
   process->oom_score_adj = static_cast<int32_t>(value);
   if (EventSink* events = tracer_.events()) events->Emit(EventKind::kOomScoreAdjUpdate, {pid.raw(), process->comm, process->oom_score_adj});
   if (process->capable()) process->oom_score_adj_min = process->oom_score_adj;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "absl/strings/str_format.h"
 #include "server/base/check.h"
@@ -68,8 +69,12 @@ uint64_t Ksm::MergingPages(const AddressSpace& mm) const { return mm.ksm_slot ==
 uint64_t Ksm::RmapItems(const AddressSpace& mm) const { return mm.ksm_slot == 0 ? 0 : by_id_.at(mm.ksm_slot)->items.size(); }
 
 void Ksm::Advance(int64_t now) {
-  if (settings_.run != 1 || slots_.empty() || settings_.pages_to_scan == 0) return;
-  int64_t due = next_batch_ == 0 ? now : next_batch_;
+  const int64_t before = std::exchange(clock_, now);
+  if (settings_.run != 1 || slots_.empty() || settings_.pages_to_scan == 0) {
+    next_batch_ = 0;
+    return;
+  }
+  int64_t due = next_batch_ == 0 ? before : next_batch_;
   const int64_t rest = std::max<int64_t>(1, settings_.sleep_millisecs) * kMillisecond;
   uint64_t changes = changes_;
   bool quiet = false;   // Since the present full scan began, nothing has changed.
@@ -120,7 +125,8 @@ std::optional<Ksm::Found> Ksm::Next() {
   return std::nullopt;
 }
 
-// The next anonymous page of mergeable memory at or above the cursor's address. What was known of addresses that are passed over is forgotten.
+// The next anonymous page of mergeable memory at or above the cursor's address. What was known of addresses that are passed over is
+// forgotten.
 bool Ksm::FindIn(Slot& slot, Found* found) {
   AddressSpace& mm = *slot.mm;
   const uint64_t first = address_;

@@ -147,6 +147,7 @@ class Ksm {
   uint64_t pages_unshared_ = 0;
   uint64_t full_scans_ = 0;
   uint64_t changes_ = 0;    // Grows whenever a scan leaves anything other than it found it.
+  int64_t clock_ = 0;       // What the clock read last, nanoseconds.
   int64_t next_batch_ = 0;  // Nanoseconds on the machine's clock; 0 = at once.
 };
 

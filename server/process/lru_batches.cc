@@ -46,6 +46,7 @@ void LruBatches::FlushLazyFree() {
     if ((flags & (kPgLru | kPgSwapBacked)) == (kPgLru | kPgSwapBacked) && (flags & (kPgUnevictable | kPgMlocked | kPgSwapCache)) == 0) {
       memory_.lru().ChangeFlags(lazy_free_[i], 0, kPgActive | kPgReferenced | kPgSwapBacked);
       vm_stat_.Count(VmEvent::kPglazyfree, CompoundPages(memory_.frame(lazy_free_[i])));
+      memory_.lru().CountOnly(memory_.frame(lazy_free_[i]).memcg, VmEvent::kPglazyfree);
     }
     Put(lazy_free_[i]);
   }

@@ -43,6 +43,37 @@ enum Advice : int32_t {
 
 bool IsErrorInjection(int32_t advice) { return advice == kHwpoison || advice == kSoftOffline; }
 
+// What the advice does to a part of a VMA that takes it.
+const char* EffectOf(int32_t advice) {
+  switch (advice) {
+    case kWillneed:
+      return "MADV_WILLNEED: what a file's range lacks in the page cache is read";
+    case kDontneed:
+    case kDontneedLocked:
+      return "MADV_DONTNEED: page-table entries go, private pages are freed; the next touch finds zeros or what the file holds";
+    case kFree:
+      return "MADV_FREE: the pages are marked clean; they are freed when memory is short, unless they are written before";
+    case kRemove:
+      return "MADV_REMOVE: a hole is punched into the file behind the shared mapping";
+    case kCold:
+      return "MADV_COLD: the accessed bits are cleared, so that reclaim takes these pages first";
+    case kPageout:
+      return "MADV_PAGEOUT: what can be brought back from elsewhere is taken away now";
+    case kPopulateRead:
+    case kPopulateWrite:
+      return "MADV_POPULATE: every page is faulted in now";
+    case kHugepage:
+    case kNohugepage:
+    case kCollapse:
+      return "advice about huge pages";
+    case kMergeable:
+    case kUnmergeable:
+      return "advice about merging equal pages (KSM)";
+    default:
+      return "a flag of the VMA changes, where it was not so already";
+  }
+}
+
 bool IsKnown(int32_t advice) {
   return (advice >= kNormal && advice <= kDontneed) || (advice >= kFree && advice <= kCollapse) || IsErrorInjection(advice);
 }
@@ -81,11 +112,17 @@ Errno MmCall::Madvise(uint64_t start, uint64_t length, int32_t advice) {
   if (length != 0 && rounded == 0) return Refuse(Errno::kEINVAL, "the length wraps when rounded up to pages");
   const uint64_t end = Wrap(start + rounded);
   if (end < start) return Refuse(Errno::kEINVAL, "the range wraps");
-  if (end == start) return Errno::kOk;
+  if (end == start) return Nothing("length 0: nothing changes");
   if (IsErrorInjection(advice)) return Refuse(Errno::kEPERM, "injecting memory errors is not allowed here");
   return WalkVmas(start, end, [&](VmArea* vma, VmArea** prev, uint64_t from, uint64_t to) {
-    const Errno error = MadviseVma(vma, prev, from, to, advice);
-    return error;
+    if (why() != nullptr) {
+      why()
+          ->Add(StepKind::kVmaLookup, EffectOf(advice))
+          .Address("start", VirtAddr(from))
+          .Address("end", VirtAddr(to))
+          .Bits("vm_flags", vma->flags);
+    }
+    return MadviseVma(vma, prev, from, to, advice);
   });
 }
 

@@ -73,7 +73,7 @@ Errno MmCall::Munlock(uint64_t start, uint64_t length) {
 Errno MmCall::ApplyVmaLockFlags(uint64_t start, uint64_t length, uint64_t flags) {
   const uint64_t end = Wrap(start + length);
   if (end < start) return Refuse(Errno::kEINVAL, "the range wraps");
-  if (end == start) return Errno::kOk;
+  if (end == start) return Nothing("length 0: nothing changes");
   VmArea* vma = mm_.vmas.Lookup(VirtAddr(start));
   if (vma == nullptr) return Refuse(Errno::kENOMEM, "nothing is mapped at the address");
   VmArea* prev = start > vma->start.raw() ? vma : mm_.vmas.Previous(*vma);
@@ -92,6 +92,12 @@ Errno MmCall::ApplyVmaLockFlags(uint64_t start, uint64_t length, uint64_t flags)
 Errno MmCall::MlockFixup(VmArea* vma, VmArea** prev, uint64_t start, uint64_t end, uint64_t newflags) {
   const uint64_t oldflags = vma->flags;
   if (newflags == oldflags || (oldflags & (kVmSpecial | kVmHugetlb)) != 0) {
+    if (why() != nullptr) {
+      why()
+          ->Add(StepKind::kVmaLookup,
+                newflags == oldflags ? "nothing changes: it is so already" : "a special mapping is never locked nor counted")
+          .Address("start", vma->start);
+    }
     *prev = vma;
     return Errno::kOk;
   }
@@ -106,6 +112,15 @@ Errno MmCall::MlockFixup(VmArea* vma, VmArea** prev, uint64_t start, uint64_t en
   }
   *prev = vma;
   const PageCount pages = Pages(end - start);
+  if (why() != nullptr) {
+    why()
+        ->Add(StepKind::kVmaLookup, (newflags & kVmLocked) == 0        ? "unlocked"
+                                    : (newflags & kVmLockOnFault) != 0 ? "locked; pages come when they are touched (VM_LOCKONFAULT)"
+                                                                       : "locked; what is not there yet is faulted in")
+        .Address("start", VirtAddr(start))
+        .Address("end", VirtAddr(end))
+        .Pages("pages", pages);
+  }
   if ((newflags & kVmLocked) == 0) {
     mm_.locked_vm -= pages;
   } else if ((oldflags & kVmLocked) == 0) {
@@ -141,12 +156,14 @@ Errno MmCall::Mlockall(uint32_t flags) {
   if ((flags & kMclCurrent) != 0 && mm_.total_vm.raw() > limit && !task_.capable()) {
     return Refuse(Errno::kENOMEM, "RLIMIT_MEMLOCK is smaller than the whole address space (VmSize)");
   }
+  if ((flags & kMclFuture) != 0) Nothing("MCL_FUTURE: mappings to come begin locked (mm->def_flags)");
   ApplyMlockallFlags(flags);
   if ((flags & kMclCurrent) != 0) Populate(0, task_size_, /*ignore_errors=*/true);
   return Errno::kOk;
 }
 
 Errno MmCall::Munlockall() {
+  Nothing("every VMA is unlocked, and mappings to come are not locked any more");
   ApplyMlockallFlags(0);
   return Errno::kOk;
 }

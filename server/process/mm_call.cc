@@ -11,11 +11,6 @@
 #include "server/process/process_limits.h"
 
 namespace mmlab {
-namespace {
-
-constexpr uint64_t kStackGuardPages = 256;  // stack_guard_gap
-
-}  // namespace
 
 MmCall::MmCall(const ProcessCore& core, Process& task)
     : core_(core),
@@ -29,6 +24,11 @@ MmCall::MmCall(const ProcessCore& core, Process& task)
 Errno MmCall::Refuse(Errno error, const char* rule) const {
   if (why() != nullptr) why()->Add(StepKind::kSystemCallCheck, rule).Error(error);
   return error;
+}
+
+Errno MmCall::Nothing(const char* rule) const {
+  if (why() != nullptr) why()->Add(StepKind::kSystemCallCheck, rule);
+  return Errno::kOk;
 }
 
 // untagged_addr(): ARM64 ignores the top byte of user addresses (TBI).
@@ -101,20 +101,33 @@ bool MmCall::MapCountAbove(int64_t below_limit) const {
 
 uint64_t MmCall::StackGapStart(const VmArea& vma) const {
   const uint64_t start = vma.start.raw();
-  const uint64_t gap = kStackGuardPages << shift_;
+  const uint64_t gap = kStackGuardGapPages << shift_;
   if (!vma.is(kVmGrowsDown)) return start;
   return start >= gap ? start - gap : 0;
 }
 
+// The address space had `before` VMAs.
+void MmCall::CountMapleNodes(size_t before) {
+  KernelObjects* objects = mm_.anon_vmas->kernel_objects();
+  if (objects == nullptr) return;
+  uint64_t had = MapleNodes(before);
+  const uint64_t has = MapleNodes(mm_.vmas.size());
+  for (; had < has; ++had) objects->TakeOne(KernelObject::kMapleNode);
+  for (; had > has; --had) objects->DropOne(KernelObject::kMapleNode);
+}
+
 VmArea* MmCall::LinkVma(std::unique_ptr<VmArea> vma) {
   vma->mm = &mm_;
+  if (KernelObjects* objects = mm_.anon_vmas->kernel_objects()) vma->object = objects->Take(KernelObject::kVma);
   if (vma->file != nullptr) {
     Inode& inode = *vma->file->inode;
     vma->file_link = ++inode.mappings_made;
     inode.mappings[vma->file_link] = vma.get();
     if (vma->is(kVmShared) && vma->is(kVmMayWrite)) ++inode.writable_mappings;
   }
-  return mm_.vmas.Insert(std::move(vma));
+  VmArea* linked = mm_.vmas.Insert(std::move(vma));
+  CountMapleNodes(mm_.vmas.size() - 1);
+  return linked;
 }
 
 void MmCall::DropVma(VmArea& vma) {
@@ -124,7 +137,9 @@ void MmCall::DropVma(VmArea& vma) {
     if (vma.is(kVmShared) && vma.is(kVmMayWrite)) --inode.writable_mappings;
   }
   UnlinkAnonVmas(vma);
+  if (vma.object != 0) mm_.anon_vmas->kernel_objects()->Drop(vma.object);
   mm_.vmas.Remove(vma);
+  CountMapleNodes(mm_.vmas.size() + 1);
 }
 
 Errno MmCall::InstallSpecial(uint64_t start, uint64_t length, uint64_t vm_flags, VmaBacking backing) {

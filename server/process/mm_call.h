@@ -53,6 +53,7 @@ class MmCall {
   Errno Mprotect(uint64_t address, uint64_t length, uint32_t prot);
   SysResult<uint64_t> Mremap(uint64_t address, uint64_t old_length, uint64_t new_length, uint32_t flags, uint64_t new_address);
   uint64_t Brk(uint64_t address);
+  SysResult<uint64_t> Sbrk(int64_t increment);
   Errno Madvise(uint64_t address, uint64_t length, int32_t advice);
   Errno Mlock(uint64_t address, uint64_t length, uint32_t flags);
   Errno Munlock(uint64_t address, uint64_t length);
@@ -80,24 +81,28 @@ class MmCall {
   // exit_mmap()
   void ExitMmap();
   VmArea* LinkVma(std::unique_ptr<VmArea> vma);
+  void CountMapleNodes(size_t before);
   uint64_t StackGapStart(const VmArea& vma) const;  // vm_start_gap()
 
   uint64_t Wrap(uint64_t value) const { return value & word_mask_; }
+  // A register that a system call got: 32-bit programs have half of them, whatever the kernel's words.
+  uint64_t Argument(uint64_t value) const { return mm_.compat ? value & 0xffffffff : Wrap(value); }
   uint64_t PageAlign(uint64_t value) const { return Wrap(value + page_mask_) & ~page_mask_; }
   bool PageAligned(uint64_t value) const { return (value & page_mask_) == 0; }
   uint64_t UntagAddress(uint64_t address) const;
   bool AccessOk(uint64_t address, uint64_t length) const;
   uint64_t word_mask() const { return word_mask_; }
   uint64_t ProtToFlags(uint32_t prot) const;
+  uint64_t MmapMinAddr() const;  // mmap_min_addr: the sysctl's value or the configured least, whichever is higher.
 
  private:
   struct Expansion;  // Of an existing VMA by mmap_region().
 
-  uint64_t MmapMinAddr() const;  // mmap_min_addr: the sysctl's value or the configured least, whichever is higher.
   PageCount Pages(uint64_t length) const { return PageCount(length >> shift_); }
   int64_t PagesIn(const VmArea& vma) const { return static_cast<int64_t>(vma.length().raw() >> shift_); }
   Explanation* why() const { return core_.tracer.explanation(); }
   Errno Refuse(Errno error, const char* rule) const;  // Explains and returns the error.
+  Errno Nothing(const char* rule) const;              // The same for a success that changes nothing.
 
   // Limits.
   bool MayExpandVm(uint64_t vm_flags, uint64_t pages) const;

@@ -42,7 +42,7 @@ bool Accountable(uint64_t vm_flags) { return (vm_flags & (kVmNoReserve | kVmShar
 
 SysResult<uint64_t> MmCall::Mmap(uint64_t address, uint64_t length, uint32_t prot, uint32_t flags, int32_t fd, uint64_t offset) {
   if (!PageAligned(offset)) return Refuse(Errno::kEINVAL, "the file offset is not page-aligned");
-  const uint64_t pgoff = Wrap(offset >> shift_);
+  const uint64_t pgoff = Argument(offset >> shift_);
   std::shared_ptr<OpenFile> file;
   if ((flags & kMapAnonymous) == 0) {
     const auto it = task_.files->find(fd);
@@ -93,8 +93,6 @@ SysResult<uint64_t> MmCall::DoMmap(const std::shared_ptr<OpenFile>& file, uint64
   if ((flags & kMapGrowsDown) != 0) vm_flags |= kVmGrowsDown;
   if ((flags & kMapLocked) != 0) vm_flags |= kVmLocked;
   if ((flags & kMapSync) != 0) vm_flags |= kVmSync;
-  // arch_calc_vm_flag_bits(): memory from mmap may be tagged, memory from brk not; so the two never merge.
-  if ((flags & kMapAnonymous) != 0 && core_.paging.memory_tagging()) vm_flags |= kVmMteAllowed;
   if ((flags & kMapLocked) != 0 && !CanDoMlock()) return Refuse(Errno::kEPERM, "MAP_LOCKED with RLIMIT_MEMLOCK 0");
   MMLAB_TRY(MlockFutureCheck(vm_flags, length));
   if (file != nullptr) {
@@ -238,6 +236,7 @@ SysResult<VmArea*> MmCall::NewRegion(const std::shared_ptr<OpenFile>& file, uint
     MMLAB_TRY_ASSIGN(std::shared_ptr<Inode> inode,
                      core_.files.NewShmem(FileKind::kSharedAnon, "/dev/zero (deleted)", length, (vm_flags & kVmNoReserve) != 0));
     vma->file = std::make_shared<OpenFile>(std::move(inode), true, true);
+    vma->file->object = KernelObjectRef(mm_.anon_vmas->kernel_objects(), KernelObject::kFilp);
     vma->backing = VmaBacking::kFile;
   } else {
     vma->backing = file == nullptr || zero_device ? VmaBacking::kAnonymous : VmaBacking::kFile;

@@ -20,7 +20,7 @@ Errno MmCall::Mprotect(uint64_t start, uint64_t length, uint32_t prot) {
   prot &= ~(kProtGrowsDown | kProtGrowsUp);
   if (grows == (kProtGrowsDown | kProtGrowsUp)) return Refuse(Errno::kEINVAL, "PROT_GROWSDOWN and PROT_GROWSUP together");
   if (!PageAligned(start)) return Refuse(Errno::kEINVAL, "the address is not page-aligned");
-  if (length == 0) return Errno::kOk;
+  if (length == 0) return Nothing("length 0: nothing changes");
   length = PageAlign(length);
   uint64_t end = Wrap(start + length);
   if (end <= start) return Refuse(Errno::kENOMEM, "the range wraps");
@@ -59,6 +59,7 @@ Errno MmCall::Mprotect(uint64_t start, uint64_t length, uint32_t prot) {
 Errno MmCall::MprotectFixup(VmArea* vma, VmArea** prev, uint64_t start, uint64_t end, uint64_t newflags) {
   const uint64_t oldflags = vma->flags;
   if (newflags == oldflags) {
+    if (why() != nullptr) why()->Add(StepKind::kPermissionCheck, "the VMA has these permissions already").Address("start", vma->start);
     *prev = vma;
     return Errno::kOk;
   }
@@ -88,6 +89,15 @@ Errno MmCall::MprotectFixup(VmArea* vma, VmArea** prev, uint64_t start, uint64_t
     }
   }
   *prev = vma;
+  if (why() != nullptr) {
+    why()
+        ->Add(StepKind::kPermissionCheck, charged > 0 ? "permissions change; private memory that becomes writable is charged"
+                                                      : "permissions change, and the page-table entries with them")
+        .Address("start", VirtAddr(start))
+        .Address("end", VirtAddr(end))
+        .Bits("before", oldflags)
+        .Bits("after", newflags);
+  }
   vma->flags = newflags;
   core_.paging.ChangeProtection(*vma, {VirtAddr(start), VirtAddr(end)});
   // Locked private memory that becomes writable gets its own copies now, not at the next write.

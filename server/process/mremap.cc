@@ -15,8 +15,6 @@ constexpr uint32_t kMremapMayMove = 1;
 constexpr uint32_t kMremapFixed = 2;
 constexpr uint32_t kMremapDontUnmap = 4;
 
-bool IsSpecial(const VmArea& vma) { return vma.backing == VmaBacking::kVvar || vma.backing == VmaBacking::kVdso; }
-
 }  // namespace
 
 SysResult<uint64_t> MmCall::Mremap(uint64_t address, uint64_t old_length, uint64_t new_length, uint32_t flags, uint64_t new_address) {
@@ -41,6 +39,7 @@ SysResult<uint64_t> MmCall::Mremap(uint64_t address, uint64_t old_length, uint64
   }
   if (old_length >= new_length) {
     // Shrinking in place only unmaps the tail.
+    Nothing(old_length == new_length ? "old and new length are equal: nothing moves" : "shrinking in place: the tail is unmapped");
     const Errno error = DoMunmap(Wrap(address + new_length), old_length - new_length);
     if (error != Errno::kOk && old_length != new_length) return error;
     return address;
@@ -120,6 +119,9 @@ Errno MmCall::ExpandInPlace(VmArea* vma, uint64_t address, uint64_t old_length, 
       return Refuse(Errno::kENOMEM, "the grown part can't merge with its own VMA (it went through a fork)");
     }
   }
+  if (why() != nullptr) {
+    why()->Add(StepKind::kVmaMerge, "grown in place: the addresses behind it are free").Address("end", vma->end).Pages("by", pages);
+  }
   mm_.Account(vma->flags, pages);
   if (vma->is(kVmLocked)) {
     mm_.locked_vm += PageCount(static_cast<uint64_t>(pages));
@@ -157,7 +159,8 @@ SysResult<uint64_t> MmCall::MoveVma(VmArea* vma, uint64_t old_address, uint64_t 
   const bool split_before = vma->start.raw() != old_address;
   const bool split_after = vma->end.raw() != old_address + old_length;
   if (MapCountAbove(4)) return Refuse(Errno::kENOMEM, "too near to vm.max_map_count to move safely");
-  if (IsSpecial(*vma) && (split_before || split_after)) return Refuse(Errno::kEINVAL, "a special mapping (vvar, vdso) can't be split");
+  if (vma->special_mapping() && (split_before || split_after))
+    return Refuse(Errno::kEINVAL, "a special mapping (vvar, vdso) can't be split");
   const auto to_account = static_cast<int64_t>((keep_source ? new_length : new_length - old_length) >> shift_);
   if (accounted && !core_.commit.Charge(to_account)) return Errno::kENOMEM;
   const uint64_t pgoff = Wrap(vma->pgoff.raw() + ((old_address - vma->start.raw()) >> shift_));
@@ -169,6 +172,15 @@ SysResult<uint64_t> MmCall::MoveVma(VmArea* vma, uint64_t old_address, uint64_t 
   uint64_t result = new_address;
   Errno error = Errno::kOk;
   const Bytes moved = core_.paging.MoveTables(*vma, VirtAddr(old_address), *target, VirtAddr(new_address), Bytes(old_length));
+  if (why() != nullptr) {
+    why()
+        ->Add(StepKind::kPageTableWalk, keep_source
+                                            ? "page-table entries move, no page is copied; the old VMA stays, empty (MREMAP_DONTUNMAP)"
+                                            : "page-table entries move, no page is copied")
+        .Address("from", VirtAddr(old_address))
+        .Address("to", VirtAddr(new_address))
+        .Size("moved", moved);
+  }
   if (moved.raw() < old_length) {
     // Memory ran out for page tables: move back, then take the new place away instead of the old one.
     error = Refuse(Errno::kENOMEM, "no memory for page tables at the new place");
@@ -195,13 +207,14 @@ SysResult<uint64_t> MmCall::MoveVma(VmArea* vma, uint64_t old_address, uint64_t 
     if (target != vma && vma->start.raw() == old_address && vma->end.raw() == old_address + old_length) UnlinkAnonVmas(*vma);
     return result;
   }
-  if (DoMunmap(old_address, old_length) != Errno::kOk) {
-    if (accounted && !keep_source) core_.commit.Uncharge(-static_cast<int64_t>(old_length >> shift_));
-    excess = 0;
-  }
+  // Counted before the old place gives its pages back: after a failure it is the new place that goes, which was never counted.
   if ((vm_flags & kVmLocked) != 0) {
     mm_.locked_vm += Pages(new_length);
     *locked = true;
+  }
+  if (DoMunmap(old_address, old_length) != Errno::kOk) {
+    if (accounted && !keep_source) core_.commit.Uncharge(-static_cast<int64_t>(old_length >> shift_));
+    excess = 0;
   }
   mm_.hiwater_vm = hiwater_vm;
   if (excess != 0) {

@@ -14,7 +14,9 @@
 #include "server/base/address.h"
 #include "server/base/errno.h"
 #include "server/files/file_mapper.h"
+#include "server/files/swap_areas.h"
 #include "server/physical/frame.h"
+#include "server/physical/page_owner.h"
 #include "server/physical/physical_memory.h"
 #include "server/physical/reverse_map.h"
 #include "server/process/access.h"
@@ -77,16 +79,13 @@ enum class CollapseResult : uint8_t {
 //
 // Always true: a frame's mapcount is the number of entries that map it (the zero page, vvar and special entries apart; the first page of
 // the vdso counts one more, for init); an anonymous page that is marked exclusive is mapped once.
-class Paging final : public FileMapper, public ReverseMap {
+class Paging final : public FileMapper, public ReverseMap, public PageOwner {
  public:
   Paging(const Layout& layout, PhysicalMemory& memory, Files& files, const AnonVmaTable& anon_vmas, VmStat& vm_stat, Tracer& tracer,
          bool hardware_access_flag);
   ~Paging() override;
 
   const PageTableFormat& format() const { return format_; }
-  // Whether the CPU has the Memory Tagging Extension (system_supports_mte()). The newer of the two ARM64 CPUs that machines have, the one
-  // with hardware access flag, has it.
-  bool memory_tagging() const { return layout_.kind == LayoutKind::kArm64 && hardware_access_flag_; }
 
   // pgd_alloc() / mm teardown. CreateTables: false when memory is short; then nothing is left behind.
   // DestroyTables REQUIRES: everything was zapped and FreeTables() called for the whole of user space.
@@ -182,6 +181,10 @@ class Paging final : public FileMapper, public ReverseMap {
   void MadviseCold(Process& task, VmArea& vma, VirtRange range);
   void MadvisePageout(Process& task, VmArea& vma, VirtRange range);
   void MadviseWillneed(VmArea& vma, VirtRange range);
+  // unuse_mm(): brings back what the tables of an address space have in a swap area. kENOMEM.
+  Errno Unuse(AddressSpace& mm, uint32_t area);
+  // Slots that entries of these tables stand for, for the check of all.
+  void CountSwap(const AddressSpace& mm, SwapCounts& counts) const;
   // mincore's bytes of the range, appended to out.
   void Mincore(const VmArea& vma, VirtRange range, std::string& out) const;
 
@@ -195,14 +198,20 @@ class Paging final : public FileMapper, public ReverseMap {
   void AddToLru(Pfn pfn) override;
   void DrainLru() override;
 
+  // Who takes pages for MADV_PAGEOUT; null: nobody. Outlives its use here.
+  void SetReclaimer(PageReclaimer* reclaimer) { reclaimer_ = reclaimer; }
+
+  // PageOwner (paging_migrate.cc).
+  bool MovePage(Pfn from, Pfn to) override;
+  void PutOnLru(Pfn pfn) override { AddToLru(pfn); }
   // ReverseMap (paging_reverse_map.cc).
   PageReferences TestClearReferenced(Pfn pfn) override;
   UnmapOutcome TryToUnmap(Pfn pfn) override;
 
   // One entry of smaps, by walking the tables.
   Smaps MeasureVma(const VmArea& vma) const;
-  // smaps_rollup: all VMAs together, rounded once.
-  Smaps MeasureAll(const AddressSpace& mm) const;
+  SmapsRollup MeasureAll(const AddressSpace& mm) const;
+  VmaPages CountPages(const VmArea& vma) const;  // numa_maps
   // Resident pages by kind, counted over the tables of all VMAs.
   std::array<int64_t, kRssKinds> CountRss(const AddressSpace& mm) const;
   uint64_t mlocked_pages() const { return mlocked_pages_; }
@@ -231,21 +240,29 @@ class Paging final : public FileMapper, public ReverseMap {
   struct Fault;
   struct SmapsSums {  // Bytes; pss* in 1/4096 bytes.
     uint64_t rss = 0, shared_clean = 0, shared_dirty = 0, private_clean = 0, private_dirty = 0, referenced = 0, anonymous = 0,
-             lazy_free = 0, anon_huge = 0;
-    uint64_t pss = 0, pss_dirty = 0, pss_locked = 0;
+             lazy_free = 0, swap = 0, anon_huge = 0;
+    uint64_t pss = 0, pss_dirty = 0, pss_locked = 0, pss_anon = 0, pss_file = 0, pss_shmem = 0, pss_swap = 0;
   };
   using RssDelta = std::array<int64_t, kRssKinds>;
 
   // Page tables (paging_tables.cc).
   std::optional<Pfn> AllocTable(AddressSpace& mm, int level);
   void FreeTable(AddressSpace& mm, int level, Pfn table);
+  void CountTable(Pfn table, int64_t delta);
   int CountedLevel(int level) const { return level == format_.levels() ? 4 : level; }
   uint8_t* TableBytes(Pfn table) const;
   // The table of that level which covers the address; null when there is none.
   uint8_t* FindTable(const AddressSpace& mm, VirtAddr address, int level) const;
   uint8_t* EnsureTable(AddressSpace& mm, VirtAddr address, int level);  // Null: memory is short.
-  // FindTable() of level 1 that remembers the last answer, for faults one after another.
-  uint8_t* FindLowestTable(const AddressSpace& mm, VirtAddr address);
+  // FindTable() of level 1 that remembers the last answer, for neighbours one after another.
+  struct LastTable {
+    Pfn pgd;
+    uint64_t start = 0;
+    uint8_t* table = nullptr;  // Null: nothing is remembered.
+  };
+  uint8_t* FindLowestTable(const AddressSpace& mm, VirtAddr address, LastTable& last) const;
+  uint8_t* FindLowestTable(const AddressSpace& mm, VirtAddr address) { return FindLowestTable(mm, address, last_table_); }
+  void ForgetTables() { last_table_.table = last_mapping_.table = nullptr; }
   void FreeTableRange(AddressSpace& mm, uint8_t* table, int level, uint64_t start, uint64_t end, uint64_t floor, uint64_t ceiling);
   // Calls visit(table, first address, last address) for each lowest table that exists within the range.
   template <typename Visit>
@@ -330,23 +347,33 @@ class Paging final : public FileMapper, public ReverseMap {
   uint64_t CheckHugePages(const std::vector<const AddressSpace*>& spaces, const std::map<Pfn, int>& mapped,
                           std::vector<std::string>* violations) const;
   void AddHugeToHash(StateHasher& hasher) const;
+  // Entries of pages that were swapped out (paging_swap.cc).
+  SwapEntry SwapOf(Pte pte) const { return SwapEntry{format_.SwapArea(pte), format_.SwapSlot(pte)}; }
+  // page_add_anon_rmap(): takes over a reference.
+  void AddAnonRmap(Pfn pfn, Frame& frame, VmArea& vma, VirtAddr address, bool exclusive);
+  // free_swap_cache(): a page that nobody maps any more needs no slot.
+  void FreeSwapCache(Pfn pfn, const Frame& frame);
+  void UnuseEntry(VmArea& vma, uint8_t* table, VirtAddr address, Pfn pfn);
 
   // Calls visit(vma, address, table, index) for each entry that maps the page.
   template <typename Visit>
   void ForEachMapping(Pfn pfn, const Frame& frame, Visit visit) const;
+  void MoveEntry(VmArea& vma, uint8_t* table, uint32_t index, Pfn from, Pfn to);
   void UnmapEntry(VmArea& vma, uint8_t* table, uint32_t index, Pfn pfn, Frame& frame);
 
   void AccumulateSmaps(const VmArea& vma, SmapsSums& sums) const;
   static Smaps ToSmaps(const SmapsSums& sums);
   void CountTables(const AddressSpace& mm, size_t which, std::vector<std::string>* violations) const;
-  // Makes entries old; those of pages that reclaim could take are listed.
-  void AgeRange(VmArea& vma, VirtRange range, std::vector<VirtAddr>* isolated);
+  // Makes entries old; pages that reclaim could take are listed.
+  void AgeRange(VmArea& vma, VirtRange range, std::vector<Pfn>* isolated);
+  void WillneedSwapped(VmArea& vma, VirtRange range);
 
   // Faults (paging_fault.cc, paging_file_fault.cc).
   FaultOutcome HandlePteFault(Fault& fault);
   FaultOutcome AnonymousFault(Fault& fault);
   FaultOutcome WriteProtectFault(Fault& fault);
   FaultOutcome SharedWriteFault(Fault& fault, Frame& frame);
+  FaultOutcome SwapFault(Fault& fault);
   FaultOutcome CopyPage(Fault& fault, std::optional<Pfn> old_pfn);
   void ReusePage(Fault& fault);
   FaultOutcome FileFault(Fault& fault);
@@ -364,7 +391,7 @@ class Paging final : public FileMapper, public ReverseMap {
   void SetPte(Fault& fault, Pfn pfn, VirtAddr address);
   bool PrepareTable(Fault& fault);  // pte_alloc()
   bool PrepareTableFor(Fault& fault, Pfn pfn);
-  std::optional<Pfn> VdsoPage(PageIndex index);
+  std::optional<Pfn> SpecialPage(const VmArea& vma, PageIndex index);
   std::optional<Pfn> VvarPage();
 
   bool CopyTables(const VmArea& from, VmArea& to, uint8_t* source, int level, VirtRange range);
@@ -381,11 +408,9 @@ class Paging final : public FileMapper, public ReverseMap {
   Tracer& tracer_;
   const bool hardware_access_flag_;
   Process* current_ = nullptr;
-  struct {
-    Pfn pgd;
-    uint64_t start = 0;
-    uint8_t* table = nullptr;  // Null: nothing is remembered.
-  } last_table_;               // Forgotten when any table goes or moves.
+  PageReclaimer* reclaimer_ = nullptr;
+  LastTable last_table_;            // Of faults. Both are forgotten when any table goes or moves.
+  mutable LastTable last_mapping_;  // Of reclaim, which meets neighbours one after another too.
   LruBatches lru_;
   uint64_t mlocked_pages_ = 0;
   HugePageSettings huge_settings_;
@@ -396,7 +421,8 @@ class Paging final : public FileMapper, public ReverseMap {
   uint64_t huge_zero_users_ = 0;
   absl::btree_map<uint64_t, Pfn> deferred_splits_;  // Huge pages that are partly unmapped, in the order in which that happened.
   uint64_t next_deferred_ = 1;
-  std::vector<Pfn> vdso_pages_;  // Made when first touched.
+  std::vector<Pfn> vdso_pages_;                     // Made when first touched; so are these.
+  std::array<std::optional<Pfn>, 3> compat_pages_;  // Of 32-bit ARM programs: vdso, vectors, sigpage.
   std::optional<Pfn> vvar_page_;
 };
 

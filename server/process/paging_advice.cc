@@ -3,7 +3,9 @@
 #include <vector>
 
 #include "server/files/files.h"
+#include "server/physical/lru_lists.h"
 #include "server/physical/physical_memory.h"
+#include "server/physical/vm_stat.h"
 #include "server/process/address_space.h"
 #include "server/process/paging.h"
 #include "server/process/paging_walk.h"
@@ -74,13 +76,20 @@ void Paging::MadviseFree(Process& /*task*/, VmArea& vma, VirtRange range) {
     const auto count = static_cast<uint32_t>((last - start).raw() >> layout_.page_size.shift());
     for (const uint32_t stop = index + count; index < stop; ++index) {
       const Pte pte = format_.Load(table, index);
+      if (!format_.None(pte) && format_.IsSwap(pte)) {
+        format_.Store(table, index, 0);
+        --vma.mm->rss[static_cast<size_t>(RssKind::kSwap)];
+        files_.swap().FreeWithCache(SwapOf(pte));
+        continue;
+      }
       Pfn pfn;
       Frame* frame = NormalPage(pte, &pfn);
       if (frame == nullptr) continue;
       // folio_estimated_sharers() looks at the first page only.
       if (IsCompound(*frame) && (MapCountOf(HugeHead(pfn), HeadOf(pfn, *frame)) != 1 || !SplitHugePage(HugeHead(pfn)))) break;
-      if ((frame->flags & kPgDirty) != 0) {
+      if ((frame->flags & (kPgDirty | kPgSwapCache)) != 0) {
         if (frame->mapcount != 1) continue;
+        if ((frame->flags & kPgSwapCache) != 0 && !files_.swap().TryToFree(pfn)) continue;
         frame->flags &= ~uint32_t{kPgDirty};
       }
       if (format_.Young(pte) || format_.Dirty(pte)) format_.Store(table, index, format_.MkClean(format_.MkOld(pte)));
@@ -96,7 +105,7 @@ void Paging::MadviseCold(Process& /*task*/, VmArea& vma, VirtRange range) {
   AgeRange(vma, range, nullptr);
 }
 
-void Paging::AgeRange(VmArea& vma, VirtRange range, std::vector<VirtAddr>* isolated) {
+void Paging::AgeRange(VmArea& vma, VirtRange range, std::vector<Pfn>* isolated) {
   if (vma.is(kVmPfnMap)) return;
   const auto age_table = [&](uint8_t* table, VirtAddr start, VirtAddr last) {
     for (VirtAddr address = start; address < last; address += layout_.page_size.bytes()) {
@@ -108,7 +117,14 @@ void Paging::AgeRange(VmArea& vma, VirtRange range, std::vector<VirtAddr>* isola
       if (frame == nullptr || (frame->flags & kPgLru) == 0 || frame->mapcount != 1) continue;
       if (format_.Young(pte)) format_.Store(table, index, format_.MkOld(pte));
       frame->flags &= ~uint32_t{kPgReferenced};
-      if (isolated != nullptr && (frame->flags & kPgUnevictable) == 0) isolated->push_back(address);
+      if ((frame->flags & kPgUnevictable) != 0) continue;
+      if (isolated != nullptr) {
+        isolated->push_back(pfn);
+      } else if ((frame->flags & kPgActive) != 0) {
+        // folio_deactivate()
+        memory_.lru().ChangeFlags(pfn, 0, kPgActive);
+        vm_stat_.Count(VmEvent::kPgdeactivate);
+      }
     }
   };
   ForEachTable(*vma.mm, range, age_table,
@@ -117,30 +133,18 @@ void Paging::AgeRange(VmArea& vma, VirtRange range, std::vector<VirtAddr>* isola
 
 void Paging::MadvisePageout(Process& /*task*/, VmArea& vma, VirtRange range) {
   DrainLru();
-  std::vector<VirtAddr> isolated;
+  std::vector<Pfn> isolated;
   AgeRange(vma, range, &isolated);
-  // Without swap only clean pages of a disk's files can go; memory is the only place that the others have.
-  for (const VirtAddr address : isolated) {
-    uint8_t* table = FindTable(*vma.mm, address, 1);
-    const uint32_t index = format_.IndexOf(address, 1);
-    const Pte pte = format_.Load(table, index);
-    Pfn pfn;
-    Frame* frame = NormalPage(pte, &pfn);
-    if (frame->state != FrameState::kFile || frame->refcount != 2 || (frame->flags & kPgDirty) != 0 || format_.Dirty(pte)) continue;
-    format_.Store(table, index, 0);
-    --vma.mm->rss[static_cast<size_t>(RssKind::kFile)];
-    RemoveRmap(pfn, *frame, vma);
-    PutPage(pfn, *frame);
-    files_.DropCleanPage(pfn);
-  }
+  if (!isolated.empty() && reclaimer_ != nullptr) reclaimer_->ReclaimPages(isolated);
 }
 
 void Paging::MadviseWillneed(VmArea& vma, VirtRange range) {
   if (vma.file == nullptr || vma.file->inode->shmem()) {
+    WillneedSwapped(vma, range);
     DrainLru();
     return;
   }
-  if (vma.file->inode->kind != FileKind::kExt4) return;
+  if (!vma.file->inode->on_disk()) return;
   Inode& inode = *vma.file->inode;
   const PageIndex file_end = PageIndex() + layout_.page_size.PagesHolding(Bytes(inode.size));
   const PageIndex end = std::min(file_end, vma.IndexOf(range.end, layout_.page_size));

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "server/base/check.h"
+#include "server/files/files.h"
 #include "server/physical/physical_memory.h"
 #include "server/process/address_space.h"
 #include "server/process/paging.h"
@@ -48,6 +49,14 @@ void Paging::CopyTable(const VmArea& from, uint8_t* source, uint8_t* target, Vir
   for (const uint32_t stop = index + count; index < stop; ++index) {
     Pte pte = format_.Load(source, index);
     if (format_.None(pte)) continue;
+    if (format_.IsSwap(pte)) {
+      files_.swap().Duplicate(SwapOf(pte));
+      ++delta[static_cast<size_t>(RssKind::kSwap)];
+      pte = format_.ClearSwapExclusive(pte);
+      format_.Store(source, index, pte);
+      format_.Store(target, index, pte);
+      continue;
+    }
     Pfn pfn;
     if (Frame* frame = NormalPage(pte, &pfn); frame != nullptr) {
       ++HeadOf(pfn, *frame).refcount;
@@ -134,7 +143,7 @@ bool Paging::MoveTable(AddressSpace& mm, VirtAddr old_start, VirtAddr new_start,
   MMLAB_CHECK(source != nullptr && target != nullptr);
   const uint32_t target_index = format_.IndexOf(new_start, level);
   if (format_.TablePresent(format_.Load(target, target_index))) return false;
-  last_table_.table = nullptr;
+  ForgetTables();
   const uint32_t source_index = format_.IndexOf(old_start, level);
   format_.Store(target, target_index, format_.Load(source, source_index));
   format_.Store(source, source_index, 0);

@@ -3,6 +3,7 @@
 #include "server/base/explanation.h"
 #include "server/files/files.h"
 #include "server/physical/contents.h"
+#include "server/physical/memory_controller.h"
 #include "server/physical/physical_memory.h"
 #include "server/physical/vm_stat.h"
 #include "server/process/anon_vma.h"
@@ -18,6 +19,9 @@ constexpr int kRssEventsThreshold = 64;
 
 FaultOutcome Paging::HandleFault(Process& task, VmArea& vma, VirtAddr address, FaultAccess access) {
   vm_stat_.Count(VmEvent::kPgfault);
+  MemoryController* const charger = memory_.charger();
+  if (charger != nullptr) [[unlikely]]
+    charger->CountEvent(VmEvent::kPgfault);
   if (task.rss.events++ > kRssEventsThreshold) SyncRss(task);
 
   Fault fault{task, vma, *vma.mm, layout_.page_size.RoundDown(address), access};
@@ -38,6 +42,7 @@ FaultOutcome Paging::HandleFault(Process& task, VmArea& vma, VirtAddr address, F
   if (outcome == FaultOutcome::kMajor) {
     ++task.major_faults;
     vm_stat_.Count(VmEvent::kPgmajfault);
+    if (charger != nullptr) charger->CountEvent(VmEvent::kPgmajfault);
   }
   return outcome;
 }
@@ -48,6 +53,7 @@ FaultOutcome Paging::HandlePteFault(Fault& fault) {
     fault.pte = 0;
     return fault.vma.anonymous() ? AnonymousFault(fault) : FileFault(fault);
   }
+  if (!format_.Present(fault.pte)) return SwapFault(fault);
   if (fault.access.write && !format_.Writable(fault.pte)) return WriteProtectFault(fault);
   // The entry allows it: only the accessed or dirty bit was missing, which this processor leaves to the kernel.
   Pte pte = fault.access.write ? format_.MkDirty(fault.pte) : fault.pte;
@@ -81,7 +87,7 @@ FaultOutcome Paging::AnonymousFault(Fault& fault) {
     return FaultOutcome::kMinor;
   }
   AnonVmaPrepare(vma);
-  const std::optional<Pfn> pfn = memory_.AllocPages(kGfpHighuserMovable | kGfpZero, PageOrder(0));
+  const std::optional<Pfn> pfn = memory_.AllocCharged(kGfpHighuserMovable | kGfpZero);
   if (!pfn.has_value()) return FaultOutcome::kOom;
   Pte pte = format_.MkYoung(format_.Make(*pfn, protection));
   if (vma.is(kVmWrite)) pte = format_.MkWrite(format_.MkDirty(pte));
@@ -111,11 +117,14 @@ FaultOutcome Paging::WriteProtectFault(Fault& fault) {
   }
   if (frame->state == FrameState::kAnon) {
     if ((frame->flags & kPgAnonExclusive) == 0) {
-      // A page still on its way to the LRU has a reference of the batch.
+      // A page still on its way to the LRU has a reference of the batch; one in the swap cache needs no slot when nobody else wants it.
       const Frame& head = HeadOf(pfn, *frame);
-      if (head.refcount <= 3 && (head.flags & kPgLru) == 0) DrainLru();
       const bool merged = (frame->flags & kPgKsm) != 0;
       if (merged) vm_stat_.Count(VmEvent::kCowKsm);
+      if (head.refcount <= 3 && !merged) {
+        if ((head.flags & kPgLru) == 0) DrainLru();
+        if (head.refcount == 2 && !IsCompound(*frame)) files_.swap().TryToFree(pfn);
+      }
       if (head.refcount != 1 || merged) {
         if (why != nullptr) {
           why->Add(StepKind::kCopyOnWrite, "somebody else holds the anonymous page: it is copied")
@@ -161,6 +170,7 @@ FaultOutcome Paging::SharedWriteFault(Fault& fault, Frame& frame) {
     files_.MarkDirty(*inode, format_.PfnOf(fault.pte));
   }
   ReusePage(fault);
+  files_.BalanceDirty();
   return FaultOutcome::kMinor;
 }
 
@@ -169,7 +179,7 @@ FaultOutcome Paging::CopyPage(Fault& fault, std::optional<Pfn> old_pfn) {
   Frame* old_frame = old_pfn.has_value() ? &memory_.frame(*old_pfn) : nullptr;
   // Held, so that reclaim does not take it when the copy finds memory short.
   if (old_frame != nullptr) ++HeadOf(*old_pfn, *old_frame).refcount;
-  const std::optional<Pfn> pfn = memory_.AllocPages(kGfpHighuserMovable, PageOrder(0));
+  const std::optional<Pfn> pfn = memory_.AllocCharged(kGfpHighuserMovable);
   if (old_frame != nullptr) --HeadOf(*old_pfn, *old_frame).refcount;
   if (!pfn.has_value()) return FaultOutcome::kOom;
   if (old_pfn.has_value()) memory_.contents().Copy(*old_pfn, *pfn);
@@ -184,6 +194,7 @@ FaultOutcome Paging::CopyPage(Fault& fault, std::optional<Pfn> old_pfn) {
   format_.Store(fault.table, fault.index, pte);
   if (old_frame != nullptr) {
     RemoveRmap(*old_pfn, *old_frame, fault.vma);
+    FreeSwapCache(*old_pfn, *old_frame);
     PutPage(*old_pfn, *old_frame);
   }
   if (Explanation* why = tracer_.explanation()) {

@@ -64,6 +64,8 @@ bool Paging::FaultAround(Fault& fault, bool* out_of_memory) {
   int64_t count = 0;
   for (; it != inode.pages.end() && it->first < end; ++it) {
     const VirtAddr address = start + page_size.BytesOf(it->first - first);
+    // A page that marks where to read on is left to a fault of its own.
+    if (inode.on_disk() && (memory_.frame(it->second).flags & (kPgReclaim | kPgDirty)) == kPgReclaim) continue;
     if (!format_.None(format_.Load(fault.table, format_.IndexOf(address, 1)))) continue;
     mapped = mapped || address == fault.address;
     SetPte(fault, it->second, address);
@@ -101,14 +103,20 @@ void Paging::SetPte(Fault& fault, Pfn pfn, VirtAddr address) {
 
 Paging::BackingPage Paging::GetBackingPage(Fault& fault) {
   const PageIndex index = fault.vma.IndexOf(fault.address, layout_.page_size);
-  if (fault.vma.backing == VmaBacking::kVdso) {
-    const std::optional<Pfn> pfn = VdsoPage(index);
+  if (fault.vma.special_mapping()) {
+    const std::optional<Pfn> pfn = SpecialPage(fault.vma, index);
     if (!pfn.has_value()) return {FaultOutcome::kSigBus, Pfn()};
     return {FaultOutcome::kMinor, *pfn};
   }
   Inode& inode = *fault.vma.file->inode;
+  const bool cold = inode.on_disk() && !files_.FindPage(inode, index).has_value();
+  files_.ReadAround(*fault.vma.file, index,
+                    fault.vma.is(kVmRandRead)  ? Files::MapAdvice::kRandom
+                    : fault.vma.is(kVmSeqRead) ? Files::MapAdvice::kSequential
+                                               : Files::MapAdvice::kNormal);
   const SysResult<CachedPage> page = files_.PageForFault(inode, index);
-  if (page.ok()) return {page.value().major ? FaultOutcome::kMajor : FaultOutcome::kMinor, page.value().pfn};
+  if (page.ok() && (cold || page.value().major)) memory_.WaitForRead(page.value().pfn);
+  if (page.ok()) return {cold || page.value().major ? FaultOutcome::kMajor : FaultOutcome::kMinor, page.value().pfn};
   if (Explanation* why = tracer_.explanation()) {
     why->Add(StepKind::kFileLookup, page.error() == Errno::kEINVAL ? "the page lies beyond the end of the file" : "no page can be made")
         .Text("file", inode.path)
@@ -142,7 +150,7 @@ FaultOutcome Paging::FinishFault(Fault& fault, Pfn pfn) {
 
 FaultOutcome Paging::CowFileFault(Fault& fault) {
   AnonVmaPrepare(fault.vma);
-  const std::optional<Pfn> copy = memory_.AllocPages(kGfpHighuserMovable, PageOrder(0));
+  const std::optional<Pfn> copy = memory_.AllocCharged(kGfpHighuserMovable);
   if (!copy.has_value()) return FaultOutcome::kOom;
   const BackingPage page = GetBackingPage(fault);
   if (page.outcome > FaultOutcome::kMajor || !PrepareTableFor(fault, page.pfn)) {
@@ -164,7 +172,10 @@ FaultOutcome Paging::SharedFileFault(Fault& fault) {
   if (page.outcome > FaultOutcome::kMajor) return page.outcome;
   const FaultOutcome finished = FinishFault(fault, page.pfn);
   if (finished != FaultOutcome::kMinor) return finished;
-  if (fault.vma.file != nullptr) files_.MarkDirty(*fault.vma.file->inode, page.pfn);
+  if (fault.vma.file != nullptr) {
+    files_.MarkDirty(*fault.vma.file->inode, page.pfn);
+    files_.BalanceDirty();
+  }
   return page.outcome;
 }
 
@@ -183,7 +194,17 @@ FaultOutcome Paging::SpecialFault(Fault& fault) {
   return FaultOutcome::kMinor;
 }
 
-std::optional<Pfn> Paging::VdsoPage(PageIndex index) {
+// special_mapping_fault(): the pages that all processes share.
+std::optional<Pfn> Paging::SpecialPage(const VmArea& vma, PageIndex index) {
+  if (vma.mm->compat) {
+    if (index != PageIndex()) return std::nullopt;
+    std::optional<Pfn>& page = compat_pages_[static_cast<size_t>(vma.backing) - static_cast<size_t>(VmaBacking::kVdso)];
+    if (!page.has_value()) {
+      page = memory_.AllocPages(kGfpKernel | kGfpZero, PageOrder(0));
+      if (page.has_value()) memory_.frame(*page).flags |= kPgUptodate;
+    }
+    return page;
+  }
   const uint64_t pages = layout_.is_x86() ? 2 : 1;
   if (index.raw() >= pages) return std::nullopt;
   while (vdso_pages_.size() < pages) {

@@ -38,7 +38,7 @@ void Paging::AddNewAnonRmap(Pfn pfn, Frame& frame, VmArea& vma, VirtAddr address
   frame.mapcount = 1;
   frame.mapping = vma.anon_vma->id;
   frame.index = vma.IndexOf(address, layout_.page_size).raw();
-  vm_stat_.Add(NodeStat::kNrAnonPages, 1);
+  memory_.CountPage(vm_stat_, frame, NodeStat::kNrAnonPages, 1);
   if ((vma.flags & (kVmLocked | kVmSpecial)) == kVmLocked) {
     MlockPage(pfn, frame);
     lru_.AddMlocked(pfn);
@@ -49,14 +49,15 @@ void Paging::AddNewAnonRmap(Pfn pfn, Frame& frame, VmArea& vma, VirtAddr address
 
 void Paging::AddFileRmap(Pfn pfn, Frame& frame, VmArea& vma) {
   ++frame.refcount;
-  if (++frame.mapcount == 1) vm_stat_.Add(NodeStat::kNrMapped, 1);
+  if (++frame.mapcount == 1) memory_.CountPage(vm_stat_, frame, NodeStat::kNrMapped, 1);
   if ((vma.flags & (kVmLocked | kVmSpecial)) == kVmLocked) MlockPage(pfn, frame);
 }
 
 void Paging::RemoveRmap(Pfn pfn, Frame& frame, const VmArea& vma) {
   if (IsCompound(frame)) return RemoveSubpageRmap(pfn, frame);
   MMLAB_CHECK(frame.mapcount > 0);
-  if (--frame.mapcount == 0) vm_stat_.Add(frame.state == FrameState::kAnon ? NodeStat::kNrAnonPages : NodeStat::kNrMapped, -1);
+  if (--frame.mapcount == 0)
+    memory_.CountPage(vm_stat_, frame, frame.state == FrameState::kAnon ? NodeStat::kNrAnonPages : NodeStat::kNrMapped, -1);
   if ((vma.flags & (kVmLocked | kVmSpecial)) == kVmLocked) MunlockPage(pfn, frame);
 }
 
@@ -117,6 +118,13 @@ void Paging::ZapTable(Process* task, VmArea& vma, uint8_t* table, VirtAddr start
   for (const uint32_t stop = index + count; index < stop; ++index) {
     const Pte pte = format_.Load(table, index);
     if (format_.None(pte)) continue;
+    if (format_.IsSwap(pte)) {
+      if (!even_cows) continue;
+      format_.Store(table, index, 0);
+      --delta[static_cast<size_t>(RssKind::kSwap)];
+      files_.swap().FreeWithCache(SwapOf(pte));
+      continue;
+    }
     Pfn pfn;
     Frame* frame = NormalPage(pte, &pfn);
     if (frame != nullptr && !even_cows && frame->state == FrameState::kAnon) continue;
@@ -129,6 +137,7 @@ void Paging::ZapTable(Process* task, VmArea& vma, uint8_t* table, VirtAddr start
     if (!anonymous && format_.Young(pte) && !vma.is(kVmSeqRead)) memory_.lru().MarkAccessed(pfn);
     --delta[static_cast<size_t>(KindOf(*frame))];
     RemoveRmap(pfn, *frame, vma);
+    FreeSwapCache(pfn, *frame);
     PutPage(pfn, *frame);
   }
   AddRss(task, *vma.mm, delta);

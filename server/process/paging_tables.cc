@@ -4,6 +4,7 @@
 #include "server/base/explanation.h"
 #include "server/hardware/page_walk.h"
 #include "server/physical/contents.h"
+#include "server/physical/lru_lists.h"
 #include "server/physical/physical_memory.h"
 #include "server/physical/vm_stat.h"
 #include "server/process/address_space.h"
@@ -37,21 +38,32 @@ uint8_t* Paging::TableBytes(Pfn table) const { return memory_.contents().Bytes(t
 std::optional<Pfn> Paging::AllocTable(AddressSpace& mm, int level) {
   const std::optional<Pfn> pfn = memory_.AllocPages(kGfpKernelAccount | kGfpZero, PageOrder(0));
   if (!pfn.has_value()) return std::nullopt;
-  memory_.frame(*pfn).state = FrameState::kPageTable;
+  Frame& frame = memory_.frame(*pfn);
+  frame.state = FrameState::kPageTable;
+  frame.index = static_cast<uint64_t>(CountedLevel(level));
   ++mm.table_pages[static_cast<size_t>(CountedLevel(level))];
-  if (CountedLevel(level) <= 2) vm_stat_.Add(NodeStat::kNrPageTablePages, 1);
+  if (CountedLevel(level) <= 2) CountTable(*pfn, 1);
   if (Explanation* why = tracer_.explanation()) {
     why->Add(StepKind::kPageTableAlloc, "a page table was missing and is made").Number("level", level).Frame("table", *pfn);
   }
   return pfn;
 }
 
+// inc_lruvec_page_state() and its opposite for a table.
+void Paging::CountTable(Pfn table, int64_t delta) {
+  if (memory_.charger() == nullptr) [[likely]] {
+    vm_stat_.Add(NodeStat::kNrPageTablePages, delta);
+  } else {
+    memory_.lru().AddKernelStat(memory_.frame(table), NodeStat::kNrPageTablePages, delta);
+  }
+}
+
 void Paging::FreeTable(AddressSpace& mm, int level, Pfn table) {
-  last_table_.table = nullptr;
+  ForgetTables();
   uint64_t& count = mm.table_pages[static_cast<size_t>(CountedLevel(level))];
   MMLAB_CHECK(count > 0);
   --count;
-  if (CountedLevel(level) <= 2) vm_stat_.Add(NodeStat::kNrPageTablePages, -1);
+  if (CountedLevel(level) <= 2) CountTable(table, -1);
   memory_.FreePages(table, PageOrder(0));
 }
 
@@ -97,12 +109,10 @@ uint8_t* Paging::FindTable(const AddressSpace& mm, VirtAddr address, int level) 
   return table;
 }
 
-uint8_t* Paging::FindLowestTable(const AddressSpace& mm, VirtAddr address) {
-  if (last_table_.table != nullptr && last_table_.pgd == mm.pgd && address.raw() - last_table_.start < format_.coverage(2)) {
-    return last_table_.table;
-  }
+uint8_t* Paging::FindLowestTable(const AddressSpace& mm, VirtAddr address, LastTable& last) const {
+  if (last.table != nullptr && last.pgd == mm.pgd && address.raw() - last.start < format_.coverage(2)) return last.table;
   uint8_t* table = FindTable(mm, address, 1);
-  if (table != nullptr) last_table_ = {mm.pgd, address.raw() & ~(format_.coverage(2) - 1), table};
+  if (table != nullptr) last = {mm.pgd, address.raw() & ~(format_.coverage(2) - 1), table};
   return table;
 }
 

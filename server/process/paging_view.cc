@@ -27,12 +27,23 @@ void Paging::AccumulateSmaps(const VmArea& vma, SmapsSums& sums) const {
   if (vma.is(kVmPfnMap)) return;  // walk_page_range() leaves it out.
   const uint64_t page = layout_.page_size.bytes().raw();
   const bool locked = vma.is(kVmLocked);
+  if (vma.file != nullptr && vma.file->inode->shmem()) {
+    // shmem_swap_usage(): its entries are in the file, not in page tables.
+    const auto& swapped = vma.file->inode->swapped;
+    const auto end = swapped.lower_bound(vma.IndexOf(vma.end, layout_.page_size));
+    for (auto it = swapped.lower_bound(vma.pgoff); it != end; ++it) sums.swap += page;
+  }
   ForEachTable(*vma.mm, vma.range(), [&](const uint8_t* table, VirtAddr start, VirtAddr last) {
     uint32_t index = format_.IndexOf(start, 1);
     const auto count = static_cast<uint32_t>((last - start).raw() >> layout_.page_size.shift());
     for (const uint32_t stop = index + count; index < stop; ++index) {
       const Pte pte = format_.Load(table, index);
       if (format_.None(pte)) continue;
+      if (format_.IsSwap(pte)) {
+        sums.swap += page;
+        sums.pss_swap += (page << kPssShift) / std::max<uint64_t>(1, files_.swap().CountOf(SwapOf(pte)));
+        continue;
+      }
       Pfn pfn;
       const Frame* frame = NormalPage(pte, &pfn);
       if (frame == nullptr) continue;
@@ -48,6 +59,11 @@ void Paging::AccumulateSmaps(const VmArea& vma, SmapsSums& sums) const {
       const bool is_private = mapcount < 2;
       const uint64_t share = (page << kPssShift) / (is_private ? 1 : static_cast<uint64_t>(mapcount));
       sums.pss += share;
+      if (frame->state == FrameState::kAnon) {
+        sums.pss_anon += share;
+      } else {
+        ((frame->flags & kPgSwapBacked) != 0 ? sums.pss_shmem : sums.pss_file) += share;
+      }
       if (locked) sums.pss_locked += share;
       if (dirty) sums.pss_dirty += share;
       (dirty ? (is_private ? sums.private_dirty : sums.shared_dirty) : (is_private ? sums.private_clean : sums.shared_clean)) += page;
@@ -70,6 +86,8 @@ Smaps Paging::ToSmaps(const SmapsSums& sums) {
   smaps.lazy_free = Bytes(sums.lazy_free);
   smaps.anon_huge_pages = Bytes(sums.anon_huge);
   smaps.locked = WholeKib(sums.pss_locked >> kPssShift);
+  smaps.swap = Bytes(sums.swap);
+  smaps.swap_pss = WholeKib(sums.pss_swap >> kPssShift);
   return smaps;
 }
 
@@ -79,10 +97,33 @@ Smaps Paging::MeasureVma(const VmArea& vma) const {
   return ToSmaps(sums);
 }
 
-Smaps Paging::MeasureAll(const AddressSpace& mm) const {
+SmapsRollup Paging::MeasureAll(const AddressSpace& mm) const {
   SmapsSums sums;
   for (const VmArea* vma = mm.vmas.First(); vma != nullptr; vma = mm.vmas.Next(*vma)) AccumulateSmaps(*vma, sums);
-  return ToSmaps(sums);
+  return {ToSmaps(sums), WholeKib(sums.pss_anon >> kPssShift), WholeKib(sums.pss_file >> kPssShift), WholeKib(sums.pss_shmem >> kPssShift)};
+}
+
+// gather_stats(); the kernel's own pages (vvar, vdso) are reserved and not counted.
+VmaPages Paging::CountPages(const VmArea& vma) const {
+  VmaPages counted;
+  if (vma.special_mapping()) return counted;
+  ForEachTable(*vma.mm, vma.range(), [&](const uint8_t* table, VirtAddr start, VirtAddr last) {
+    uint32_t index = format_.IndexOf(start, 1);
+    const auto count = static_cast<uint32_t>((last - start).raw() >> layout_.page_size.shift());
+    for (const uint32_t stop = index + count; index < stop; ++index) {
+      const Pte pte = format_.Load(table, index);
+      if (format_.None(pte)) continue;
+      Pfn pfn;
+      const Frame* frame = NormalPage(pte, &pfn);
+      if (frame == nullptr) continue;
+      ++counted.pages;
+      counted.anon += frame->state == FrameState::kAnon ? 1 : 0;
+      counted.dirty += format_.Dirty(pte) || (frame->flags & kPgDirty) != 0 ? 1 : 0;
+      counted.active += (frame->flags & (kPgActive | kPgUnevictable)) != 0 ? 1 : 0;
+      counted.mapcount_max = std::max(counted.mapcount_max, static_cast<uint64_t>(frame->mapcount));
+    }
+  });
+  return counted;
 }
 
 std::array<int64_t, kRssKinds> Paging::CountRss(const AddressSpace& mm) const {
@@ -95,7 +136,11 @@ std::array<int64_t, kRssKinds> Paging::CountRss(const AddressSpace& mm) const {
         Pfn pfn;
         const Pte pte = format_.Load(table, index);
         if (format_.None(pte)) continue;
-        if (const Frame* frame = NormalPage(pte, &pfn); frame != nullptr) ++total[static_cast<size_t>(KindOf(*frame))];
+        if (format_.IsSwap(pte)) {
+          ++total[static_cast<size_t>(RssKind::kSwap)];
+        } else if (const Frame* frame = NormalPage(pte, &pfn); frame != nullptr) {
+          ++total[static_cast<size_t>(KindOf(*frame))];
+        }
       }
     });
     ForEachHugeEntry(mm, vma->range(), [&](uint64_t entry, VirtAddr) {
@@ -107,7 +152,7 @@ std::array<int64_t, kRssKinds> Paging::CountRss(const AddressSpace& mm) const {
 
 void Paging::Mincore(const VmArea& vma, VirtRange range, std::string& out) const {
   const PageSize page_size = layout_.page_size;
-  if (vma.backing == VmaBacking::kVvar || vma.backing == VmaBacking::kVdso) {
+  if (vma.special_mapping()) {
     // can_do_mincore() refuses to tell anything about memory that is neither anonymous nor of a file.
     out.append((range.length().raw() + page_size.mask()) >> page_size.shift(), '\1');
     return;
@@ -118,7 +163,14 @@ void Paging::Mincore(const VmArea& vma, VirtRange range, std::string& out) const
     const uint8_t* table = FindTable(*vma.mm, address, 1);
     const Pte pte = table == nullptr ? 0 : format_.Load(table, format_.IndexOf(address, 1));
     bool resident = !format_.None(pte) || (table == nullptr && HugeEntryAt(*vma.mm, address) != 0);
-    if (!resident && inode != nullptr) resident = files_.FindPage(*inode, vma.IndexOf(address, page_size)).has_value();
+    if (table != nullptr && resident && format_.IsSwap(pte)) {
+      resident = files_.swap().CachedPage(SwapOf(pte)).has_value();
+    } else if (!resident && inode != nullptr) {
+      const PageIndex index = vma.IndexOf(address, page_size);
+      const auto swapped = inode->swapped.find(index);
+      resident = swapped == inode->swapped.end() ? files_.FindPage(*inode, index).has_value()
+                                                 : files_.swap().CachedPage(swapped->second).has_value();
+    }
     out.push_back(resident ? '\1' : '\0');
   }
 }
@@ -226,6 +278,7 @@ void Paging::AddToHash(StateHasher& hasher) const {
   ksm_->AddToHash(hasher);
   for (const Pfn pfn : vdso_pages_) hasher.Add(pfn.raw());
   hasher.Add(vvar_page_.has_value() ? vvar_page_->raw() : 0);
+  for (const std::optional<Pfn>& page : compat_pages_) hasher.Add(page.has_value() ? page->raw() : 0);
 }
 
 }  // namespace mmlab

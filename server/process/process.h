@@ -8,6 +8,7 @@
 
 #include "absl/container/btree_map.h"
 #include "server/process/pid.h"
+#include "server/process/task_objects.h"
 
 namespace mmlab {
 
@@ -41,8 +42,13 @@ class Process {
   Pid pid;
   Pid thread_group;  // tgid: the pid of the first thread; its own where it is that.
   Pid parent;
+  Pid vfork_child;            // What it waits for: the child of its vfork(), until that execs or exits; 0 = nothing.
+  Pid vfork_parent;           // Who waits for it that way; 0 = nobody.
+  int64_t start_time_ns = 0;  // When it was made, since boot.
   std::string comm;
+  TaskObjects objects;
   uint32_t uid = 0;
+  uint32_t cgroup = 0;  // Cgroup::id; 0: the root.
   bool kernel_thread = false;
   std::shared_ptr<AddressSpace> mm;         // Null: kernel thread, or not exec'ed yet. Shared by CLONE_VM.
   std::shared_ptr<AddressSpace> active_mm;  // What it runs on: its own, or what a kernel thread borrows while a CPU runs it.
@@ -53,6 +59,7 @@ class Process {
   TaskRss rss;
   uint64_t minor_faults = 0;
   uint64_t major_faults = 0;
+  int64_t run_nanoseconds = 0;     // How long it was on a CPU; of a kernel thread system time, else user time.
   int32_t oom_score_adj = 0;       // -1000 .. 1000
   int32_t oom_score_adj_min = 0;   // Lowest value that it may set without privileges.
   bool killed = false;             // SIGKILL is pending: it ends when its operation does.

@@ -37,10 +37,16 @@ void CheckVmas(Pid pid, const AddressSpace& mm, PageSize page_size, std::vector<
     total += page_size.WholePagesIn(vma->length());
     ++count;
   }
+  mm.vmas.CheckInvariants(violations);
   if (total != mm.total_vm || count != mm.vmas.size()) {
     violations->push_back(absl::StrFormat("process %d: total_vm %d and %d VMAs are counted, %d and %d exist", pid.raw(), mm.total_vm.raw(),
                                           mm.vmas.size(), total.raw(), count));
   }
+}
+
+void HashReadahead(const ReadaheadState& ra, StateHasher& hasher) {
+  for (const uint64_t value : {ra.start, ra.size, ra.async_size, uint64_t{ra.mmap_miss}, static_cast<uint64_t>(ra.previous)})
+    hasher.Add(value);
 }
 
 void HashVma(const VmArea& vma, StateHasher& hasher) {
@@ -50,6 +56,7 @@ void HashVma(const VmArea& vma, StateHasher& hasher) {
   hasher.Add(vma.pgoff.raw());
   hasher.Add(static_cast<uint64_t>(vma.backing));
   hasher.Add(vma.file == nullptr ? 0 : vma.file->inode->id);
+  if (vma.file != nullptr) HashReadahead(vma.file->readahead, hasher);
   hasher.Add(vma.file_link);
   for (const AnonVma* anon_vma : vma.anon_vma_chain) hasher.Add(anon_vma->id);
   hasher.Add(vma.anon_vma == nullptr ? 0 : vma.anon_vma->id);
@@ -70,11 +77,14 @@ void HashAddressSpace(const AddressSpace& mm, StateHasher& hasher) {
   hasher.Add(mm.def_flags);
   hasher.Add(static_cast<uint64_t>(mm.mm_users));
   hasher.Add(mm.context_id);
+  hasher.Add(mm.multiprocess ? 1 : 0);
   for (const auto& [kind, value] : mm.saved_auxv) {
     hasher.Add(kind);
     hasher.Add(value);
   }
-  hasher.Add(mm.top_down ? 1 : 0);
+  hasher.Add((mm.top_down ? 1 : 0) | (mm.thp_disabled ? 2 : 0) | (mm.compat ? 4 : 0));
+  hasher.Add(static_cast<uint64_t>(mm.dumpable));
+  hasher.Add(mm.exe_file == nullptr ? 0 : mm.exe_file->inode->id);
   for (const VmArea* vma = mm.vmas.First(); vma != nullptr; vma = mm.vmas.Next(*vma)) HashVma(*vma, hasher);
 }
 
@@ -88,10 +98,19 @@ void Processes::CheckInvariants(std::vector<std::string>* violations) const {
     if (process->mm == nullptr) continue;
     if (++users[process->mm.get()] == 1) CheckVmas(pid, *process->mm, layout_.page_size, violations);
   }
+  int held = 0;
   for (const Process* task : tasks) {
     if (task->mm != nullptr && task->mm->mm_users != users[task->mm.get()]) {
       violations->push_back(
           absl::StrFormat("process %d: mm_users is %d, %d tasks use it", task->pid.raw(), task->mm->mm_users, users[task->mm.get()]));
+    }
+    if (task->vfork_child != Pid()) {
+      ++held;
+      const Process* child = Find(task->vfork_child);
+      if (child == nullptr || child->vfork_parent != task->pid) {
+        violations->push_back(
+            absl::StrFormat("process %d waits for a vfork of %d, which nobody knows", task->pid.raw(), task->vfork_child.raw()));
+      }
     }
     const Process* leader = Find(task->thread_group);
     if (leader == nullptr || !leader->leads() || leader->mm != task->mm) {
@@ -99,7 +118,14 @@ void Processes::CheckInvariants(std::vector<std::string>* violations) const {
                                             task->thread_group.raw()));
     }
   }
+  if (held != held_) violations->push_back(absl::StrFormat("%d processes are counted as waiting in vfork, %d do", held_, held));
   paging_->CheckInvariants(tasks, violations);
+  SwapCounts swapped;
+  files_.CountSwap(swapped);
+  for (const auto& [pid, process] : processes_) {
+    if (process->mm != nullptr && users[process->mm.get()]-- == process->mm->mm_users) paging_->CountSwap(*process->mm, swapped);
+  }
+  files_.swap().CheckInvariants(swapped, violations);
 }
 
 void Processes::AddToHash(StateHasher& hasher) const {
@@ -115,9 +141,12 @@ void Processes::AddToHash(StateHasher& hasher) const {
   }
   std::map<const AddressSpace*, uint64_t> seen;  // Address spaces in the order of the first process that uses them; only looked up.
   for (const auto& [pid, process] : processes_) {
-    for (const uint64_t value : {static_cast<uint64_t>(pid.raw()), static_cast<uint64_t>(process->parent.raw()), uint64_t{process->uid},
-                                 process->minor_faults, process->major_faults, static_cast<uint64_t>(process->oom_score_adj),
-                                 static_cast<uint64_t>(process->oom_score_adj_min), static_cast<uint64_t>(process->rss.events)}) {
+    for (const uint64_t value :
+         {static_cast<uint64_t>(pid.raw()), static_cast<uint64_t>(process->parent.raw()), uint64_t{process->uid}, process->minor_faults,
+          process->major_faults, static_cast<uint64_t>(process->oom_score_adj), static_cast<uint64_t>(process->oom_score_adj_min),
+          static_cast<uint64_t>(process->rss.events), static_cast<uint64_t>(process->vfork_child.raw()),
+          static_cast<uint64_t>(process->vfork_parent.raw()), static_cast<uint64_t>(process->start_time_ns), uint64_t{process->cgroup},
+          static_cast<uint64_t>(process->run_nanoseconds)}) {
       hasher.Add(value);
     }
     for (const int64_t pages : process->rss.count) hasher.Add(static_cast<uint64_t>(pages));
@@ -130,6 +159,7 @@ void Processes::AddToHash(StateHasher& hasher) const {
       hasher.Add(static_cast<uint64_t>(fd));
       hasher.Add(file->inode->id);
       hasher.Add((file->readable ? 1 : 0) | (file->writable ? 2 : 0));
+      HashReadahead(file->readahead, hasher);
     }
     if (process->mm == nullptr) continue;
     const auto [it, fresh] = seen.try_emplace(process->mm.get(), seen.size());
@@ -142,7 +172,13 @@ void Processes::AddToHash(StateHasher& hasher) const {
     hasher.Add(static_cast<uint64_t>(number));
     hasher.Add(static_cast<uint64_t>(cpu.current.raw()));
     hasher.Add(cpu.mm == nullptr ? 0 : cpu.mm->pgd.raw());
+    hasher.Add(static_cast<uint64_t>(cpu.time.user_nanoseconds));
+    hasher.Add(static_cast<uint64_t>(cpu.time.system_nanoseconds));
   }
+  hasher.Add(switches_);
+  hasher.Add(static_cast<uint64_t>(now_ns_));
+  hasher.Add(static_cast<uint64_t>(next_load_update_));
+  for (const uint64_t load : load_) hasher.Add(load);
   hasher.Add(asids_.generation);
   hasher.Add(asids_.next);
   for (const uint32_t asid : asids_.kept) hasher.Add(asid);
@@ -154,7 +190,8 @@ Bytes Processes::HostMemory() const {
   for (const auto& [pid, process] : processes_) {
     bytes += sizeof(Process) + process->comm.capacity() + process->files->size() * (sizeof(OpenFile) + 32);
     if (process->mm == nullptr) continue;
-    bytes += (sizeof(AddressSpace) + process->mm->vmas.size() * sizeof(VmArea)) / static_cast<uint64_t>(process->mm->mm_users);
+    const VmaTree& vmas = process->mm->vmas;
+    bytes += (sizeof(AddressSpace) + vmas.size() * sizeof(VmArea) + vmas.HostMemory().raw()) / static_cast<uint64_t>(process->mm->mm_users);
   }
   return Bytes(bytes);
 }

@@ -10,6 +10,7 @@
 #include "server/base/hash.h"
 #include "server/files/files.h"
 #include "server/hardware/page_walk.h"
+#include "server/physical/memory_controller.h"
 #include "server/physical/physical_memory.h"
 #include "server/process/address_space.h"
 #include "server/process/commit_account.h"
@@ -57,8 +58,12 @@ void Processes::AdvanceBackground(int64_t now) {
   paging_->khugepaged().Advance(now);
   paging_->ksm().Advance(now);
 }
+void Processes::SetKernelObjects(KernelObjects* objects) { anon_vmas_->SetKernelObjects(objects); }
 
 ReverseMap& Processes::reverse_map() { return *paging_; }
+
+void Processes::SetReclaimer(PageReclaimer* reclaimer) { paging_->SetReclaimer(reclaimer); }
+PageOwner& Processes::page_owner() { return *paging_; }
 
 ProcessCore Processes::Core() { return ProcessCore{layout_, limits_, *paging_, files_, *commit_, *anon_vmas_, tracer_}; }
 
@@ -74,16 +79,28 @@ Process* Processes::FindMutable(Pid pid) {
 
 Process* Processes::Enter(Pid pid) {
   Process* process = FindMutable(pid);
+  SetCurrent(process);
+  return process;
+}
+
+void Processes::SetCurrent(Process* process) {
   current_ = process;
   commit_->SetCurrent(process);
   paging_->SetCurrent(process);
-  return process;
+  if (MemoryController* charger = memory_.charger()) [[unlikely]]
+    charger->SetCurrent(process == nullptr ? 0 : process->cgroup);
+}
+
+Errno Processes::Refuse(Errno error, const char* rule) const {
+  if (Explanation* why = tracer_.explanation()) why->Add(StepKind::kSystemCallCheck, rule).Error(error);
+  return error;
 }
 
 Process& Processes::NewProcess() {
   auto process = std::make_unique<Process>();
   process->pid = Pid(++last_pid_);
   process->thread_group = process->pid;
+  process->start_time_ns = now_ns_;
   Process& made = *process;
   processes_[made.pid] = std::move(process);
   return made;
@@ -92,12 +109,18 @@ Process& Processes::NewProcess() {
 SysResult<Pid> Processes::Create(const std::string& comm, uint32_t uid, bool kernel_thread) {
   Process& process = NewProcess();
   process.comm = comm;
+  process.objects = TaskObjects::Fork(anon_vmas_->kernel_objects(), TaskObjects(), 0);
   process.uid = uid;
   process.kernel_thread = kernel_thread;
   constexpr uint64_t kDefaultStack = 8 << 20;    // _STK_LIM
   constexpr uint64_t kDefaultMemlock = 8 << 20;  // MLOCK_LIMIT
   (*process.rlimits)[static_cast<size_t>(RlimitKind::kStack)].current = kDefaultStack;
   (*process.rlimits)[static_cast<size_t>(RlimitKind::kMemlock)] = {kDefaultMemlock, kDefaultMemlock};
+  if (Explanation* why = tracer_.explanation()) {
+    why->Add(StepKind::kSystemCallCheck, kernel_thread ? "a kernel thread: it never has an address space, and borrows one where it runs"
+                                                       : "a task without an address space: exec gives it one")
+        .Number("pid", process.pid.raw());
+  }
   if (EventSink* events = tracer_.events()) {
     events->Emit(EventKind::kTaskNewtask, {process.pid.raw(), comm, 0, process.oom_score_adj});
   }
@@ -112,43 +135,48 @@ SysResult<Pid> Processes::Create(const std::string& comm, uint32_t uid, bool ker
 SysResult<uint64_t> Processes::Mmap(Pid pid, uint64_t address, uint64_t length, uint32_t prot, uint32_t flags, int32_t fd,
                                     uint64_t offset) {
   MMLAB_ENTER(call);
-  return call.Mmap(call.Wrap(address), call.Wrap(length), prot, flags, fd, offset);
+  return call.Mmap(call.Argument(address), call.Argument(length), prot, flags, fd, offset);
 }
 
 Errno Processes::Munmap(Pid pid, uint64_t address, uint64_t length) {
   MMLAB_ENTER(call);
-  return call.Munmap(call.Wrap(address), call.Wrap(length));
+  return call.Munmap(call.Argument(address), call.Argument(length));
 }
 
 Errno Processes::Mprotect(Pid pid, uint64_t address, uint64_t length, uint32_t prot) {
   MMLAB_ENTER(call);
-  return call.Mprotect(call.Wrap(address), call.Wrap(length), prot);
+  return call.Mprotect(call.Argument(address), call.Argument(length), prot);
 }
 
 SysResult<uint64_t> Processes::Mremap(Pid pid, uint64_t old_address, uint64_t old_length, uint64_t new_length, uint32_t flags,
                                       uint64_t new_address) {
   MMLAB_ENTER(call);
-  return call.Mremap(call.Wrap(old_address), call.Wrap(old_length), call.Wrap(new_length), flags, call.Wrap(new_address));
+  return call.Mremap(call.Argument(old_address), call.Argument(old_length), call.Argument(new_length), flags, call.Argument(new_address));
 }
 
 SysResult<uint64_t> Processes::Brk(Pid pid, uint64_t address) {
   MMLAB_ENTER(call);
-  return call.Brk(call.Wrap(address));
+  return call.Brk(call.Argument(address));
+}
+
+SysResult<uint64_t> Processes::Sbrk(Pid pid, int64_t increment) {
+  MMLAB_ENTER(call);
+  return call.Sbrk(increment);
 }
 
 Errno Processes::Madvise(Pid pid, uint64_t address, uint64_t length, int32_t advice) {
   MMLAB_ENTER(call);
-  return call.Madvise(call.Wrap(address), call.Wrap(length), advice);
+  return call.Madvise(call.Argument(address), call.Argument(length), advice);
 }
 
 Errno Processes::Mlock(Pid pid, uint64_t address, uint64_t length, uint32_t flags) {
   MMLAB_ENTER(call);
-  return call.Mlock(call.Wrap(address), call.Wrap(length), flags);
+  return call.Mlock(call.Argument(address), call.Argument(length), flags);
 }
 
 Errno Processes::Munlock(Pid pid, uint64_t address, uint64_t length) {
   MMLAB_ENTER(call);
-  return call.Munlock(call.Wrap(address), call.Wrap(length));
+  return call.Munlock(call.Argument(address), call.Argument(length));
 }
 
 Errno Processes::Mlockall(Pid pid, uint32_t flags) {
@@ -163,24 +191,17 @@ Errno Processes::Munlockall(Pid pid) {
 
 Errno Processes::Msync(Pid pid, uint64_t address, uint64_t length, uint32_t flags) {
   MMLAB_ENTER(call);
-  return call.Msync(call.Wrap(address), call.Wrap(length), flags);
+  return call.Msync(call.Argument(address), call.Argument(length), flags);
 }
 
 SysResult<std::string> Processes::Mincore(Pid pid, uint64_t address, uint64_t length) {
   MMLAB_ENTER(call);
-  return call.Mincore(call.Wrap(address), call.Wrap(length));
-}
-
-Errno Processes::SetThpDisable(Pid pid, bool disable) {
-  Process* process = Enter(pid);
-  if (process == nullptr) return Errno::kESRCH;
-  if (process->mm != nullptr) process->mm->thp_disabled = disable;
-  return Errno::kOk;
+  return call.Mincore(call.Argument(address), call.Argument(length));
 }
 
 Errno Processes::SetVmaName(Pid pid, uint64_t address, uint64_t length, const std::string& name) {
   MMLAB_ENTER(call);
-  return call.SetVmaName(call.Wrap(address), call.Wrap(length), name);
+  return call.SetVmaName(call.Argument(address), call.Argument(length), name);
 }
 
 #undef MMLAB_ENTER
@@ -191,17 +212,31 @@ VmArea* Processes::ExpandStack(Process& task, VirtAddr address) { return MmCall(
 Errno Processes::Setrlimit(Pid pid, uint32_t resource, uint64_t current, uint64_t maximum) {
   Process* process = Enter(pid);
   if (process == nullptr) return Errno::kESRCH;
-  if (resource >= process->rlimits->size()) return Errno::kEINVAL;
+  if (resource >= process->rlimits->size()) return Refuse(Errno::kEINVAL, "no such limit");
   // rlim64_to_rlim(): what a 32-bit word can't hold is no limit.
   if (layout_.word_bytes == 4) {
     if (current >= 0xffffffff) current = kRlimInfinity;
     if (maximum >= 0xffffffff) maximum = kRlimInfinity;
   }
-  if (current > maximum) return Errno::kEINVAL;
+  if (current > maximum) return Refuse(Errno::kEINVAL, "the soft limit is above the hard one");
+  constexpr uint32_t kNofile = 7;
+  constexpr uint64_t kMostOpenFiles = 1048576;  // fs.nr_open
+  if (resource == kNofile && maximum > kMostOpenFiles) return Refuse(Errno::kEPERM, "more than fs.nr_open");
   Rlimit& limit = (*process->rlimits)[resource];
-  if (maximum > limit.maximum && !process->capable()) return Errno::kEPERM;
+  if (maximum > limit.maximum && !process->capable()) return Refuse(Errno::kEPERM, "only root raises a hard limit");
+  if (Explanation* why = tracer_.explanation()) {
+    why->Add(StepKind::kSystemCallCheck, "the limit is changed; what exceeds it already stays, the next call that wants more is refused")
+        .Number("resource", static_cast<int64_t>(resource))
+        .Size("before", Bytes(limit.current))
+        .Size("after", Bytes(current));
+  }
   limit = {current, maximum};
   return Errno::kOk;
+}
+
+bool Processes::Held(Pid pid) const {
+  const Process* process = Find(pid);
+  return process != nullptr && process->vfork_child != Pid();
 }
 
 int Processes::ThreadCount(const Process& process) const {

@@ -1,6 +1,7 @@
 #ifndef MMLAB_SERVER_PROCESS_PROCESSES_H_
 #define MMLAB_SERVER_PROCESS_PROCESSES_H_
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -25,7 +26,11 @@ class AnonVmaTable;
 class CommitAccount;
 class Files;
 class Ksm;
+class KernelObjects;
+class MmCall;
 class OpenFile;
+class PageOwner;
+class PageReclaimer;
 class Paging;
 class PhysicalMemory;
 class Process;
@@ -35,12 +40,19 @@ class Shrinker;
 class StateHasher;
 class Tracer;
 class VmStat;
+struct ExecLayout;
 struct Frame;
 struct HugePageSettings;
 struct Layout;
 struct PageWalk;
 struct ProcessCore;
 struct VmArea;
+
+// How long a CPU ran processes and kernel threads; the rest of the time it was idle.
+struct CpuTime {
+  int64_t user_nanoseconds = 0;
+  int64_t system_nanoseconds = 0;
+};
 
 // All processes of a machine and the system calls that they make on memory. Linux: kernel/fork.c, fs/exec.c, mm/mmap.c and its neighbours.
 //
@@ -65,8 +77,13 @@ class Processes {
   void WakeKhugepaged();
   // The clock reads `now` (nanoseconds): the kernel threads that look after processes do what is due.
   void AdvanceBackground(int64_t now);
-  // Who maps which page, for reclaim.
+  // Where the kernel objects of processes are accounted; it outlives the processes. Before the first one is made.
+  void SetKernelObjects(KernelObjects* objects);
+  // Who maps which page, for reclaim; and who takes pages away when a process asks for it.
   ReverseMap& reverse_map();
+  void SetReclaimer(PageReclaimer* reclaimer);
+  // The same, for moving pages.
+  PageOwner& page_owner();
 
   SysResult<Pid> Create(const std::string& comm, uint32_t uid, bool kernel_thread);
   SysResult<uint64_t> Exec(Pid pid, const ElfImage& image, const ElfImage* interpreter, const std::vector<std::string>& arguments,
@@ -81,8 +98,17 @@ class Processes {
   bool ReapKilled();
   // The process on whose behalf the operation runs; null: nobody's.
   const Process* current() const { return current_; }
+  // Whether the process waits for the child of its vfork(): it makes no system call until then.
+  bool Held(Pid pid) const;
+  bool any_held() const { return held_ > 0; }
   // An operation begins: until a call names a process, it is nobody's.
-  void BeginOperation() { current_ = nullptr; }
+  void BeginOperation() {
+    if (current_ != nullptr) SetCurrent(nullptr);
+  }
+  // Time passes: tasks that CPUs were switched to run so long, and load averages follow. REQUIRES: not negative.
+  void PassTime(int64_t nanoseconds);
+  // cgroup.procs: moves a process with all its threads. What it was charged for stays where it is. kESRCH.
+  Errno SetCgroup(Pid pid, uint32_t cgroup);
   // /proc/PID/oom_score_adj: kEINVAL out of -1000 .. 1000; kEACCES when an unprivileged process lowers it below what it was given.
   Errno WriteOomScoreAdj(Pid pid, int64_t value);
 
@@ -91,6 +117,10 @@ class Processes {
   Errno Mprotect(Pid pid, uint64_t address, uint64_t length, uint32_t prot);
   SysResult<uint64_t> Mremap(Pid pid, uint64_t old_address, uint64_t old_length, uint64_t new_length, uint32_t flags, uint64_t new_address);
   SysResult<uint64_t> Brk(Pid pid, uint64_t address);
+  // sbrk() of the C library: the break before; kENOMEM.
+  SysResult<uint64_t> Sbrk(Pid pid, int64_t increment);
+  // prctl() (prctl.cc); kENOSYS, which Linux never answers, for options that it knows and this does not.
+  SysResult<uint64_t> Prctl(Pid pid, int32_t option, uint64_t arg2, uint64_t arg3, uint64_t arg4, uint64_t arg5);
   Errno Madvise(Pid pid, uint64_t address, uint64_t length, int32_t advice);
   Errno Mlock(Pid pid, uint64_t address, uint64_t length, uint32_t flags);
   Errno Munlock(Pid pid, uint64_t address, uint64_t length);
@@ -99,7 +129,6 @@ class Processes {
   Errno Msync(Pid pid, uint64_t address, uint64_t length, uint32_t flags);
   SysResult<std::string> Mincore(Pid pid, uint64_t address, uint64_t length);
   Errno Setrlimit(Pid pid, uint32_t resource, uint64_t current, uint64_t maximum);
-  Errno SetThpDisable(Pid pid, bool disable);
   Errno SetVmaName(Pid pid, uint64_t address, uint64_t length, const std::string& name);
 
   // Memory accesses of the process itself. The outcome is in `result`; a signal when one was sent.
@@ -117,6 +146,11 @@ class Processes {
   Errno Ftruncate(Pid pid, int32_t fd, uint64_t length);
   SysResult<uint64_t> Pread(Pid pid, int32_t fd, uint64_t address, uint64_t length, uint64_t offset);
   SysResult<uint64_t> Pwrite(Pid pid, int32_t fd, uint64_t address, uint64_t length, uint64_t offset);
+  Errno Fsync(Pid pid, int32_t fd);
+  // As root, of no process. Swapoff: kENOENT, kEINVAL (not in use), kENOMEM (the commit charge would not fit any more, or no memory for
+  // what is in the area; then it stays in use).
+  Errno Swapon(const std::string& path, std::optional<int> priority);
+  Errno Swapoff(const std::string& path);
   SysResult<uint64_t> Shmget(Pid pid, int32_t key, uint64_t size, uint32_t flags);
   SysResult<uint64_t> Shmat(Pid pid, int32_t shm_id, uint64_t address, uint32_t flags);
   Errno Shmdt(Pid pid, uint64_t address);
@@ -130,7 +164,13 @@ class Processes {
   int64_t OomScore(const Process& process) const;        // /proc/PID/oom_score
   std::vector<VmAreaView> VmAreas(const Process& process) const;
   std::vector<Smaps> AllSmaps(const Process& process) const;  // One for each of VmAreas(), same order.
-  int MmCount(const AddressSpace& mm) const;                  // mm->mm_count: 1 for all users, and one for each CPU that borrows it.
+  SmapsRollup Rollup(const Process& process) const;           // REQUIRES: it has an address space; so for the next two.
+  std::vector<VmaPages> AllVmaPages(const Process& process) const;
+  // access_remote_vm() on anonymous memory, as cmdline and environ read it: as many bytes as can be read, zeros where nothing was touched.
+  std::string PeekMemory(const Process& process, VirtAddr start, VirtAddr end) const;
+  // The CPU that it runs on; nothing: it sleeps.
+  std::optional<int> RunsOn(Pid pid) const;
+  int MmCount(const AddressSpace& mm) const;  // mm->mm_count: 1 for all users, and one for each CPU that borrows it.
   int ThreadCount(const Process& process) const;
   bool ThpEligible(const VmArea& vma) const;         // smaps' THPeligible
   uint64_t PageProtection(const VmArea& vma) const;  // vma->vm_page_prot: bits of its page-table entries.
@@ -139,8 +179,15 @@ class Processes {
   PageCount committed() const;  // vm_committed_as, exact sum.
   PageCount commit_limit() const;
   uint64_t forks() const { return forks_; }
-  uint64_t vma_count() const;       // Of all processes.
-  PageCount mlocked_pages() const;  // nr_mlock
+  uint64_t tasks_made() const { return static_cast<uint64_t>(last_pid_); }  // total_forks
+  Pid last_pid() const { return Pid(last_pid_); }
+  int64_t time() const { return now_ns_; }         // Nanoseconds since boot.
+  uint64_t switches() const { return switches_; }  // nr_context_switches(): by SwitchTo.
+  CpuTime cpu_time(int cpu) const;
+  int running() const;                                                    // nr_running(): tasks that are on a CPU.
+  const std::array<uint64_t, 3>& load_averages() const { return load_; }  // avenrun, as base/load_average.h has them.
+  uint64_t vma_count() const;                                             // Of all processes.
+  PageCount mlocked_pages() const;                                        // nr_mlock
 
   void CheckInvariants(std::vector<std::string>* violations) const;
   void AddToHash(StateHasher& hasher) const;
@@ -151,25 +198,43 @@ class Processes {
   // The process, made the one on whose behalf pages are charged and counted; null: there is none.
   Process* Enter(Pid pid);
   ProcessCore Core();
+  void SetCurrent(Process* process);
   Process& NewProcess();
+  Errno EmptySwapArea(uint32_t area);
   void DropMm(Process& process);                // exit_mm()
+  void EndVfork(Process& child);                // complete_vfork_done()
   void Reap(Process& process);                  // Ends one task.
   Process& KillOtherThreads(Process& process);  // de_thread(): the one left, which is the process's first thread then.
   // What a CPU runs (context_switch()).
   struct CpuContext {
     Pid current;                       // 0: the idle task.
     std::shared_ptr<AddressSpace> mm;  // Loaded; borrowed unless it is current's own.
+    CpuTime time;
   };
   bool Loaded(const AddressSpace& mm) const;
   void LoadMm(CpuContext& cpu, std::shared_ptr<AddressSpace> mm);
   void GiveAsid(AddressSpace& mm);  // check_and_switch_context() of ARM64
+  void ExplainSwitch(int cpu, Pid previous, const Process& next, const AddressSpace* loaded_before) const;
   // exec (exec.cc).
   struct ExecStack;
-  void PickMmapLayout(const Process& process, AddressSpace& mm, bool randomize);
+  // What decides where a file is loaded.
+  struct LoadKind {
+    bool program = true;  // Not the interpreter.
+    bool with_interpreter = false;
+    bool randomize = false;
+    bool program_was_moved = false;  // Of the interpreter: its program is not at the addresses that its file names.
+  };
+  Errno Refuse(Errno error, const char* rule) const;
+  // `moved` as it is, after a step that says what was moved.
+  SysResult<uint64_t> Explained(SysResult<uint64_t> moved, const char* what) const;
+  void PickMmapLayout(const Process& process, AddressSpace& mm, const ExecLayout& layout, bool randomize);
   uint64_t RandomPages(int bits);  // 2^bits possible numbers of whole pages, as bytes.
   Errno SetUpStack(Process& process, const ExecStack& stack);
-  Errno LoadImage(Process& process, const ElfImage& image, bool is_interpreter, bool with_interpreter, bool randomize, uint64_t* load_bias,
+  SysResult<uint64_t> ChooseLoadBias(MmCall& call, const std::shared_ptr<OpenFile>& file, const ElfImage& image, LoadKind kind,
+                                     const ProgramHeader& first, const ExecLayout& layout, uint32_t* flags);
+  Errno LoadImage(Process& process, const ElfImage& image, const LoadKind& kind, const ExecLayout& layout, uint64_t* load_bias,
                   uint64_t* elf_break);
+  uint64_t ProgramHeaderAddress(const ElfImage& image, int word, uint64_t load_bias) const;
   Errno FinishStack(Process& process, const ElfImage& image, const ExecStack& stack, uint64_t load_bias, uint64_t interpreter_base);
   std::shared_ptr<AddressSpace> NewMm();
   SysResult<std::shared_ptr<AddressSpace>> DupMm(Process& parent, Process& child);
@@ -202,8 +267,13 @@ class Processes {
   absl::btree_map<Pid, std::unique_ptr<Process>> processes_;
   Process* current_ = nullptr;
   bool any_killed_ = false;
+  int held_ = 0;  // Processes with a vfork_child.
+  int64_t now_ns_ = 0;
   int32_t last_pid_ = 0;
   uint64_t forks_ = 0;
+  uint64_t switches_ = 0;
+  int64_t next_load_update_ = 0;  // 0: no time has passed yet.
+  std::array<uint64_t, 3> load_{};
 };
 
 }  // namespace mmlab

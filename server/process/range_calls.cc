@@ -15,7 +15,6 @@ namespace {
 constexpr uint32_t kMsAsync = 1;
 constexpr uint32_t kMsInvalidate = 2;
 constexpr uint32_t kMsSync = 4;
-constexpr uint64_t kStackGuardPages = 256;  // stack_guard_gap
 
 }  // namespace
 
@@ -27,7 +26,7 @@ Errno MmCall::Msync(uint64_t start, uint64_t length, uint32_t flags) {
   const uint64_t end = Wrap(start + PageAlign(length));
   if (end < start) return Refuse(Errno::kENOMEM, "the range wraps");
   Errno unmapped = Errno::kOk;
-  if (end == start) return unmapped;
+  if (end == start) return Nothing("length 0: nothing is written");
   for (VmArea* vma = mm_.vmas.Find(VirtAddr(start));; vma = mm_.vmas.Next(*vma)) {
     if (vma == nullptr) return Refuse(Errno::kENOMEM, "part of the range is not mapped");
     if (start < vma->start.raw()) {
@@ -41,6 +40,15 @@ Errno MmCall::Msync(uint64_t start, uint64_t length, uint32_t flags) {
       const PageIndex first = vma->IndexOf(VirtAddr(start), mm_.page_size);
       const PageCount pages = Pages(std::min(end, vma->end.raw()) - start);
       core_.files.Sync(*vma->file->inode, first, first + pages);
+      if (why() != nullptr) {
+        why()
+            ->Add(StepKind::kFileLookup,
+                  vma->file->inode->shmem() ? "nothing to write: the file lives in memory" : "dirty pages are written to the disk")
+            .Address("start", VirtAddr(start))
+            .Pages("pages", pages);
+      }
+    } else if (why() != nullptr) {
+      why()->Add(StepKind::kVmaLookup, "nothing is written: no MS_SYNC, or no shared mapping of a file").Address("start", vma->start);
     }
     start = vma->end.raw();
     if (start >= end) return unmapped;
@@ -63,6 +71,12 @@ SysResult<std::string> MmCall::Mincore(uint64_t start, uint64_t length) {
       residency.append((part_end - start) >> shift_, '\1');
     }
     start = part_end;
+  }
+  if (why() != nullptr) {
+    why()
+        ->Add(StepKind::kPageTableWalk, "pages that a page-table entry or the page cache of the file has")
+        .Pages("resident", static_cast<int64_t>(std::count(residency.begin(), residency.end(), '\1')))
+        .Pages("asked", static_cast<int64_t>(residency.size()));
   }
   return residency;
 }
@@ -95,7 +109,7 @@ Errno MmCall::ExpandDownwards(VmArea& vma, uint64_t address) {
   address &= ~page_mask_;
   if (address < MmapMinAddr()) return refuse(Errno::kEPERM, "refused: below vm.mmap_min_addr");
   if (const VmArea* prev = mm_.vmas.Previous(vma); prev != nullptr) {
-    const bool near = Wrap(address - prev->end.raw()) < kStackGuardPages << shift_;
+    const bool near = Wrap(address - prev->end.raw()) < kStackGuardGapPages << shift_;
     if (!prev->is(kVmGrowsDown) && prev->is(kVmAccessFlags) && near) {
       return refuse(Errno::kENOMEM, "refused: nearer than the stack guard gap to the mapping below");
     }

@@ -26,6 +26,7 @@ constexpr uint32_t kShmReadOnly = 0x1000;
 constexpr uint32_t kShmRound = 0x2000;
 constexpr uint32_t kShmRemap = 0x4000;
 constexpr uint32_t kShmExec = 0x8000;
+constexpr uint64_t kMaxShmemSize = uint64_t{1} << 63;
 
 uint64_t SegmentPages(uint64_t size) { return (size >> 12) + ((size & 0xfff) != 0 ? 1 : 0); }
 
@@ -104,14 +105,25 @@ SysResult<uint64_t> Processes::Shmget(Pid pid, int32_t key, uint64_t size, uint3
       if ((flags & kIpcCreate) != 0 && (flags & kIpcExclusive) != 0) return refuse(Errno::kEEXIST, "a segment with that key exists");
       if (found->size < size) return refuse(Errno::kEINVAL, "the segment with that key is smaller");
       if (!Permitted(*found, *process, flags)) return refuse(Errno::kEACCES, "the segment's permissions do not allow it");
+      if (Explanation* why = tracer_.explanation()) {
+        why->Add(StepKind::kFileLookup, "the segment with that key").Number("id", found->id).Size("size", Bytes(found->size));
+      }
       return static_cast<uint64_t>(found->id);
     }
     if ((flags & kIpcCreate) == 0) return refuse(Errno::kENOENT, "no segment with that key");
   }
   if (size < 1 || size > limits_.shmmax) return refuse(Errno::kEINVAL, "smaller than 1 byte or larger than kernel.shmmax");
+  const uint64_t word_max = layout_.word_bytes == 4 ? 0xffffffff : ~uint64_t{0};
+  if (size > word_max - layout_.page_size.mask()) return refuse(Errno::kENOSPC, "the size wraps when rounded up to pages");
   const uint64_t pages = SegmentPages(size);
   if (shm_->total_pages() + pages > limits_.shmall) return refuse(Errno::kENOSPC, "kernel.shmall pages are in use");
-  if ((flags & kShmHugetlb) != 0) return refuse(Errno::kENOMEM, "the pool of huge pages is empty");
+  if ((flags & kShmHugetlb) != 0) {
+    const uint64_t huge_log = layout_.kind == LayoutKind::kX86_32 ? 22 : 21;
+    if (flags >> 26 != 0 && flags >> 26 != huge_log) return refuse(Errno::kEINVAL, "no huge pages of that size");
+    if (!process->capable()) return refuse(Errno::kEPERM, "SHM_HUGETLB needs CAP_IPC_LOCK or the group vm.hugetlb_shm_group");
+    return refuse(Errno::kENOMEM, "the pool of huge pages is empty");
+  }
+  if (size >= kMaxShmemSize) return refuse(Errno::kEINVAL, "larger than a file can be");
   const bool noreserve = (flags & kShmNoReserve) != 0 && limits_.overcommit_memory != 2;
   MMLAB_TRY_ASSIGN(
       std::shared_ptr<Inode> inode,
@@ -125,6 +137,12 @@ SysResult<uint64_t> Processes::Shmget(Pid pid, int32_t key, uint64_t size, uint3
   segment.inode = inode;
   segment.kept = inode;
   const ShmSegment& added = shm_->Add(std::move(segment));
+  if (Explanation* why = tracer_.explanation()) {
+    why->Add(StepKind::kFileLookup,
+             noreserve ? "a new segment; its pages are charged one by one" : "a new segment; its whole size is charged")
+        .Number("id", added.id)
+        .Pages("pages", static_cast<int64_t>(pages));
+  }
   inode->number = static_cast<uint64_t>(added.id);  // The id is shown as inode number in maps.
   return static_cast<uint64_t>(added.id);
 }
@@ -137,13 +155,17 @@ SysResult<uint64_t> Processes::Shmat(Pid pid, int32_t shm_id, uint64_t address, 
     if (Explanation* why = tracer_.explanation()) why->Add(StepKind::kSystemCallCheck, rule).Error(error);
     return error;
   };
-  address = call.Wrap(address);
+  address = call.Argument(address);
   uint32_t map_flags = kMapShared;
   if (shm_id < 0) return refuse(Errno::kEINVAL, "a negative id");
   if (address != 0) {
-    if (!call.PageAligned(address)) {
-      if ((flags & kShmRound) == 0) return refuse(Errno::kEINVAL, "the address is not page-aligned and SHM_RND is not given");
-      address &= ~layout_.page_size.mask();
+    // SHMLBA; four pages for 32-bit ARM programs, which matters for rounding only.
+    const uint64_t unit = layout_.page_size.bytes().raw() * (process->mm->compat ? 4 : 1);
+    if ((address & (unit - 1)) != 0 && (flags & kShmRound) == 0 && !call.PageAligned(address)) {
+      return refuse(Errno::kEINVAL, "the address is not page-aligned and SHM_RND is not given");
+    }
+    if ((address & (unit - 1)) != 0 && (flags & kShmRound) != 0) {
+      address &= ~(unit - 1);
       if (address == 0 && (flags & kShmRemap) != 0) return refuse(Errno::kEINVAL, "SHM_REMAP at address 0");
     }
     map_flags |= kMapFixed;
@@ -172,6 +194,7 @@ SysResult<uint64_t> Processes::Shmat(Pid pid, int32_t shm_id, uint64_t address, 
     }
   }
   auto file = std::make_shared<OpenFile>(inode, true, (flags & kShmReadOnly) == 0);
+  file->object = KernelObjectRef(anon_vmas_->kernel_objects(), KernelObject::kFilp);
   uint64_t populate = 0;
   const SysResult<uint64_t> start = call.DoMmap(file, address, size, prot, map_flags, 0, &populate);
   if (populate != 0) call.Populate(start.value(), populate, /*ignore_errors=*/true);
@@ -183,8 +206,8 @@ Errno Processes::Shmdt(Pid pid, uint64_t address) {
   if (process == nullptr || process->mm == nullptr) return Errno::kESRCH;
   MmCall call(Core(), *process);
   AddressSpace& mm = *process->mm;
-  address = call.Wrap(address);
-  if (!call.PageAligned(address)) return Errno::kEINVAL;
+  address = call.Argument(address);
+  if (!call.PageAligned(address)) return Refuse(Errno::kEINVAL, "the address is not page-aligned");
   auto fragment = [&](const VmArea& vma) {
     return vma.file != nullptr && vma.file->inode->kind == FileKind::kSysvShm && vma.start.raw() >= address &&
            (vma.start.raw() - address) >> layout_.page_size.shift() == vma.pgoff.raw();
@@ -214,8 +237,13 @@ Errno Processes::ShmRemove(Pid pid, int32_t shm_id) {
   Process* process = Enter(pid);
   if (process == nullptr) return Errno::kESRCH;
   ShmSegment* segment = shm_->Find(shm_id);
-  if (segment == nullptr) return Errno::kEINVAL;
-  if (!process->capable() && process->uid != segment->creator_uid) return Errno::kEPERM;
+  if (segment == nullptr) return Refuse(Errno::kEINVAL, "no such segment");
+  if (!process->capable() && process->uid != segment->creator_uid) return Refuse(Errno::kEPERM, "somebody else's segment");
+  if (Explanation* why = tracer_.explanation()) {
+    why->Add(StepKind::kFileLookup, segment->inode.use_count() > 1 ? "the segment goes when its last user detaches it"
+                                                                   : "nobody has the segment attached: it goes now")
+        .Number("id", segment->id);
+  }
   shm_->Remove(*segment);
   return Errno::kOk;
 }

@@ -4,6 +4,8 @@
 #include "server/arch/layout.h"
 #include "server/base/hash.h"
 #include "server/files/open_file.h"
+#include "server/physical/contents.h"
+#include "server/physical/physical_memory.h"
 #include "server/process/address_space.h"
 #include "server/process/commit_account.h"
 #include "server/process/paging.h"
@@ -42,6 +44,8 @@ std::string BackingName(const AddressSpace& mm, const VmArea& vma) {
   if (vma.file != nullptr) return vma.file->inode->path;
   if (vma.backing == VmaBacking::kVvar) return "[vvar]";
   if (vma.backing == VmaBacking::kVdso) return "[vdso]";
+  if (vma.backing == VmaBacking::kVectors) return "[vectors]";
+  if (vma.backing == VmaBacking::kSigpage) return "[sigpage]";
   if (vma.start <= mm.brk && vma.end >= mm.start_brk) return "[heap]";
   if (vma.start <= mm.start_stack && vma.end >= mm.start_stack) return "[stack]";
   return vma.name == nullptr ? "" : absl::StrCat("[anon:", *vma.name, "]");
@@ -123,6 +127,34 @@ std::vector<VmAreaView> Processes::VmAreas(const Process& process) const {
     view.vm_flags = FlagNames(vma->flags);
   }
   return views;
+}
+
+SmapsRollup Processes::Rollup(const Process& process) const { return paging_->MeasureAll(*process.mm); }
+
+std::vector<VmaPages> Processes::AllVmaPages(const Process& process) const {
+  std::vector<VmaPages> all;
+  for (const VmArea* vma = process.mm->vmas.First(); vma != nullptr; vma = process.mm->vmas.Next(*vma)) {
+    all.push_back(paging_->CountPages(*vma));
+  }
+  return all;
+}
+
+std::string Processes::PeekMemory(const Process& process, VirtAddr start, VirtAddr end) const {
+  std::string bytes;
+  const AddressSpace& mm = *process.mm;
+  while (start < end) {
+    const VmArea* vma = mm.vmas.Lookup(start);
+    if (vma == nullptr || !vma->anonymous()) break;
+    const uint64_t offset = start.raw() & layout_.page_size.mask();
+    const uint64_t count = std::min((end - start).raw(), layout_.page_size.bytes().raw() - offset);
+    const size_t before = bytes.size();
+    bytes.resize(before + count);
+    if (const std::optional<PhysAddr> there = paging_->Translate(mm, start)) {
+      memory_.contents().Read(layout_.page_size.FrameHolding(*there), offset, bytes.data() + before, count);
+    }
+    start += Bytes(count);
+  }
+  return bytes;
 }
 
 std::vector<Smaps> Processes::AllSmaps(const Process& process) const {

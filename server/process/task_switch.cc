@@ -2,6 +2,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/string_view.h"
 #include "server/arch/layout.h"
 #include "server/base/event.h"
 #include "server/base/explanation.h"
@@ -17,8 +18,9 @@
 namespace mmlab {
 namespace {
 
-constexpr int kNormalPriority = 120;            // Of a task whose niceness nobody changed.
-constexpr uint64_t kAsids = uint64_t{1} << 16;  // ID_AA64MMFR0_EL1.ASIDBits of both CPUs; number 0 is the kernel's.
+constexpr int kNormalPriority = 120;                   // Of a task whose niceness nobody changed.
+constexpr int kAsidBits = 16;                          // ID_AA64MMFR0_EL1.ASIDBits of both CPUs.
+constexpr uint64_t kAsids = uint64_t{1} << kAsidBits;  // Number 0 is the kernel's.
 
 }  // namespace
 
@@ -36,10 +38,24 @@ int Processes::MmCount(const AddressSpace& mm) const {
   return count;
 }
 
-// new_context()
+std::optional<int> Processes::RunsOn(Pid pid) const {
+  for (const auto& [number, cpu] : cpus_) {
+    if (cpu.current == pid) return number;
+  }
+  return std::nullopt;
+}
+
+// check_and_switch_context() and new_context()
 void Processes::GiveAsid(AddressSpace& mm) {
   const uint64_t generation_mask = ~(kAsids - 1);
-  if ((mm.context_id & generation_mask) == asids_.generation) return;
+  const auto explain = [&](absl::string_view text) {
+    if (Explanation* why = tracer_.explanation()) {
+      why->Add(StepKind::kAsidChoice, text)
+          .Number("asid", static_cast<int64_t>(mm.context_id & (kAsids - 1)))
+          .Number("generation", static_cast<int64_t>(asids_.generation >> kAsidBits));
+    }
+  };
+  if ((mm.context_id & generation_mask) == asids_.generation) return explain("its ASID is of the present generation: it goes on");
   const auto taken = [&](uint32_t asid) { return asid < asids_.next || asids_.kept.contains(asid); };
   const auto old = static_cast<uint32_t>(mm.context_id & ~generation_mask);
   if (mm.context_id != 0) {
@@ -47,11 +63,12 @@ void Processes::GiveAsid(AddressSpace& mm) {
     if (Loaded(mm) || !taken(old)) {
       asids_.kept.insert(old);
       mm.context_id = asids_.generation | old;
-      return;
+      return explain("its ASID is of an older generation and still free: it keeps the number");
     }
   }
   while (asids_.next < kAsids && asids_.kept.contains(asids_.next)) ++asids_.next;
-  if (asids_.next == kAsids) {
+  const bool rollover = asids_.next == kAsids;
+  if (rollover) {
     asids_.generation += kAsids;
     asids_.next = 1;
     asids_.kept.clear();
@@ -59,51 +76,86 @@ void Processes::GiveAsid(AddressSpace& mm) {
       if (cpu.mm != nullptr) asids_.kept.insert(static_cast<uint32_t>(cpu.mm->context_id & ~generation_mask));
     }
     while (asids_.kept.contains(asids_.next)) ++asids_.next;
-    if (Explanation* why = tracer_.explanation()) {
-      why->Add(StepKind::kAddressLayout, "all ASIDs are used up: a new generation starts and every TLB is flushed");
-    }
   }
   mm.context_id = asids_.generation | asids_.next++;
+  explain(rollover ? "all ASIDs were used up: a new generation starts, every TLB is flushed, and it takes a free number"
+                   : "it had no ASID of this generation: it takes the next free number");
 }
 
 void Processes::LoadMm(CpuContext& cpu, std::shared_ptr<AddressSpace> mm) {
   if (layout_.kind == LayoutKind::kArm64) GiveAsid(*mm);
   const std::shared_ptr<AddressSpace> before = std::exchange(cpu.mm, std::move(mm));
   // mmdrop(): the top table of an address space without users goes with its last borrower.
-  if (before != nullptr && before->mm_users == 0 && !Loaded(*before)) paging_->DestroyTables(*before);
+  if (before != nullptr && before->mm_users == 0 && !Loaded(*before)) {
+    if (Explanation* why = tracer_.explanation()) {
+      why->Add(StepKind::kContextSwitch, "nobody borrows the address space of an ended process any more: its top table goes")
+          .Frame("pgd", before->pgd);
+    }
+    paging_->DestroyTables(*before);
+  }
+}
+
+void Processes::ExplainSwitch(int cpu, Pid previous, const Process& next, const AddressSpace* loaded_before) const {
+  Explanation* why = tracer_.explanation();
+  if (why == nullptr) return;
+  const AddressSpace& mm = *next.active_mm;
+  const bool same = &mm == loaded_before;
+  const char* text = "CR3 is loaded: TLB entries that are not global go";
+  if (next.mm == nullptr) {
+    text = "a kernel thread has no address space: it borrows what is loaded (lazy TLB), and nothing is loaded";
+  } else if (same) {
+    text = "its tables are loaded already: nothing is loaded, and the TLB keeps its entries";
+  } else if (!layout_.is_x86()) {
+    text = "TTBR0_EL1 is loaded, and TTBR1_EL1 with the ASID: TLB entries of other ASIDs stay and do not match";
+  }
+  ExplanationStep& step = why->Add(StepKind::kContextSwitch, text)
+                              .Number("cpu", cpu)
+                              .Number("previous", previous.raw())
+                              .Number("next", next.pid.raw())
+                              .Physical("base", layout_.page_size.StartOf(mm.pgd));
+  if (!layout_.is_x86()) step.Number("asid", static_cast<int64_t>(mm.context_id & (kAsids - 1)));
+  step.Number("mm_users", mm.mm_users).Number("mm_count", MmCount(mm));
 }
 
 SysResult<uint64_t> Processes::SwitchTo(Pid pid, int cpu) {
   Process* process = Enter(pid);
   if (process == nullptr) return Errno::kESRCH;
   const auto there = cpus_.find(cpu);
-  if (process->mm == nullptr && (there == cpus_.end() || there->second.mm == nullptr)) return Errno::kEINVAL;
+  if (process->mm == nullptr && (there == cpus_.end() || there->second.mm == nullptr)) {
+    return Refuse(Errno::kEINVAL, "a task without an address space, on a CPU where none was loaded that it could borrow");
+  }
   // A task runs on one CPU: where it ran before, the idle task goes on with its tables.
   for (auto& [number, other] : cpus_) {
     if (other.current == pid && number != cpu) other.current = Pid();
   }
   CpuContext& on = cpus_[cpu];
+  if (on.current != pid) ++switches_;
+  const Pid previous_pid = on.current;
   if (Process* previous = FindMutable(on.current); previous != nullptr && previous != process && previous->mm == nullptr) {
     previous->active_mm = nullptr;
   }
   on.current = pid;
-  const bool lazy = process->mm == nullptr;
-  if (!lazy) LoadMm(on, process->mm);
+  const AddressSpace* loaded_before = on.mm.get();
+  if (process->mm != nullptr) LoadMm(on, process->mm);
   process->active_mm = on.mm;
-  const PhysAddr base = layout_.page_size.StartOf(on.mm->pgd);
+  ExplainSwitch(cpu, previous_pid, *process, loaded_before);
+  return layout_.page_size.StartOf(on.mm->pgd).raw();
+}
+
+// complete_vfork_done(): the child no longer uses the memory that its parent may lend it.
+void Processes::EndVfork(Process& child) {
+  Process* parent = FindMutable(std::exchange(child.vfork_parent, Pid()));
+  if (parent == nullptr || parent->vfork_child != child.pid) return;
+  parent->vfork_child = Pid();
+  --held_;
   if (Explanation* why = tracer_.explanation()) {
-    ExplanationStep& step = why->Add(StepKind::kAddressLayout,
-                                     lazy ? "a kernel thread has no address space: it borrows what is loaded (lazy TLB)"
-                                          : (layout_.is_x86() ? "CR3 is loaded: TLB entries that are not global go"
-                                                              : "TTBR0 is loaded, with the ASID that marks this process's TLB entries"));
-    step.Number("cpu", cpu).Frame("pgd", on.mm->pgd).Number("mm_users", on.mm->mm_users).Number("mm_count", MmCount(*on.mm));
-    if (!layout_.is_x86()) step.Number("asid", static_cast<int64_t>(on.mm->context_id & (kAsids - 1)));
+    why->Add(StepKind::kSystemCallCheck, "the parent that waits in vfork() goes on").Number("parent", parent->pid.raw());
   }
-  return base.raw();
 }
 
 // exit_mm(): the last user of an address space takes it down.
 void Processes::DropMm(Process& process) {
+  if (process.vfork_parent != Pid()) EndVfork(process);
   paging_->SyncRss(process);
   if (process.mm == nullptr) return;
   if (--process.mm->mm_users == 0) {
@@ -116,15 +168,14 @@ void Processes::DropMm(Process& process) {
 
 void Processes::Reap(Process& process) {
   DropMm(process);
+  if (process.vfork_child != Pid()) --held_;
   if (EventSink* events = tracer_.events()) {
     events->Emit(EventKind::kSchedProcessExit, {process.comm, process.pid.raw(), kNormalPriority});
   }
   for (auto& [number, cpu] : cpus_) {
     if (cpu.current == process.pid) cpu.current = Pid();
   }
-  current_ = nullptr;
-  commit_->SetCurrent(nullptr);
-  paging_->SetCurrent(nullptr);
+  SetCurrent(nullptr);
   processes_.erase(process.pid);
 }
 

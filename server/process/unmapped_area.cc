@@ -98,7 +98,7 @@ SysResult<uint64_t> MmCall::GetUnmappedArea(const OpenFile* file, uint64_t addre
   if (length > task_size_) return Refuse(Errno::kENOMEM, "longer than TASK_SIZE");
   uint64_t chosen = 0;
   // thp_get_unmapped_area() of ext4: large mappings start where a huge page could.
-  if (file != nullptr && file->inode->kind == FileKind::kExt4 && core_.layout.word_bytes == 8) {
+  if (file != nullptr && file->inode->kind == FileKind::kExt4 && core_.layout.word_bytes == 8 && !mm_.compat) {
     const uint64_t offset = pgoff << shift_;
     const uint64_t aligned = (offset + kPmdSize - 1) & ~(kPmdSize - 1);
     if (offset + length > aligned && offset + length - aligned >= kPmdSize) {

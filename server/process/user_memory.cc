@@ -8,6 +8,7 @@
 #include "server/base/explanation.h"
 #include "server/hardware/page_walk.h"
 #include "server/physical/contents.h"
+#include "server/physical/memory_controller.h"
 #include "server/physical/physical_memory.h"
 #include "server/process/paging.h"
 
@@ -112,7 +113,12 @@ UserMemory::Reach UserMemory::ServeFault(uint64_t address, FaultAccess access, P
   switch (core_.paging.HandleFault(task_, *vma, VirtAddr(address), access)) {
     case FaultOutcome::kMinor:
     case FaultOutcome::kMajor:
-      return Reach::kOk;
+      if (!access.user) return Reach::kOk;
+      if (MemoryController* charger = memory_.charger(); charger != nullptr) [[unlikely]]
+        charger->ReturnToUser();
+      // A task that was killed meanwhile takes the signal on its way back and does no more.
+      if (!task_.killed) return Reach::kOk;
+      break;
     case FaultOutcome::kSigBus:
       return Fail(SignalNumber::kSigBus, kBusAdrerr, address, access, verdict);
     case FaultOutcome::kSigSegv:
@@ -214,10 +220,23 @@ Errno UserMemory::LoadOrStore(const AccessRequest& request, AccessResult& result
   const uint64_t second = Wrap(request.address + first_size);
   Reach reach = Touch(request.address, access);
   if (reach != Reach::kOk) return Answer(reach, request.address, result, signal);
-  const Pfn first_frame = frame_;
-  if (first_size < size) {
+  Pfn first_frame = frame_;
+  if (Explanation* why = core_.tracer.explanation(); why != nullptr && why->steps().empty()) {
+    ExplainWalk(core_.paging.format(), core_.paging.Walk(mm_, VirtAddr(request.address)), *why);
+    why->Add(StepKind::kPermissionCheck, "the page-table entry allows it: the processor asks nobody, there is no fault")
+        .Frame("pfn", first_frame);
+  }
+  while (first_size < size) {
     reach = Touch(second, access);
     if (reach != Reach::kOk) return Answer(reach, request.address, result, signal);
+    // To bring in the second page, reclaim may have taken the first: then the access starts again.
+    const Pfn second_frame = frame_;
+    const uint64_t faults = task_.minor_faults + task_.major_faults;
+    reach = Touch(request.address, access);
+    if (reach != Reach::kOk) return Answer(reach, request.address, result, signal);
+    first_frame = frame_;
+    frame_ = second_frame;
+    if (task_.minor_faults + task_.major_faults == faults) break;
   }
   FrameContents& contents = memory_.contents();
   const size_t offset = request.address & (page_bytes_ - 1);
@@ -294,7 +313,7 @@ Errno UserMemory::WriteAll(const AccessRequest& request, AccessResult& result, s
 }
 
 Errno UserMemory::Execute(const AccessRequest& request, AccessResult& result, std::optional<Signal>& signal) {
-  if (!layout_.is_x86() && (request.address & 3) != 0) {
+  if (!layout_.is_x86() && !mm_.compat && (request.address & 3) != 0) {
     signal_ = Signal{.number = SignalNumber::kSigBus, .code = kBusAdraln, .address = request.address};
     return Answer(Reach::kSignal, request.address, result, signal);
   }

@@ -10,6 +10,7 @@
 #include "server/base/address.h"
 #include "server/base/errno.h"
 #include "server/process/access.h"
+#include "server/process/address_space.h"
 #include "server/process/mm_call.h"
 #include "server/process/paging.h"
 #include "server/process/process.h"
@@ -56,7 +57,7 @@ class UserMemory {
   Errno WriteAll(const AccessRequest& request, AccessResult& result, std::optional<Signal>& signal);
   Errno Execute(const AccessRequest& request, AccessResult& result, std::optional<Signal>& signal);
 
-  uint64_t Wrap(uint64_t address) const { return layout_.word_bytes == 4 ? address & 0xffffffff : address; }
+  uint64_t Wrap(uint64_t address) const { return layout_.word_bytes == 4 || mm_.compat ? address & 0xffffffff : address; }
   uint64_t RoomInPage(uint64_t address) const { return page_bytes_ - (address & (page_bytes_ - 1)); }
 
   const ProcessCore core_;

@@ -1,6 +1,7 @@
 #ifndef MMLAB_SERVER_PROCESS_VIEWS_H_
 #define MMLAB_SERVER_PROCESS_VIEWS_H_
 
+#include <cstdint>
 #include <string>
 
 #include "server/base/address.h"
@@ -19,6 +20,18 @@ struct MemoryStatus {
 struct Smaps {
   Bytes rss, pss, pss_dirty, shared_clean, shared_dirty, private_clean, private_dirty, referenced, anonymous, lazy_free;
   Bytes anon_huge_pages, shmem_pmd_mapped, file_pmd_mapped, shared_hugetlb, private_hugetlb, swap, swap_pss, locked;
+};
+
+// The lines that smaps_rollup has beyond those of smaps: Pss by kind of page.
+struct SmapsRollup {
+  Smaps sums;  // Rounded once, over all VMAs.
+  Bytes pss_anon, pss_file, pss_shmem;
+};
+
+// What numa_maps counts of a VMA, in pages.
+struct VmaPages {
+  uint64_t pages = 0, anon = 0, dirty = 0, active = 0;
+  uint64_t mapcount_max = 0;
 };
 
 // Resident bytes by kind of page, exact.

@@ -13,6 +13,7 @@ namespace mmlab {
 class AddressSpace;
 class AnonVma;
 class OpenFile;
+struct VmaTreeNode;
 
 // vm_flags, with the kernel's names and values (include/linux/mm.h).
 enum VmFlag : uint64_t {
@@ -44,18 +45,23 @@ enum VmFlag : uint64_t {
   kVmHugePage = 0x20000000,
   kVmNoHugePage = 0x40000000,
   kVmMergeable = 0x80000000,
-  kVmMteAllowed = 0x200000000,  // ARM64; smaps does not name it.
+  // ARM64: in VM_DATA_DEFAULT_FLAGS, so heap, .bss and stack have it; mmap gives it on CPUs with memory tagging only, which no machine has.
+  // So mapped memory never merges with the heap. smaps does not name it.
+  kVmMteAllowed = 0x200000000,
 };
 inline constexpr uint64_t kVmAccessFlags = kVmRead | kVmWrite | kVmExec;
 inline constexpr uint64_t kVmSpecial = kVmIo | kVmDontExpand | kVmPfnMap | kVmMixedMap;  // Never merged, never locked.
 inline constexpr uint64_t kVmLockedMask = kVmLocked | kVmLockOnFault;
+inline constexpr uint64_t kStackGuardGapPages = 256;  // stack_guard_gap: below a VMA with VM_GROWSDOWN they stay free.
 
 // What vm_ops a VMA has, as far as that decides anything.
 enum class VmaBacking : uint8_t {
   kAnonymous,  // No vm_ops: private memory, heap, stack, private /dev/zero.
   kFile,       // file->f_op->mmap of a regular file: ext4, tmpfs, memfd, SysV shm, shared anonymous memory, shared /dev/zero.
-  kVvar,       // Special mappings: vvar, vdso.
+  kVvar,       // Special mappings (_install_special_mapping()): vvar, vdso, and of 32-bit ARM programs vectors and sigpage.
   kVdso,
+  kVectors,
+  kSigpage,
 };
 
 // A run of addresses with equal properties. Linux: struct vm_area_struct, include/linux/mm_types.h.
@@ -69,23 +75,19 @@ struct VmArea {
   uint64_t flags = 0;  // VmFlag bits.
   PageIndex pgoff;     // vm_pgoff: page offset in the file; for anonymous memory the virtual page number at creation (moves keep it).
   VmaBacking backing = VmaBacking::kAnonymous;
-  std::shared_ptr<OpenFile> file;                   // kFile; also kAnonymous for a private mapping of /dev/zero (vm_file without vm_ops).
-  uint64_t file_link = 0;                           // Its key in file->inode->mappings.
-  AnonVma* anon_vma = nullptr;                      // Set by AnonVmaPrepare() when the first anonymous page comes.
+  uint32_t object = 0;             // Its struct vm_area_struct, as KernelObjects::Take() numbered it while the VMA is linked; 0 = none.
+  std::shared_ptr<OpenFile> file;  // kFile; also kAnonymous for a private mapping of /dev/zero (vm_file without vm_ops).
+  uint64_t file_link = 0;          // Its key in file->inode->mappings.
+  AnonVma* anon_vma = nullptr;     // Set by AnonVmaPrepare() when the first anonymous page comes.
   absl::InlinedVector<AnonVma*, 1> anon_vma_chain;  // All that pages mapped here may belong to, newest first.
   uint64_t rmap_number = 0;                         // Its key in AnonVma::vmas; 0 before it was first linked to one.
   std::shared_ptr<const std::string> name;          // prctl(PR_SET_VMA_ANON_NAME); null = none.
 
   // Where it stands in its VmaTree; only the tree touches it.
   struct TreeLinks {
-    VmArea* left = nullptr;
-    VmArea* right = nullptr;
-    VmArea* parent = nullptr;
     VmArea* previous = nullptr;
     VmArea* next = nullptr;
-    uint64_t priority = 0;
-    uint64_t gap = 0;      // Bytes between the VMA before it (or 0) and its start.
-    uint64_t max_gap = 0;  // Largest gap in its subtree.
+    VmaTreeNode* leaf = nullptr;
   };
   TreeLinks links;
 
@@ -94,6 +96,7 @@ struct VmArea {
   bool is(uint64_t flag) const { return (flags & flag) != 0; }
   bool shared() const { return is(kVmShared); }
   bool anonymous() const { return backing == VmaBacking::kAnonymous; }  // vma_is_anonymous()
+  bool special_mapping() const { return backing > VmaBacking::kFile; }
   // Page offset of an address, linear_page_index().
   PageIndex IndexOf(VirtAddr address, PageSize page_size) const { return pgoff + PageCount((address - start).raw() >> page_size.shift()); }
 };

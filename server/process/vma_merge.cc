@@ -15,7 +15,7 @@ bool NamesEqual(const std::string* a, const std::string* b) { return a == b || (
 
 // vm_ops->close: special mappings and System V segments count their users in it, so the kernel never merges them.
 bool HasCloseHook(const VmArea& vma) {
-  if (vma.backing == VmaBacking::kVvar || vma.backing == VmaBacking::kVdso) return true;
+  if (vma.special_mapping()) return true;
   return vma.file != nullptr && vma.file->inode->kind == FileKind::kSysvShm;
 }
 
@@ -132,7 +132,7 @@ VmArea* MmCall::VmaMerge(VmArea* prev, uint64_t start, uint64_t end, uint64_t vm
 
 Errno MmCall::SplitUnchecked(VmArea& vma, uint64_t address, bool new_below) {
   // vm_ops->may_split of special mappings: their number of pages is fixed.
-  if (vma.backing == VmaBacking::kVvar || vma.backing == VmaBacking::kVdso) {
+  if (vma.special_mapping()) {
     return Refuse(Errno::kEINVAL, "a special mapping (vvar, vdso) can't be split");
   }
   core_.paging.SplitHugeAt(vma, VirtAddr(address));  // vma_adjust_trans_huge()

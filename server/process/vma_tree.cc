@@ -2,67 +2,44 @@
 
 #include <algorithm>
 
+#include "absl/strings/str_format.h"
 #include "server/base/check.h"
-#include "server/base/random.h"
 
 namespace mmlab {
-namespace {
 
-uint64_t MaxGap(const VmArea* node) { return node == nullptr ? 0 : node->links.max_gap; }
+// Of a leaf: ends of VMAs, the VMAs, the gap before each. Of a node above: the last end, the node and the largest gap of each child. Slots
+// behind `count` have end ~0, no child and no gap, so that searching need not look at `count`.
+struct alignas(64) VmaTreeNode {
+  static constexpr uint32_t kSlots = 16;
 
-// Recomputes what a node knows of its subtree; whether it changed.
-bool UpdateMaxGap(VmArea* node) {
-  const uint64_t max_gap = std::max({node->links.gap, MaxGap(node->links.left), MaxGap(node->links.right)});
-  if (max_gap == node->links.max_gap) return false;
-  node->links.max_gap = max_gap;
-  return true;
-}
+  uint64_t ends[kSlots];
+  void* children[kSlots] = {};
+  uint64_t gaps[kSlots] = {};
+  VmaTreeNode* parent = nullptr;
+  uint32_t count = 0;
+  bool leaf;
 
-// The first node in order, respectively the last, of this subtree whose gap is large enough. REQUIRES: there is one.
-VmArea* FirstWithGap(VmArea* node, uint64_t length) {
-  while (true) {
-    if (MaxGap(node->links.left) >= length) {
-      node = node->links.left;
-    } else if (node->links.gap >= length) {
-      return node;
+  explicit VmaTreeNode(bool is_leaf) : leaf(is_leaf) { std::fill(std::begin(ends), std::end(ends), ~uint64_t{0}); }
+
+  VmaTreeNode* node(uint32_t slot) const { return static_cast<VmaTreeNode*>(children[slot]); }
+  VmArea* vma(uint32_t slot) const { return static_cast<VmArea*>(children[slot]); }
+  uint64_t end() const { return ends[count - 1]; }
+  uint64_t max_gap() const { return *std::max_element(std::begin(gaps), std::end(gaps)); }
+  // The first slot whose end lies above the address; the last one where none does. Two steps without a branch to guess.
+  uint32_t SlotAbove(uint64_t address) const {
+    const auto below = [&](uint32_t slot) { return static_cast<uint32_t>(ends[slot] <= address); };
+    const uint32_t first = 4 * (below(3) + below(7) + below(11));
+    return first + below(first) + below(first + 1) + below(first + 2);
+  }
+  void SetChild(uint32_t slot, void* child) {
+    children[slot] = child;
+    if (leaf) {
+      vma(slot)->links.leaf = this;
     } else {
-      node = node->links.right;
+      node(slot)->parent = this;
     }
   }
-}
-VmArea* LastWithGap(VmArea* node, uint64_t length) {
-  while (true) {
-    if (MaxGap(node->links.right) >= length) {
-      node = node->links.right;
-    } else if (node->links.gap >= length) {
-      return node;
-    } else {
-      node = node->links.left;
-    }
-  }
-}
-
-// The first node after this one, respectively the last before it, whose gap is large enough; null when there is none.
-VmArea* NextWithGap(VmArea* node, uint64_t length) {
-  if (MaxGap(node->links.right) >= length) return FirstWithGap(node->links.right, length);
-  for (VmArea* parent = node->links.parent; parent != nullptr; node = parent, parent = node->links.parent) {
-    if (node == parent->links.right) continue;
-    if (parent->links.gap >= length) return parent;
-    if (MaxGap(parent->links.right) >= length) return FirstWithGap(parent->links.right, length);
-  }
-  return nullptr;
-}
-VmArea* PreviousWithGap(VmArea* node, uint64_t length) {
-  if (MaxGap(node->links.left) >= length) return LastWithGap(node->links.left, length);
-  for (VmArea* parent = node->links.parent; parent != nullptr; node = parent, parent = node->links.parent) {
-    if (node == parent->links.left) continue;
-    if (parent->links.gap >= length) return parent;
-    if (MaxGap(parent->links.left) >= length) return LastWithGap(parent->links.left, length);
-  }
-  return nullptr;
-}
-
-}  // namespace
+};
 
 VmaTree::~VmaTree() {
   for (VmArea* vma = first_; vma != nullptr;) {
@@ -70,136 +47,214 @@ VmaTree::~VmaTree() {
     delete vma;
     vma = next;
   }
+  if (root_ != nullptr) FreeAll(root_);
 }
 
-VmArea* VmaTree::Find(VirtAddr address) const {
-  VmArea* found = nullptr;
-  for (VmArea* node = root_; node != nullptr;) {
-    if (node->end > address) {
-      found = node;
-      if (node->start <= address) break;
-      node = node->links.left;
-    } else {
-      node = node->links.right;
-    }
+VmaTree::Node* VmaTree::NewNode(bool leaf) {
+  ++nodes_;
+  return new Node(leaf);
+}
+
+void VmaTree::Free(Node* node) {
+  last_found_.store(0, std::memory_order_relaxed);
+  --nodes_;
+  delete node;
+}
+
+void VmaTree::FreeAll(Node* node) {
+  for (uint32_t i = 0; !node->leaf && i < node->count; ++i) FreeAll(node->node(i));
+  Free(node);
+}
+
+VmArea* VmaTree::Find(VirtAddr where) const {
+  const uint64_t address = where.raw();
+  // Nodes are aligned: the slot fits into the low bits of the pointer.
+  const uintptr_t last = last_found_.load(std::memory_order_relaxed);
+  if (last != 0) {
+    const auto* leaf = reinterpret_cast<const Node*>(last & ~uintptr_t{kSlots - 1});
+    const auto slot = static_cast<uint32_t>(last & (kSlots - 1));
+    if (leaf->ends[slot - 1] <= address && address < leaf->ends[slot] && leaf->children[slot] != nullptr) return leaf->vma(slot);
   }
-  return found;
-}
-
-VmArea* VmaTree::Lookup(VirtAddr address) const {
-  VmArea* vma = Find(address);
-  return vma != nullptr && vma->start <= address ? vma : nullptr;
-}
-
-VmArea* VmaTree::FirstIn(VirtRange range) const {
-  VmArea* vma = Find(range.start);
-  return vma != nullptr && vma->start < range.end ? vma : nullptr;
+  const Node* node = root_;
+  if (node == nullptr) return nullptr;
+  for (uint32_t level = height_; level > 0; --level) {
+    node = node->node(node->SlotAbove(address));
+    if (node == nullptr) return nullptr;
+  }
+  const uint32_t slot = node->SlotAbove(address);
+  if (node->ends[slot] <= address || node->children[slot] == nullptr) return nullptr;
+  if (slot != 0) last_found_.store(reinterpret_cast<uintptr_t>(node) | slot, std::memory_order_relaxed);
+  return node->vma(slot);
 }
 
 VmArea* VmaTree::LastStartingBelow(VirtAddr address) const {
-  VmArea* found = nullptr;
-  for (VmArea* node = root_; node != nullptr;) {
-    if (node->start < address) {
-      found = node;
-      node = node->links.right;
-    } else {
-      node = node->links.left;
+  VmArea* vma = Find(address);
+  if (vma == nullptr) return last_;
+  return vma->start < address ? vma : vma->links.previous;
+}
+
+uint32_t VmaTree::SlotOf(const Node& node, const void* child) {
+  for (uint32_t slot = 0; slot < node.count; ++slot) {
+    if (node.children[slot] == child) return slot;
+  }
+  MMLAB_CHECK(false);
+  return 0;
+}
+
+// VMAs that are being resized one after the other may overlap for a moment; then their gap counts as none.
+uint64_t VmaTree::GapBefore(const VmArea& vma) {
+  const uint64_t before = vma.links.previous == nullptr ? 0 : vma.links.previous->end.raw();
+  return vma.start.raw() > before ? vma.start.raw() - before : 0;
+}
+
+// Tells the nodes above what has changed in one.
+void VmaTree::UpdateUpwards(Node* node) {
+  for (Node* parent = node->parent; parent != nullptr; node = parent, parent = node->parent) {
+    const uint32_t slot = SlotOf(*parent, node);
+    const uint64_t end = node->end();
+    const uint64_t gap = node->max_gap();
+    if (parent->ends[slot] == end && parent->gaps[slot] == gap) return;
+    parent->ends[slot] = end;
+    parent->gaps[slot] = gap;
+  }
+}
+
+void VmaTree::UpdateSlot(const VmArea& vma) {
+  Node& leaf = *vma.links.leaf;
+  const uint32_t slot = SlotOf(leaf, &vma);
+  leaf.ends[slot] = vma.end.raw();
+  leaf.gaps[slot] = GapBefore(vma);
+  UpdateUpwards(&leaf);
+}
+
+// Moves slots [first, first + count) of one node to before slot `at` of another.
+void VmaTree::MoveSlots(Node& from, uint32_t first, Node& to, uint32_t at, uint32_t count) {
+  const auto move = [&](auto* source, auto* target, auto empty) {
+    std::copy_backward(target + at, target + to.count, target + to.count + count);
+    std::copy(source + first, source + first + count, target + at);
+    std::copy(source + first + count, source + from.count, source + first);
+    std::fill(source + from.count - count, source + from.count, empty);
+  };
+  move(from.ends, to.ends, ~uint64_t{0});
+  move(from.children, to.children, nullptr);
+  move(from.gaps, to.gaps, 0);
+  from.count -= count;
+  to.count += count;
+  for (uint32_t slot = at; slot < at + count; ++slot) to.SetChild(slot, to.children[slot]);
+}
+
+// Makes room in a full node for one more at `slot`, by a new node to the right of it. What is filled in order stays full.
+VmaTree::Node* VmaTree::Split(Node& node, uint32_t slot) {
+  if (&node == root_) {
+    root_ = NewNode(false);
+    ++height_;
+    root_->count = 1;
+    root_->SetChild(0, &node);
+    UpdateUpwards(&node);
+  }
+  Node* right = NewNode(node.leaf);
+  const uint32_t keep = slot == kSlots ? kSlots - 1 : slot == 0 ? 1 : kSlots / 2;
+  MoveSlots(node, keep, *right, 0, kSlots - keep);
+  UpdateUpwards(&node);
+  InsertInto(node.parent, SlotOf(*node.parent, &node) + 1, right, right->end(), right->max_gap());
+  return right;
+}
+
+void VmaTree::InsertInto(Node* node, uint32_t slot, void* child, uint64_t end, uint64_t gap) {
+  if (node->count == kSlots) {
+    Node* right = Split(*node, slot);
+    if (slot > node->count) {
+      slot -= node->count;
+      node = right;
     }
   }
-  return found;
-}
-
-void VmaTree::UpdateUpwards(VmArea* node) {
-  while (node != nullptr && UpdateMaxGap(node)) node = node->links.parent;
-}
-
-// Neighbours that are being resized one after the other may overlap for a moment; their gap counts as none.
-void VmaTree::SetGap(VmArea* node) {
-  const uint64_t before = node->links.previous == nullptr ? 0 : node->links.previous->end.raw();
-  node->links.gap = node->start.raw() > before ? node->start.raw() - before : 0;
+  const auto open = [&](auto* array) { std::copy_backward(array + slot, array + node->count, array + node->count + 1); };
+  open(node->ends);
+  open(node->children);
+  open(node->gaps);
+  ++node->count;
+  node->ends[slot] = end;
+  node->gaps[slot] = gap;
+  node->SetChild(slot, child);
   UpdateUpwards(node);
-}
-
-// Turns the node and its parent around, keeping order.
-void VmaTree::RotateUp(VmArea* node) {
-  VmArea* parent = node->links.parent;
-  VmArea* above = parent->links.parent;
-  if (parent->links.left == node) {
-    parent->links.left = node->links.right;
-    if (node->links.right != nullptr) node->links.right->links.parent = parent;
-    node->links.right = parent;
-  } else {
-    parent->links.right = node->links.left;
-    if (node->links.left != nullptr) node->links.left->links.parent = parent;
-    node->links.left = parent;
-  }
-  parent->links.parent = node;
-  node->links.parent = above;
-  if (above == nullptr) {
-    root_ = node;
-  } else if (above->links.left == parent) {
-    above->links.left = node;
-  } else {
-    above->links.right = node;
-  }
-  UpdateMaxGap(parent);
-  UpdateMaxGap(node);
 }
 
 VmArea* VmaTree::Insert(std::unique_ptr<VmArea> owned) {
   VmArea* vma = owned.release();
-  vma->links = {};
-  vma->links.priority = Random(insertions_++).Next();
-  VmArea* parent = nullptr;
-  bool left = false;
-  for (VmArea* node = root_; node != nullptr;) {
-    parent = node;
-    left = vma->start < node->start;
-    node = left ? node->links.left : node->links.right;
-  }
-  vma->links.parent = parent;
-  if (parent == nullptr) {
-    root_ = vma;
-  } else if (left) {
-    parent->links.left = vma;
-    vma->links.next = parent;
-    vma->links.previous = parent->links.previous;
-  } else {
-    parent->links.right = vma;
-    vma->links.previous = parent;
-    vma->links.next = parent->links.next;
-  }
-  (vma->links.previous == nullptr ? first_ : vma->links.previous->links.next) = vma;
-  (vma->links.next == nullptr ? last_ : vma->links.next->links.previous) = vma;
+  const uint64_t start = vma->start.raw();
+  if (root_ == nullptr) root_ = NewNode(true);
+  Node* leaf = root_;
+  for (uint32_t level = height_; level > 0; --level) leaf = leaf->node(std::min(leaf->SlotAbove(start), leaf->count - 1));
+  uint32_t slot = leaf->SlotAbove(start);
+  if (slot == kSlots - 1 && leaf->count == kSlots && leaf->ends[slot] <= start) ++slot;
+  VmArea* next = slot < leaf->count ? leaf->vma(slot) : nullptr;
+  VmArea* previous = next != nullptr ? next->links.previous : last_;
+  vma->links = {previous, next, nullptr};
+  (previous == nullptr ? first_ : previous->links.next) = vma;
+  (next == nullptr ? last_ : next->links.previous) = vma;
   ++size_;
-  SetGap(vma);
-  if (vma->links.next != nullptr) SetGap(vma->links.next);
-  while (vma->links.parent != nullptr && vma->links.parent->links.priority < vma->links.priority) RotateUp(vma);
-  UpdateUpwards(vma->links.parent);
+  InsertInto(leaf, slot, vma, vma->end.raw(), GapBefore(*vma));
+  if (next != nullptr) UpdateSlot(*next);
   return vma;
 }
 
-std::unique_ptr<VmArea> VmaTree::Remove(VmArea& vma) {
-  while (vma.links.left != nullptr || vma.links.right != nullptr) {
-    VmArea* left = vma.links.left;
-    VmArea* right = vma.links.right;
-    RotateUp(right == nullptr || (left != nullptr && left->links.priority > right->links.priority) ? left : right);
+// Fills a node that has become small up from its neighbour, or joins the two.
+void VmaTree::Refill(Node* node) {
+  Node& parent = *node->parent;
+  const uint32_t slot = SlotOf(parent, node);
+  const uint32_t left_slot = slot > 0 ? slot - 1 : slot;
+  Node& left = *parent.node(left_slot);
+  Node& right = *parent.node(left_slot + 1);
+  const uint32_t together = left.count + right.count;
+  if (together <= kSlots - kMinSlots) {
+    MoveSlots(right, 0, left, left.count, right.count);
+    UpdateUpwards(&left);
+    RemoveFrom(&parent, left_slot + 1);
+    Free(&right);
+    return;
   }
-  VmArea* parent = vma.links.parent;
-  if (parent == nullptr) {
-    root_ = nullptr;
-  } else if (parent->links.left == &vma) {
-    parent->links.left = nullptr;
+  if (left.count > right.count) {
+    const uint32_t count = left.count - together / 2;
+    MoveSlots(left, left.count - count, right, 0, count);
   } else {
-    parent->links.right = nullptr;
+    MoveSlots(right, 0, left, left.count, together / 2 - left.count);
   }
-  // Rotations left sums along the path that still count this node.
-  for (VmArea* node = parent; node != nullptr; node = node->links.parent) UpdateMaxGap(node);
+  UpdateUpwards(&left);
+  UpdateUpwards(&right);
+}
+
+void VmaTree::RemoveFrom(Node* node, uint32_t slot) {
+  const auto close = [&](auto* array, auto empty) {
+    std::copy(array + slot + 1, array + node->count, array + slot);
+    array[node->count - 1] = empty;
+  };
+  close(node->ends, ~uint64_t{0});
+  close(node->children, nullptr);
+  close(node->gaps, 0);
+  --node->count;
+  if (node != root_) {
+    if (node->count > 0) UpdateUpwards(node);
+    if (node->count < kMinSlots) Refill(node);
+    return;
+  }
+  if (node->count > 1 || (node->leaf && node->count == 1)) return;
+  // A root of one child is not needed; nor one without any.
+  root_ = node->count == 0 ? nullptr : node->node(0);
+  if (root_ != nullptr) {
+    root_->parent = nullptr;
+    --height_;
+  }
+  Free(node);
+}
+
+std::unique_ptr<VmArea> VmaTree::Remove(VmArea& vma) {
+  Node* leaf = vma.links.leaf;
   VmArea* next = vma.links.next;
   (vma.links.previous == nullptr ? first_ : vma.links.previous->links.next) = next;
   (next == nullptr ? last_ : next->links.previous) = vma.links.previous;
   --size_;
-  if (next != nullptr) SetGap(next);
+  RemoveFrom(leaf, SlotOf(*leaf, &vma));
+  if (next != nullptr) UpdateSlot(*next);
   vma.links = {};
   return std::unique_ptr<VmArea>(&vma);
 }
@@ -207,8 +262,46 @@ std::unique_ptr<VmArea> VmaTree::Remove(VmArea& vma) {
 void VmaTree::Resize(VmArea& vma, VirtAddr start, VirtAddr end) {
   vma.start = start;
   vma.end = end;
-  SetGap(&vma);
-  if (vma.links.next != nullptr) SetGap(vma.links.next);
+  UpdateSlot(vma);
+  if (vma.links.next != nullptr) UpdateSlot(*vma.links.next);
+}
+
+// The first VMA in order, respectively the last, below a node that has so large a gap before it. REQUIRES: there is one.
+VmArea* VmaTree::FirstWithGap(const Node* node, uint64_t length) {
+  while (true) {
+    uint32_t slot = 0;
+    while (node->gaps[slot] < length) ++slot;
+    if (node->leaf) return node->vma(slot);
+    node = node->node(slot);
+  }
+}
+VmArea* VmaTree::LastWithGap(const Node* node, uint64_t length) {
+  while (true) {
+    uint32_t slot = node->count - 1;
+    while (node->gaps[slot] < length) --slot;
+    if (node->leaf) return node->vma(slot);
+    node = node->node(slot);
+  }
+}
+
+// The first VMA after this one, respectively the last before it, with so large a gap before it; null when there is none.
+VmArea* VmaTree::NextWithGap(const VmArea& vma, uint64_t length) {
+  const void* child = &vma;
+  for (const Node* node = vma.links.leaf; node != nullptr; child = node, node = node->parent) {
+    for (uint32_t slot = SlotOf(*node, child) + 1; slot < node->count; ++slot) {
+      if (node->gaps[slot] >= length) return node->leaf ? node->vma(slot) : FirstWithGap(node->node(slot), length);
+    }
+  }
+  return nullptr;
+}
+VmArea* VmaTree::PreviousWithGap(const VmArea& vma, uint64_t length) {
+  const void* child = &vma;
+  for (const Node* node = vma.links.leaf; node != nullptr; child = node, node = node->parent) {
+    for (uint32_t slot = SlotOf(*node, child); slot-- > 0;) {
+      if (node->gaps[slot] >= length) return node->leaf ? node->vma(slot) : LastWithGap(node->node(slot), length);
+    }
+  }
+  return nullptr;
 }
 
 std::optional<VirtAddr> VmaTree::LowestGap(Bytes length, VirtAddr low, VirtAddr high) const {
@@ -220,7 +313,7 @@ std::optional<VirtAddr> VmaTree::LowestGap(Bytes length, VirtAddr low, VirtAddr 
     const uint64_t hole = vma->links.previous == nullptr ? 0 : vma->links.previous->end.raw();
     const uint64_t from = std::max(hole, low.raw());
     if (fits(from, std::min(vma->start.raw(), high.raw()))) return VirtAddr(from);
-    vma = NextWithGap(vma, wanted);
+    vma = NextWithGap(*vma, wanted);
     if (vma != nullptr) {
       const uint64_t start = vma->links.previous->end.raw();
       if (fits(start, std::min(vma->start.raw(), high.raw()))) return VirtAddr(start);
@@ -239,11 +332,44 @@ std::optional<VirtAddr> VmaTree::HighestGap(Bytes length, VirtAddr low, VirtAddr
   // Only the hole above that VMA can reach above `high`.
   if (fits(std::max(below == nullptr ? 0 : below->end.raw(), low.raw()), high.raw())) return high - length;
   if (below == nullptr) return std::nullopt;
-  VmArea* vma = below->links.gap >= wanted ? below : PreviousWithGap(below, wanted);
+  VmArea* vma = GapBefore(*below) >= wanted ? below : PreviousWithGap(*below, wanted);
   if (vma == nullptr) return std::nullopt;
   const uint64_t hole = vma->links.previous == nullptr ? 0 : vma->links.previous->end.raw();
   if (fits(std::max(hole, low.raw()), vma->start.raw())) return vma->start - length;
   return std::nullopt;
+}
+
+Bytes VmaTree::HostMemory() const { return Bytes(nodes_ * sizeof(Node)); }
+
+void VmaTree::CheckNode(const Node& node, uint32_t level, std::vector<std::string>* violations) const {
+  const auto expect = [&](bool holds, const char* rule) {
+    if (!holds) violations->push_back(absl::StrFormat("VMA tree, a node %d above the leaves: %s", level, rule));
+  };
+  expect(node.leaf == (level == 0), "is a leaf at the wrong height");
+  expect(node.count > 0 && node.count <= kSlots, "has a wrong number of slots");
+  for (uint32_t slot = 0; slot < node.count; ++slot) {
+    if (node.leaf) {
+      const VmArea& vma = *node.vma(slot);
+      expect(vma.links.leaf == &node, "a VMA does not know its leaf");
+      expect(node.ends[slot] == vma.end.raw() && node.gaps[slot] == GapBefore(vma), "knows another end or gap than its VMA has");
+      continue;
+    }
+    const Node& child = *node.node(slot);
+    expect(child.parent == &node, "a child does not know its parent");
+    expect(node.ends[slot] == child.end() && node.gaps[slot] == child.max_gap(), "knows another end or gap than its child has");
+    CheckNode(child, level - 1, violations);
+  }
+  expect(std::is_sorted(std::begin(node.ends), std::begin(node.ends) + node.count), "ends do not ascend");
+  for (uint32_t slot = node.count; slot < kSlots; ++slot) {
+    expect(node.ends[slot] == ~uint64_t{0} && node.children[slot] == nullptr && node.gaps[slot] == 0, "an unused slot is not empty");
+  }
+}
+
+void VmaTree::CheckInvariants(std::vector<std::string>* violations) const {
+  if (root_ != nullptr) CheckNode(*root_, height_, violations);
+  size_t count = 0;
+  for (const VmArea* vma = first_; vma != nullptr; vma = vma->links.next) ++count;
+  if (count != size_) violations->push_back(absl::StrFormat("VMA tree: %d VMAs are linked, %d are counted", count, size_));
 }
 
 }  // namespace mmlab

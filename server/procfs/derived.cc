@@ -26,10 +26,9 @@ bool IsDerived(NodeStat item) {
   switch (item) {
     // The kernel's own memory.
     case NodeStat::kNrKernelMiscReclaimable:
-    case NodeStat::kNrKernelStack:
       return false;
-    // Counted by files (nr_file_pages, nr_shmem, nr_dirty, nr_dirtied, nr_written) and process (nr_anon_pages, nr_mapped,
-    // nr_page_table_pages); the rest needs swap, reclaim, huge pages, devices or more than one node.
+    // Counted by files (nr_file_pages, nr_shmem, nr_dirty, nr_dirtied, nr_written, nr_swapcached), reclaim and process (nr_anon_pages,
+    // nr_mapped, nr_page_table_pages); the rest needs huge pages, devices or more than one node.
     default:
       return true;
   }
@@ -79,11 +78,14 @@ bool IsDerived(VmEvent item) {
     case VmEvent::kUnevictablePgsRescued:
     case VmEvent::kUnevictablePgsMlocked:
     case VmEvent::kUnevictablePgsMunlocked:
-    // Without swap, also compressed.
+    case VmEvent::kPgpgin:
+    case VmEvent::kPgpgout:
+    case VmEvent::kPgrotated:
     case VmEvent::kPswpin:
     case VmEvent::kPswpout:
     case VmEvent::kSwapRa:
     case VmEvent::kSwapRaHit:
+    // Without compressed swap.
     case VmEvent::kZswpin:
     case VmEvent::kZswpout:
     // With one node.
@@ -130,7 +132,7 @@ bool IsDerived(VmEvent item) {
     case VmEvent::kCmaAllocSuccess:
     case VmEvent::kCmaAllocFail:
       return true;
-    default:  // Reclaim, compaction, LRU lists, block devices, the direct map.
+    default:  // Compaction, inodes, the direct map.
       return false;
   }
 }

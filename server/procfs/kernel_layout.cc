@@ -37,8 +37,7 @@ std::string ValueText(const LayoutValue& value, int digits) {
 
 }  // namespace
 
-std::vector<LayoutRegion> MachineRegions(const Machine& machine) {
-  const KernelLayout& layout = machine.kernel_layout();
+std::vector<LayoutRegion> MachineRegions(const Machine& machine, const KernelLayout& layout) {
   std::vector<LayoutRegion> regions = LayoutRegions(layout);
   const auto mapped = [&](PhysAddr address) {
     return VirtAddr(layout.is_x86() ? layout.page_offset.raw() + address.raw() : layout.kimage_voffset + address.raw());
@@ -58,17 +57,17 @@ std::vector<LayoutRegion> MachineRegions(const Machine& machine) {
   return regions;
 }
 
-std::string KernelLayoutText(const Machine& machine) {
+std::string KernelLayoutText(const Machine& machine, const KernelLayout& layout) {
   const int digits = machine.layout().is_x86() ? 8 : 16;
   std::string text = "virtual kernel memory layout:\n";
-  const std::vector<LayoutRegion> regions = MachineRegions(machine);
+  const std::vector<LayoutRegion> regions = MachineRegions(machine, layout);
   for (auto region = regions.rbegin(); region != regions.rend(); ++region) {
     const uint64_t bytes = region->last.raw() - region->start.raw() + 1;
     absl::StrAppend(&text, absl::StrFormat("  %12s : 0x%0*x - 0x%0*x   (%s)  %s\n", region->name, digits, region->start.raw(), digits,
                                            region->last.raw(), SizeText(bytes), region->meaning));
   }
   text += "values:\n";
-  for (const LayoutValue& value : LayoutValues(machine.kernel_layout())) {
+  for (const LayoutValue& value : LayoutValues(layout)) {
     absl::StrAppend(&text, absl::StrFormat("  %-34s %-20s %s\n", value.name, ValueText(value, digits), value.meaning));
   }
   return text;

@@ -10,11 +10,12 @@ namespace mmlab {
 
 class Machine;
 
-// The regions of the machine's kernel address space (LayoutRegions) and the sections of its image, where they are mapped.
-std::vector<LayoutRegion> MachineRegions(const Machine& machine);
+// The regions of a kernel's address space (LayoutRegions) and the sections of the machine's image, where they are mapped. `layout` is the
+// machine's, or one of BuiltOtherwise().
+std::vector<LayoutRegion> MachineRegions(const Machine& machine, const KernelLayout& layout);
 
 // The layout as kernels printed it until they stopped to ("virtual kernel memory layout:"), top down, and each value under its name.
-std::string KernelLayoutText(const Machine& machine);
+std::string KernelLayoutText(const Machine& machine, const KernelLayout& layout);
 
 }  // namespace mmlab
 

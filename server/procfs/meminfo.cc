@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "server/files/files.h"
 #include "server/kernel/vmalloc.h"
 #include "server/machine/machine.h"
 #include "server/machine/memory_map.h"
@@ -71,9 +72,12 @@ std::vector<MeminfoField> MeminfoFields(const Machine& machine) {
   fields.Pages("MemTotal", sums.managed);
   fields.Pages("MemFree", sums.free);
   fields.Pages("MemAvailable", Available(machine, sums));
-  fields.Pages("Buffers", uint64_t{0});  // There are no block devices with a page cache of their own.
-  fields.Pages("Cached", stat.Get(NodeStat::kNrFilePages));
-  fields.Pages("SwapCached", uint64_t{0});
+  const Files& files = machine.files();
+  const auto buffers = static_cast<int64_t>(files.buffer_pages());
+  const int64_t swap_cached = stat.Get(NodeStat::kNrSwapcached);
+  fields.Pages("Buffers", buffers);
+  fields.Pages("Cached", std::max<int64_t>(0, stat.Get(NodeStat::kNrFilePages) - swap_cached - buffers));
+  fields.Pages("SwapCached", swap_cached);
   const int64_t active_anon = stat.Get(NodeStat::kNrActiveAnon);
   const int64_t inactive_anon = stat.Get(NodeStat::kNrInactiveAnon);
   const int64_t active_file = stat.Get(NodeStat::kNrActiveFile);
@@ -92,8 +96,8 @@ std::vector<MeminfoField> MeminfoFields(const Machine& machine) {
     fields.Pages("LowTotal", sums.managed - sums.high_managed);
     fields.Pages("LowFree", sums.free - sums.high_free);
   }
-  fields.Pages("SwapTotal", uint64_t{0});
-  fields.Pages("SwapFree", uint64_t{0});
+  fields.Pages("SwapTotal", files.swap().total_pages());
+  fields.Pages("SwapFree", files.swap().free_pages());
   fields.Pages("Zswap", uint64_t{0});
   fields.Pages("Zswapped", uint64_t{0});
   fields.Pages("Dirty", stat.Get(NodeStat::kNrDirty));
@@ -108,7 +112,7 @@ std::vector<MeminfoField> MeminfoFields(const Machine& machine) {
   fields.Pages("Slab", reclaimable + unreclaimable);
   fields.Pages("SReclaimable", reclaimable);
   fields.Pages("SUnreclaim", unreclaimable);
-  // KernelStack: kernel stacks are not simulated.
+  fields.Kilobytes("KernelStack", static_cast<uint64_t>(stat.Get(NodeStat::kNrKernelStack)));
   fields.Pages("PageTables", stat.Get(NodeStat::kNrPageTablePages));
   fields.Pages("SecPageTables", uint64_t{0});
   fields.Pages("NFS_Unstable", uint64_t{0});

@@ -48,10 +48,16 @@ void AppendSize(std::string& out, absl::string_view label, Bytes bytes) {
   out += " kB\n";
 }
 
-void AppendSmapsSums(std::string& out, const Smaps& smaps) {
+// `rollup`: null in smaps.
+void AppendSmapsSums(std::string& out, const Smaps& smaps, const SmapsRollup* rollup) {
   AppendSize(out, "Rss:", smaps.rss);
   AppendSize(out, "Pss:", smaps.pss);
   AppendSize(out, "Pss_Dirty:", smaps.pss_dirty);
+  if (rollup != nullptr) {
+    AppendSize(out, "Pss_Anon:", rollup->pss_anon);
+    AppendSize(out, "Pss_File:", rollup->pss_file);
+    AppendSize(out, "Pss_Shmem:", rollup->pss_shmem);
+  }
   AppendSize(out, "Shared_Clean:", smaps.shared_clean);
   AppendSize(out, "Shared_Dirty:", smaps.shared_dirty);
   AppendSize(out, "Private_Clean:", smaps.private_clean);
@@ -69,31 +75,7 @@ void AppendSmapsSums(std::string& out, const Smaps& smaps) {
   AppendSize(out, "Locked:", smaps.locked);
 }
 
-Smaps Sum(const std::vector<Smaps>& all) {
-  constexpr Bytes Smaps::*kFields[] = {&Smaps::rss,
-                                       &Smaps::pss,
-                                       &Smaps::pss_dirty,
-                                       &Smaps::shared_clean,
-                                       &Smaps::shared_dirty,
-                                       &Smaps::private_clean,
-                                       &Smaps::private_dirty,
-                                       &Smaps::referenced,
-                                       &Smaps::anonymous,
-                                       &Smaps::lazy_free,
-                                       &Smaps::anon_huge_pages,
-                                       &Smaps::shmem_pmd_mapped,
-                                       &Smaps::file_pmd_mapped,
-                                       &Smaps::shared_hugetlb,
-                                       &Smaps::private_hugetlb,
-                                       &Smaps::swap,
-                                       &Smaps::swap_pss,
-                                       &Smaps::locked};
-  Smaps sum;
-  for (const Smaps& one : all) {
-    for (Bytes Smaps::*field : kFields) sum.*field = sum.*field + one.*field;
-  }
-  return sum;
-}
+const char* StateName(char state) { return state == 'R' ? "R (running)" : (state == 'D' ? "D (disk sleep)" : "S (sleeping)"); }
 
 void AppendStatusSize(std::string& out, absl::string_view label, Bytes bytes) {
   AppendText(out, label);
@@ -133,7 +115,7 @@ std::string SmapsText(const Machine& machine, const Process& process) {
     AppendSize(out, "Size:", vmas[i].end - vmas[i].start);
     AppendSize(out, "KernelPageSize:", page);
     AppendSize(out, "MMUPageSize:", page);
-    AppendSmapsSums(out, smaps[i]);
+    AppendSmapsSums(out, smaps[i], nullptr);
     const VmArea* vma = process.mm->vmas.Find(vmas[i].start);
     out += vma != nullptr && machine.processes().ThpEligible(*vma) ? "THPeligible:    1\n" : "THPeligible:    0\n";
     out += "VmFlags: ";
@@ -154,14 +136,15 @@ std::string SmapsRollupText(const Machine& machine, const Process& process) {
   all.permissions = "---p";
   all.backing = "[rollup]";
   AppendMapsLine(out, all, HeaderWidth(machine));
-  AppendSmapsSums(out, Sum(machine.processes().AllSmaps(process)));
+  const SmapsRollup rollup = machine.processes().Rollup(process);
+  AppendSmapsSums(out, rollup.sums, &rollup);
   return out;
 }
 
 std::string StatusText(const Machine& machine, const Process& process) {
-  std::string out = absl::StrCat("Name:\t", process.comm, "\nTgid:\t", process.thread_group.raw(), "\nNgid:\t0\nPid:\t", process.pid.raw(),
-                                 "\nPPid:\t", process.parent.raw(), "\nTracerPid:\t0\nUid:\t", process.uid, "\t", process.uid, "\t",
-                                 process.uid, "\t", process.uid, "\n");
+  std::string out = absl::StrCat("Name:\t", process.comm, "\nState:\t", StateName(TaskState(machine, process)), "\nTgid:\t",
+                                 process.thread_group.raw(), "\nNgid:\t0\nPid:\t", process.pid.raw(), "\nPPid:\t", process.parent.raw(),
+                                 "\nTracerPid:\t0\nUid:\t", process.uid, "\t", process.uid, "\t", process.uid, "\t", process.uid, "\n");
   if (process.mm != nullptr) {
     const MemoryStatus status = machine.processes().Status(process);
     AppendStatusSize(out, "VmPeak", status.vm_peak);

@@ -12,7 +12,6 @@ class Process;
 // fs/proc/array.c, fs/proc/base.c.
 std::string MapsText(const Machine& machine, const Process& process);
 std::string SmapsText(const Machine& machine, const Process& process);
-// Without Pss_Anon, Pss_File and Pss_Shmem: the shares are not kept apart by kind of page.
 std::string SmapsRollupText(const Machine& machine, const Process& process);
 // Only the lines that are derived.
 std::string StatusText(const Machine& machine, const Process& process);
@@ -22,6 +21,16 @@ std::string KsmStatText(const Machine& machine, const Process& process);
 std::string OomScoreText(const Machine& machine, const Process& process);
 std::string OomScoreAdjText(const Process& process);
 std::string CommText(const Process& process);
+// process_details.cc. What concerns CPU time, signals, sessions and terminals, which are not simulated, is 0 in stat.
+std::string StatText(const Machine& machine, const Process& process);
+std::string CmdlineOfProcess(const Machine& machine, const Process& process);
+std::string EnvironText(const Machine& machine, const Process& process);
+std::string AuxvBytes(const Machine& machine, const Process& process);
+std::string ExeText(const Process& process);  // What the link points to; empty: nothing was executed.
+std::string OomAdjText(const Process& process);
+std::string NumaMapsText(const Machine& machine, const Process& process);
+// 'R' on a CPU, 'D' waiting for the child of its vfork, 'S' otherwise.
+char TaskState(const Machine& machine, const Process& process);
 // Only the limits that are simulated: data, stack, locked memory, address space.
 std::string LimitsText(const Process& process);
 

@@ -19,6 +19,7 @@ std::vector<std::string> ListProcFiles(const Machine& machine);
 std::vector<std::string> ListProcFiles(const Machine& machine, Pid pid);
 
 // A file's bytes as the machine's kernel would print them; `path` below /proc, without a leading slash ("/proc/" in front is taken too).
+// Of the files of page_frames.h, which are as long as memory: the first part.
 // NOT_FOUND: the machine's kernel has no such file, or no such process. UNIMPLEMENTED: it has, the machine cannot show it yet.
 absl::StatusOr<std::string> ReadProcFile(const Machine& machine, absl::string_view path);
 

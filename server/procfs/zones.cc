@@ -5,7 +5,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/machine/machine.h"
-#include "server/machine/sysctls.h"
 #include "server/physical/fragmentation.h"
 #include "server/physical/page_allocator.h"
 #include "server/process/processes.h"
@@ -217,34 +216,6 @@ std::string PagetypeinfoText(const Machine& machine) {
   return out;
 }
 
-DirtyLimits DirtyLimitsOf(const Machine& machine) {
-  const Sysctls& sysctls = machine.sysctls();
-  const uint64_t page = machine.layout().page_size.bytes().raw();
-  // global_dirtyable_memory(): what is free beyond the reserves, and the page cache.
-  uint64_t dirtyable = machine.memory().free_pages().raw();
-  dirtyable -= std::min(dirtyable, machine.memory().total_reserve_pages());
-  dirtyable += static_cast<uint64_t>(machine.vm_stat().Get(NodeStat::kNrFilePages) - machine.vm_stat().Get(NodeStat::kNrShmem));
-  if (machine.layout().is_x86() && sysctls.value(Sysctl::kVmHighmemIsDirtyable) == 0) {
-    uint64_t high = 0;
-    for (const Zone& zone : machine.memory().zones()) {
-      if (!zone.highmem || !zone.populated()) continue;
-      const uint64_t mark = zone.wmark_high + zone.watermark_boost;
-      high += zone.free_pages() - std::min(zone.free_pages(), mark);
-    }
-    dirtyable -= std::min(dirtyable, high);
-  }
-  dirtyable += 1;
-  const auto limit = [&](Sysctl bytes, Sysctl ratio) {
-    if (const uint64_t set = sysctls.value(bytes); set != 0) return (set + page - 1) / page;
-    return sysctls.value(ratio) * page / 100 * dirtyable / page;
-  };
-  DirtyLimits limits;
-  limits.threshold = std::min<uint64_t>(limit(Sysctl::kVmDirtyBytes, Sysctl::kVmDirtyRatio), 0xffffffff);
-  limits.background = limit(Sysctl::kVmDirtyBackgroundBytes, Sysctl::kVmDirtyBackgroundRatio);
-  if (limits.background >= limits.threshold) limits.background = limits.threshold / 2;
-  return limits;
-}
-
 std::vector<VmstatField> VmstatFields(const Machine& machine) {
   const uint8_t where = Availability(machine);
   const VmStat& stat = machine.vm_stat();
@@ -259,7 +230,7 @@ std::vector<VmstatField> VmstatFields(const Machine& machine) {
   ForEachItem<NodeStat>(kNodeStats, where, [&](NodeStat item) {
     fields.push_back({StatName(item), static_cast<uint64_t>(stat.Get(item))});
   });
-  const DirtyLimits dirty = DirtyLimitsOf(machine);
+  const DirtyLimits dirty = machine.dirty_limits();
   fields.push_back({"nr_dirty_threshold", dirty.threshold});
   fields.push_back({"nr_dirty_background_threshold", dirty.background});
   ForEachItem<VmEvent>(kVmEvents, where, [&](VmEvent item) { fields.push_back({StatName(item), stat.Get(item)}); });

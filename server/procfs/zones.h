@@ -28,13 +28,6 @@ struct VmstatField {
 // The lines of /proc/vmstat in the kernel's order; what is not derived is absent. The one source of the text and the metrics.
 std::vector<VmstatField> VmstatFields(const Machine& machine);
 
-// global_dirty_limits(): from how many dirty pages on writers wait, and from how many on the flushers start. In pages.
-struct DirtyLimits {
-  uint64_t threshold = 0;
-  uint64_t background = 0;
-};
-DirtyLimits DirtyLimitsOf(const Machine& machine);
-
 }  // namespace mmlab
 
 #endif  // MMLAB_SERVER_PROCFS_ZONES_H_

@@ -12,6 +12,7 @@
 namespace mmlab {
 
 class BuddyMemory;
+class Cgroups;
 class KernelLogger;
 class Process;
 class Processes;
@@ -33,12 +34,16 @@ struct OomSettings {
 // once. The acting process goes when its operation ends; what it still asks for is refused.
 class OomKiller {
  public:
-  OomKiller(BuddyMemory& memory, Processes& processes, VmStat& vm_stat, KernelLogger& log, Tracer& tracer, const int64_t& now_nanoseconds);
+  OomKiller(BuddyMemory& memory, Cgroups& cgroups, Processes& processes, VmStat& vm_stat, KernelLogger& log, Tracer& tracer,
+            const int64_t& now_nanoseconds);
 
   OomSettings& settings() { return settings_; }
 
-  // out_of_memory(): true when a process was killed whose memory is free now.
-  bool OutOfMemory(Gfp gfp, int order);
+  // out_of_memory(): true when a process was killed whose memory is free now. For a memory cgroup (not 0) that may not have more: only
+  // processes in it and below are looked at, and true also when it is the acting one that was killed.
+  bool OutOfMemory(Gfp gfp, int order, uint16_t memcg);
+  // task_is_dying()
+  bool ActingProcessDies() const;
 
   // Whether panic_on_oom struck: the kernel runs no further.
   bool panicked() const { return panicked_; }
@@ -55,15 +60,21 @@ class OomKiller {
   };
 
   // What dump_tasks() lists and select_bad_process() looks at: neither kernel threads nor init.
-  std::vector<Candidate> Candidates(uint64_t total_pages) const;
-  uint64_t TotalPages() const;
+  std::vector<Candidate> Candidates(uint64_t total_pages, uint16_t memcg) const;
+  uint64_t TotalPages(uint16_t memcg) const;
+  const Candidate* ChooseAllocating(const std::vector<Candidate>& candidates) const;
+  const Candidate* ChooseWorst(const std::vector<Candidate>& candidates) const;
+  void Panic(Gfp gfp, int order, const std::vector<Candidate>& candidates);
   void ExplainChoice(const std::vector<Candidate>& candidates, const Candidate* chosen, uint64_t total_pages) const;
-  void DumpHeader(Gfp gfp, int order, const std::vector<Candidate>& candidates, const Process* victim);
+  void DumpHeader(Gfp gfp, int order, const std::vector<Candidate>& candidates, const Process* victim, uint16_t memcg);
   bool ReportAllowed();  // __ratelimit(): ten reports in five seconds.
-  // Whether the memory is back already.
-  bool Kill(const Process& victim, const std::string& message);
+  // __oom_kill_process(), but for the end of the process.
+  void Condemn(const Process& victim, const std::string& message);
+  // oom_kill_process(): the victim, and its whole memory cgroup where memory.oom.group says so. Whether all that memory is back already.
+  bool Kill(const Process& victim, const std::string& message, uint16_t memcg);
 
   BuddyMemory& memory_;
+  Cgroups& cgroups_;
   Processes& processes_;
   VmStat& vm_stat_;
   KernelLogger& log_;

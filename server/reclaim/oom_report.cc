@@ -3,6 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "server/base/kernel_logger.h"
+#include "server/cgroup/cgroups.h"
 #include "server/physical/page_allocator.h"
 #include "server/process/processes.h"
 
@@ -150,5 +151,20 @@ class MemoryReport {
 }  // namespace
 
 void ReportMemory(const BuddyMemory& memory, const Processes& processes, KernelLogger& log) { MemoryReport(memory, processes, log).All(); }
+
+void ReportCgroup(const Cgroups& cgroups, uint16_t memcg, PageSize page_size, KernelLogger& log) {
+  const Memcg& limited = cgroups.memcg(memcg);
+  const auto counter = [&](const char* name, const PageCounter& of) {
+    const int shift = page_size.shift() - 10;
+    log.Log(LogLevel::kInfo,
+            absl::StrFormat("%s: usage %dkB, limit %dkB, failcnt %d", name, of.usage << shift, of.max << shift, of.failures));
+  };
+  counter("memory", limited.memory);
+  counter("swap", limited.swap);
+  log.Log(LogLevel::kInfo, absl::StrCat("Memory cgroup stats for ", limited.path, ":"));
+  std::string stats = cgroups.StatText(memcg);
+  stats.pop_back();
+  log.Log(LogLevel::kInfo, stats);
+}
 
 }  // namespace mmlab

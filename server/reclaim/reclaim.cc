@@ -4,6 +4,7 @@
 
 #include "server/base/check.h"
 #include "server/base/explanation.h"
+#include "server/cgroup/cgroups.h"
 #include "server/files/files.h"
 #include "server/physical/page_allocator.h"
 #include "server/physical/reverse_map.h"
@@ -14,21 +15,22 @@
 // When memory is freed and for how long: kswapd, direct reclaim, the killer.
 
 namespace mmlab {
+Reclaim::Reclaim(BuddyMemory& memory, Cgroups& cgroups, Files& files, ReverseMap& reverse_map, OomKiller& killer, Tracer& tracer)
+    : memory_(memory), cgroups_(cgroups), files_(files), reverse_map_(reverse_map), killer_(killer), tracer_(tracer) {}
 
-Reclaim::Reclaim(BuddyMemory& memory, Files& files, ReverseMap& reverse_map, OomKiller& killer, Tracer& tracer)
-    : memory_(memory), files_(files), reverse_map_(reverse_map), killer_(killer), tracer_(tracer) {}
-
-bool Reclaim::Balanced(int highest_zone) const {
+bool Reclaim::Balanced(int highest_zone, int order) const {
   // pgdat_balanced(): one zone above its high watermark is enough.
   for (int zone = 0; zone <= highest_zone; ++zone) {
-    if (memory_.zones()[static_cast<size_t>(zone)].managed > 0 && memory_.AboveHighWatermark(zone, highest_zone)) return true;
+    if (memory_.zones()[static_cast<size_t>(zone)].managed > 0 && memory_.AboveHighWatermark(zone, highest_zone, order)) return true;
   }
   return false;
 }
 
-void Reclaim::WakeKswapd(Gfp gfp, int order, int highest_zone) {
+bool Reclaim::WakeKswapd(Gfp gfp, int order, int highest_zone) {
   (void)gfp;
-  if (kswapd_failures_ >= kMaxReclaimRetries || Balanced(highest_zone)) return;
+  if (kswapd_failures_ >= kMaxReclaimRetries || Balanced(highest_zone, order)) return false;
+  // It is awake already, and goes on when what it wrote is on the disk.
+  if (kswapd_waits_) return true;
   if (Explanation* why = tracer_.explanation()) {
     ExplanationStep& step = why->Add(StepKind::kKswapdWake, "no zone that the request may use is above its low watermark: kswapd is woken");
     step.Number("order", order).Number("highest_zone", highest_zone);
@@ -39,12 +41,19 @@ void Reclaim::WakeKswapd(Gfp gfp, int order, int highest_zone) {
       step.Pages("high", PageCount(of.wmark_high));
     }
   }
-  BalanceNode(highest_zone);
+  kswapd_zone_ = highest_zone;
+  kswapd_order_ = order;
+  memory_.vm_stat().Count(VmEvent::kPageoutrun);
+  BalanceNode(highest_zone, order, true);
+  return true;
 }
 
-// balance_pgdat()
-void Reclaim::BalanceNode(int highest_zone) {
-  memory_.vm_stat().Count(VmEvent::kPageoutrun);
+void Reclaim::ContinueKswapd() {
+  kswapd_waits_ = false;
+  if (!Balanced(kswapd_zone_, kswapd_order_)) BalanceNode(kswapd_zone_, kswapd_order_, false);
+}
+
+void Reclaim::BalanceNode(int highest_zone, int order, bool until_written) {
   files_.DrainLru();
   for (int zone = 0; zone <= highest_zone; ++zone) memory_.SetReclaimActive(zone, true);
   ScanControl sc;
@@ -52,7 +61,7 @@ void Reclaim::BalanceNode(int highest_zone) {
   sc.highest_zone = highest_zone;
   bool balanced = false;
   while (sc.priority >= 1) {
-    balanced = Balanced(highest_zone);
+    balanced = Balanced(highest_zone, order);
     if (balanced) break;
     const uint64_t freed_before = sc.freed;
     sc.scanned = 0;
@@ -61,18 +70,26 @@ void Reclaim::BalanceNode(int highest_zone) {
       const Zone& of = memory_.zones()[static_cast<size_t>(zone)];
       if (of.managed > 0) sc.target += std::max<uint64_t>(of.wmark_high + of.watermark_boost, kSwapClusterMax);
     }
+    const int64_t written = memory_.vm_stat().Get(NodeStat::kNrVmscanWrite);
     ShrinkNode(sc);
+    // Enough for compaction to make the block of (compact_gap()).
+    if (sc.freed >= uint64_t{2} << order) order = 0;
     if (sc.scanned < sc.target || sc.freed == freed_before) --sc.priority;
+    kswapd_waits_ = until_written && memory_.vm_stat().Get(NodeStat::kNrVmscanWrite) > written;
+    if (kswapd_waits_) break;
   }
-  kswapd_failures_ = sc.freed == 0 && !balanced ? kswapd_failures_ + 1 : 0;
+  if (!kswapd_waits_) kswapd_failures_ = sc.freed == 0 && !balanced ? kswapd_failures_ + 1 : 0;
   for (int zone = 0; zone <= highest_zone; ++zone) {
     memory_.SetReclaimActive(zone, false);
     memory_.DropWatermarkBoost(zone);
   }
-  refaults_ = memory_.vm_stat().Get(NodeStat::kWorkingsetActivateFile);
+  memory_.lru().root().refaults = memory_.lru().root().activations;
+  node_dirty_ = false;
   if (Explanation* why = tracer_.explanation()) {
-    why->Add(StepKind::kKswapdSleep, Balanced(highest_zone) ? "a zone is above its high watermark: kswapd sleeps again"
-                                                            : "kswapd found nothing more to free and gives up")
+    const char* reason = kswapd_waits_                   ? "kswapd waits until what it wrote is on the disk"
+                         : Balanced(highest_zone, order) ? "a zone is above its high watermark: kswapd sleeps again"
+                                                         : "kswapd found nothing more to free and gives up";
+    why->Add(StepKind::kKswapdSleep, reason)
         .Pages("freed", PageCount(sc.freed))
         .Number("priority", sc.priority)
         .Number("failures", kswapd_failures_);
@@ -89,6 +106,7 @@ uint64_t Reclaim::DirectReclaim(Gfp gfp, int order, int highest_zone) {
   const Zone& zone = memory_.zones()[static_cast<size_t>(highest_zone)];
   memory_.vm_stat().Count(static_cast<VmEvent>(kFirst + static_cast<int>(zone.type)));
   const uint64_t freed = TryToFree(sc);
+  cgroups_.Stall(StallKind::kMemory, static_cast<int64_t>(freed) * Cgroups::kReclaimNanosecondsPerPage);
   if (Explanation* why = tracer_.explanation()) {
     why->Add(StepKind::kDirectReclaim, "no zone is above its min watermark: the request waits and frees pages itself")
         .Number("order", order)
@@ -96,6 +114,7 @@ uint64_t Reclaim::DirectReclaim(Gfp gfp, int order, int highest_zone) {
         .Pages("scanned", PageCount(sc.scanned_in_all))
         .Number("priority", sc.priority);
   }
+  if (kswapd_waits_) ContinueKswapd();
   return freed;
 }
 
@@ -107,27 +126,64 @@ uint64_t Reclaim::TryToFree(ScanControl& sc) {
       ShrinkNode(sc);
       if (sc.freed >= sc.target) break;
     }
-    if (sc.cgroups == nullptr) {
-      refaults_ = memory_.vm_stat().Get(NodeStat::kWorkingsetActivateFile);
-      if (sc.freed > 0) kswapd_failures_ = 0;
+    Lruvec& target = memory_.lru().of(sc.target_memcg);
+    target.refaults = target.activations;
+    if (!sc.for_cgroup && sc.freed > 0) kswapd_failures_ = 0;
+    // What the ratio of the lists kept on the active ones, and what memory.low protects, is taken before anybody is killed.
+    if (sc.freed > 0 || (!sc.skipped_deactivate && !sc.low_skipped)) return sc.freed;
+    if (sc.skipped_deactivate) {
+      sc.force_deactivate = true;
+      sc.skipped_deactivate = false;
+      continue;
     }
-    // What the ratio of the lists kept on the active ones is taken from there before anybody is killed.
-    if (sc.freed > 0 || !sc.skipped_deactivate) return sc.freed;
-    sc.force_deactivate = true;
-    sc.skipped_deactivate = false;
+    sc.force_deactivate = false;
+    sc.low_reclaim = true;
+    sc.low_skipped = false;
   }
 }
 
-uint64_t Reclaim::ReclaimCgroups(const std::vector<uint16_t>& numbers, uint64_t pages) {
+uint64_t Reclaim::ReclaimCgroup(uint16_t memcg, uint64_t pages) {
   files_.DrainLru();
   ScanControl sc;
-  sc.cgroups = &numbers;
+  sc.for_cgroup = true;
+  sc.target_memcg = memcg;
   sc.highest_zone = static_cast<int>(memory_.zones().size()) - 1;
   sc.target = std::max(pages, kSwapClusterMax);
-  return TryToFree(sc);
+  const uint64_t freed = TryToFree(sc);
+  if (Explanation* why = tracer_.explanation()) {
+    ExplanationStep& step = why->Add(StepKind::kCgroupReclaim, "pages of the cgroup and of those below it are freed");
+    step.Text("cgroup", memcg == 0 ? "/" : cgroups_.memcg(memcg).path).Pages("wanted", PageCount(pages)).Pages("freed", PageCount(freed));
+    step.Pages("scanned", PageCount(sc.scanned_in_all)).Number("priority", sc.priority).Truth("low_taken", sc.low_reclaim);
+    if (memcg != 0) step.Pages("usage", PageCount(cgroups_.memcg(memcg).memory.usage));
+  }
+  return freed;
 }
 
-bool Reclaim::OutOfMemory(Gfp gfp, int order, int /*highest_zone*/) { return killer_.OutOfMemory(gfp, order); }
+bool Reclaim::CgroupOutOfMemory(uint16_t memcg, Gfp gfp, int order) { return killer_.OutOfMemory(gfp, order, memcg); }
+
+bool Reclaim::ActingProcessDies() const { return killer_.ActingProcessDies(); }
+
+void Reclaim::DrainLru() { files_.DrainLru(); }
+
+bool Reclaim::OutOfMemory(Gfp gfp, int order, int /*highest_zone*/) {
+  // Whoever empties a swap area is killed before anybody else, which ends it.
+  return !files_.swap().emptying() && killer_.OutOfMemory(gfp, order, 0);
+}
+
+void Reclaim::ReclaimPages(const std::vector<Pfn>& pages) {
+  ScanControl sc;
+  sc.highest_zone = static_cast<int>(memory_.zones().size()) - 1;
+  sc.ignore_references = true;
+  isolated_.clear();
+  for (const Pfn pfn : pages) {
+    Frame& frame = memory_.frame(pfn);
+    memory_.lru().Remove(pfn);
+    frame.flags &= ~uint32_t{kPgActive};
+    ++frame.refcount;
+    isolated_.push_back(pfn);
+  }
+  ShrinkIsolated(sc);
+}
 
 void Reclaim::DropCaches(uint32_t bits) {
   if ((bits & 1) != 0) {
@@ -146,7 +202,9 @@ void Reclaim::DropCaches(uint32_t bits) {
 
 void Reclaim::AddToHash(StateHasher& hasher) const {
   hasher.Add(static_cast<uint64_t>(kswapd_failures_));
-  hasher.Add(static_cast<uint64_t>(refaults_));
+  hasher.Add((node_dirty_ ? 1 : 0) | (kswapd_waits_ ? 2 : 0));
+  hasher.Add(static_cast<uint64_t>(kswapd_zone_) << 8 | static_cast<uint64_t>(kswapd_order_));
+  hasher.Add(swappiness_);
 }
 
 }  // namespace mmlab

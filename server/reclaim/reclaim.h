@@ -7,36 +7,54 @@
 
 #include "server/base/address.h"
 #include "server/base/hash.h"
+#include "server/cgroup/cgroup_pressure.h"
 #include "server/physical/lru_lists.h"
 #include "server/physical/memory_pressure.h"
+#include "server/physical/reverse_map.h"
 
 namespace mmlab {
 
 class BuddyMemory;
+class Cgroups;
 class Files;
 class OomKiller;
-class ReverseMap;
 class Shrinker;
 class Tracer;
 
 // Gives pages back when memory runs short. Linux: mm/vmscan.c.
 //
-// kswapd runs to its end at the request that wakes it: from below the low watermarks until all zones that the request could use are above
-// their high ones, or nothing can be freed. A request that still finds too little reclaims directly.
-// There is no swap: anonymous memory and shmem stay where they are, apart from what was lazily freed.
-// Always true: between two calls no page is isolated from the LRU lists.
-class Reclaim final : public MemoryPressure {
+// kswapd runs at the request that wakes it, from below the low watermarks until a zone that the request could use is above its high one, or
+// nothing can be freed. When it had to write pages, it waits for the disk then: it goes on when somebody reclaims directly, who waits too,
+// or when the operation is done. A request that finds too little meanwhile reclaims directly. Disks take no time: what is written while a
+// list is looked at is on the disk when the next one is. Always true: between two calls no page is isolated from the LRU lists or being
+// written.
+class Reclaim final : public MemoryPressure, public CgroupPressure, public PageReclaimer {
  public:
   // All outlive this.
-  Reclaim(BuddyMemory& memory, Files& files, ReverseMap& reverse_map, OomKiller& killer, Tracer& tracer);
+  Reclaim(BuddyMemory& memory, Cgroups& cgroups, Files& files, ReverseMap& reverse_map, OomKiller& killer, Tracer& tracer);
 
   // MemoryPressure
-  void WakeKswapd(Gfp gfp, int order, int highest_zone) override;
+  bool WakeKswapd(Gfp gfp, int order, int highest_zone) override;
   uint64_t DirectReclaim(Gfp gfp, int order, int highest_zone) override;
+  bool CanReclaimAnonymous() const override;
   bool OutOfMemory(Gfp gfp, int order, int highest_zone) override;
 
-  // try_to_free_mem_cgroup_pages(): frees up to `pages` of the pages that these memory cgroups are charged for.
-  uint64_t ReclaimCgroups(const std::vector<uint16_t>& numbers, uint64_t pages);
+  // CgroupPressure
+  uint64_t ReclaimCgroup(uint16_t memcg, uint64_t pages) override;
+  bool CgroupOutOfMemory(uint16_t memcg, Gfp gfp, int order) override;
+  bool ActingProcessDies() const override;
+  void DrainLru() override;
+
+  // PageReclaimer
+  void ReclaimPages(const std::vector<Pfn>& pages) override;
+
+  // The operation is done: kswapd does what it has left to do.
+  void EndOperation() {
+    if (kswapd_waits_) ContinueKswapd();
+  }
+
+  // vm.swappiness: 0 to 200.
+  void SetSwappiness(uint32_t swappiness) { swappiness_ = swappiness; }
 
   void AddShrinker(Shrinker& shrinker) { shrinkers_.push_back(&shrinker); }
 
@@ -47,36 +65,67 @@ class Reclaim final : public MemoryPressure {
 
  private:
   struct ScanControl;
-  // What became of a page that was looked at (enum folio_references and the labels of shrink_folio_list()).
+  // What became of a page that was looked at (the labels of shrink_folio_list()).
   enum class Fate : uint8_t { kFreed, kKept, kActivated };
+  // folio_check_references()
+  enum class References : uint8_t { kReclaim, kReclaimClean, kKeep, kActivate };
+  using ScanCounts = std::array<uint64_t, 4>;  // By LruKind.
 
-  void ShrinkNode(ScanControl& sc);
+  // scan_balance.cc
   void PrepareScanCount(ScanControl& sc);
+  ScanCounts CountsToScan(const Lruvec& lruvec, ScanControl& sc) const;
+  // The part of a list of that many pages that the cgroup's protection leaves to be looked at.
+  uint64_t Unprotected(const Lruvec& lruvec, uint64_t pages, ScanControl& sc) const;
+  // can_reclaim_anon_pages(): there is swap space, and the cgroup may have some of it.
+  bool MaySwap(uint16_t memcg) const;
+  bool InactiveIsLow(const Lruvec& lruvec, LruKind inactive) const;
+
+  // shrink.cc
+  void ShrinkNode(ScanControl& sc);
+  // Whether a memory cgroup's protection lets it be shrunk now.
+  bool MayShrink(uint16_t memcg, ScanControl& sc);
   void ShrinkLruvec(Lruvec& lruvec, ScanControl& sc);
-  std::array<uint64_t, 4> ScanCounts(const Lruvec& lruvec, const ScanControl& sc) const;
   uint64_t ShrinkList(Lruvec& lruvec, LruKind kind, uint64_t pages, ScanControl& sc);
   uint64_t ShrinkInactive(Lruvec& lruvec, LruKind kind, uint64_t pages, ScanControl& sc);
   void ShrinkActive(Lruvec& lruvec, LruKind kind, uint64_t pages, const ScanControl& sc);
   void ShrinkShrinkers(ScanControl& sc);
   // Takes up to `pages` pages off the old end of a list, each with a reference of its own.
   uint64_t Isolate(Lruvec& lruvec, LruKind kind, uint64_t pages, const ScanControl& sc);
+  uint64_t ShrinkIsolated(ScanControl& sc);
   void PutBack(Pfn pfn);
-  Fate ShrinkPage(Pfn pfn, const ScanControl& sc);
+  void CountEvent(VmEvent item, uint64_t times, const Lruvec& lruvec, const ScanControl& sc);
+  void EndWriteback();
+
+  // shrink_page.cc
+  Fate ShrinkPage(Pfn pfn, ScanControl& sc);
+  References CheckReferences(Pfn pfn, Frame& frame, const char** why);
+  Fate Activate(Pfn pfn, const char* why);
   Fate Keep(Pfn pfn, Fate fate, const char* why) const;
-  bool InactiveIsLow(const Lruvec& lruvec, LruKind inactive) const;
-  bool Balanced(int highest_zone) const;
+  bool AddToSwap(Pfn pfn, Frame& frame);
+  Fate WriteOut(Pfn pfn, Frame& frame, References references, ScanControl& sc);
+  Fate Evict(Pfn pfn, Frame& frame, const ScanControl& sc);
+
+  bool Balanced(int highest_zone, int order) const;
   uint64_t TryToFree(ScanControl& sc);
-  void BalanceNode(int highest_zone);
+  // balance_pgdat(). `until_written`: not further than to the first round in which pages were written.
+  void BalanceNode(int highest_zone, int order, bool until_written);
+  void ContinueKswapd();
 
   BuddyMemory& memory_;
+  Cgroups& cgroups_;
   Files& files_;
   ReverseMap& reverse_map_;
   OomKiller& killer_;
   Tracer& tracer_;
   std::vector<Shrinker*> shrinkers_;
   int kswapd_failures_ = 0;    // Rounds of kswapd in a row that freed nothing; after 16 it is not woken until something is freed.
-  int64_t refaults_ = 0;       // workingset_activate_file when reclaim last ended.
-  std::vector<Pfn> isolated_;  // While one list is shrunk; kept for its memory.
+  bool kswapd_waits_ = false;  // For the disk.
+  int kswapd_zone_ = 0;        // What it was woken for.
+  int kswapd_order_ = 0;
+  bool node_dirty_ = false;  // PGDAT_DIRTY: kswapd met nothing but dirty pages of files, and writes them itself.
+  uint32_t swappiness_ = 60;
+  std::vector<Pfn> isolated_;  // While one list is shrunk; kept for their memory.
+  std::vector<Pfn> written_;
 };
 
 }  // namespace mmlab

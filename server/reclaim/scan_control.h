@@ -2,7 +2,6 @@
 #define MMLAB_SERVER_RECLAIM_SCAN_CONTROL_H_
 
 #include <cstdint>
-#include <vector>
 
 #include "server/reclaim/reclaim.h"
 
@@ -18,15 +17,30 @@ struct Reclaim::ScanControl {
   int priority = kDefaultPriority;
   int highest_zone = 0;  // reclaim_idx
   bool kswapd = false;
-  const std::vector<uint16_t>* cgroups = nullptr;  // Null: all of the node.
+  bool for_cgroup = false;         // cgroup_reclaim(): a limit asks, not the node.
+  uint16_t target_memcg = 0;       // Whose pages are looked at, with those below it; 0: all of the node.
+  bool ignore_references = false;  // Used lately or not: MADV_PAGEOUT.
 
   bool force_deactivate = false;
   bool skipped_deactivate = false;
+  bool deactivate_anon = false;  // may_deactivate
   bool deactivate_file = false;
+  bool cache_trim_mode = false;
+  bool file_is_tiny = false;
+  uint64_t anon_cost = 0;
+  uint64_t file_cost = 0;
+  bool low_reclaim = false;  // memcg_low_reclaim: what memory.low protects is taken too.
+  bool low_skipped = false;  // memcg_low_skipped: something was left for that.
 
   uint64_t scanned = 0;  // Of this priority.
   uint64_t scanned_in_all = 0;
   uint64_t freed = 0;
+  // Of one list at a time (struct reclaim_stat).
+  uint64_t pages_written = 0;
+  uint64_t unqueued_dirty = 0;
+  // Of one round over the node.
+  uint64_t round_unqueued_dirty = 0;
+  uint64_t round_file_taken = 0;
 };
 
 }  // namespace mmlab

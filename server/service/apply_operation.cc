@@ -28,6 +28,7 @@ absl::Status ApplyOperation(MachineLane& lane, const Operation& operation, bool 
   Outcome native;
   MMLAB_RETURN_IF_ERROR(lane.Apply(operation, explain ? &*explanation : nullptr, native));
   if (!native.unimplemented.empty()) return NotSimulated(native.unimplemented);
+  if (native.held) return WrongState("PROCESS_HELD", MachineName(lane.hosted().id()), "the process waits for the child of its vfork");
   OutcomeToProto(native, outcome);
   if (explain) ExplanationToProto(*explanation, max_steps, outcome->mutable_explanation());
   return absl::OkStatus();

@@ -11,11 +11,12 @@
 namespace mmlab {
 
 // The Connect protocol on the HTTP port (connectrpc.com/docs/protocol): every unary method of ours as POST /mmlab.v1.Service/Method with a
-// JSON (application/json) or binary (application/proto) message, and as GET where the method has no side effects. Errors are Connect's:
-// {"code", "message", "details"} under the HTTP status of the code. A call goes through the same gRPC handlers as any other, by the
-// method's descriptor: nothing is written for a method, and nothing that a client sends chooses a type.
+// JSON (application/json) or binary (application/proto) message, and as GET where the method has no side effects; every server-streaming
+// method as POST (connect_stream.h). Errors are Connect's: {"code", "message", "details"} under the HTTP status of the code. A call goes
+// through the same gRPC handlers as any other, by the method's descriptor: nothing is written for a method, and nothing that a client sends
+// chooses a type.
 //
-// Compressed requests are refused (unimplemented). Without Connect-Timeout-Ms a call has a minute.
+// Requests may be compressed by gzip. Without Connect-Timeout-Ms a unary call has a minute and a stream all time.
 class ConnectBridge {
  public:
   // Puts the methods on the port; until Open they answer `unavailable`. This outlives `http`. REQUIRES: `http` is not started.
@@ -25,6 +26,7 @@ class ConnectBridge {
   void Close() { Open(nullptr); }
 
  private:
+  std::shared_ptr<grpc::Channel> OpenChannel() const;  // Null: closed.
   HttpResponse Post(const google::protobuf::MethodDescriptor& method, const HttpRequest& request) const;
   HttpResponse Get(const google::protobuf::MethodDescriptor& method, const HttpRequest& request) const;
   HttpResponse Call(const google::protobuf::MethodDescriptor& method, const HttpRequest& request, const std::string& message,

@@ -3,8 +3,10 @@
 #include "server/base/status_macros.h"
 #include "server/host/errors.h"
 #include "server/host/names.h"
+#include "server/host/spec_converter.h"
 #include "server/machine/boot_log.h"
 #include "server/machine/domains.h"
+#include "server/machine/memory_map.h"
 #include "server/procfs/kernel_layout.h"
 #include "server/service/handle_read.h"
 
@@ -13,22 +15,22 @@ namespace {
 
 constexpr int kMasks[] = {24, 30, 32, 36, 40, 64};  // ISA, old sound cards, plain PCI, PAE's, many network cards, PCI Express.
 
-void LayoutToProto(const Machine& machine, v1::GetKernelLayoutResponse* response) {
-  for (const LayoutValue& value : LayoutValues(machine.kernel_layout())) {
+void LayoutToProto(const Machine& machine, const KernelLayout& layout, v1::GetKernelLayoutResponse* response) {
+  for (const LayoutValue& value : LayoutValues(layout)) {
     v1::LayoutValue* out = response->add_values();
     out->set_name(std::string(value.name));
     out->set_value(value.value);
     out->set_kind(static_cast<v1::LayoutValue::Kind>(static_cast<int>(value.kind) + 1));
     out->set_meaning(std::string(value.meaning));
   }
-  for (const LayoutRegion& region : MachineRegions(machine)) {
+  for (const LayoutRegion& region : MachineRegions(machine, layout)) {
     v1::LayoutRegion* out = response->add_regions();
     out->set_name(region.name);
     out->set_start_address(region.start.raw());
     out->set_last_address(region.last.raw());
     out->set_meaning(region.meaning);
   }
-  response->set_text(KernelLayoutText(machine));
+  response->set_text(KernelLayoutText(machine, layout));
 }
 
 void DomainsToProto(const Machine& machine, v1::GetAddressDomainsResponse* response) {
@@ -62,8 +64,15 @@ absl::Status CheckDomain(absl::string_view field, v1::AddressDomain domain) {
 LayoutService::Reactor* LayoutService::GetKernelLayout(Context* context, const v1::GetKernelLayoutRequest* request,
                                                        v1::GetKernelLayoutResponse* response) {
   return HandleRead(context_, context, request, ParseMachineName("machine", request->machine()), ReadCost::kQuick,
-                    [response](const MachineView& view) {
-                      LayoutToProto(view.machine, response);
+                    [request, response](const MachineView& view) -> absl::Status {
+                      if (request->page_size_bytes() == 0 && request->va_bits() == 0) {
+                        LayoutToProto(view.machine, view.machine.kernel_layout(), response);
+                        return absl::OkStatus();
+                      }
+                      const absl::StatusOr<KernelLayout> layout =
+                          BuiltOtherwise(view.machine.spec(), static_cast<uint64_t>(request->page_size_bytes()), request->va_bits());
+                      if (!layout.ok()) return DetailedBootError(layout.status());
+                      LayoutToProto(view.machine, *layout, response);
                       return absl::OkStatus();
                     });
 }

@@ -23,6 +23,7 @@ constexpr size_t kMaxSysctlName = 255;
 constexpr size_t kMaxSysctlValue = 4095;  // A page, with its NUL.
 constexpr int64_t kMaxTimeStep = 1'000'000'000'000'000'000;
 constexpr int kMaxCpus = 64;
+constexpr int kMaxSwapPriority = 32767;  // SWAP_FLAG_PRIO_MASK
 
 // A string that a process could pass: it ends at its first NUL, so it has none.
 absl::Status CheckString(absl::string_view field, absl::string_view text, size_t max_size = kMaxPath) {
@@ -70,7 +71,11 @@ absl::Status CheckTouch(const v1::AccessMemoryRequest& request) {
 }
 
 ElfImage ImageToNative(const v1::ElfImage& image) {
-  ElfImage native{image.path(), image.entry_address(), image.position_independent(), {}};
+  ElfImage native{.path = image.path(),
+                  .entry = image.entry_address(),
+                  .position_independent = image.position_independent(),
+                  .machine = image.elf_machine(),
+                  .program_headers = {}};
   native.program_headers.reserve(image.program_headers_size());
   for (const v1::ProgramHeader& header : image.program_headers()) {
     native.program_headers.push_back(ProgramHeader{static_cast<ProgramHeader::Type>(header.type()), header.offset_bytes(),
@@ -109,6 +114,11 @@ absl::Status CheckFields(const v1::MincoreRequest& request) {
 
 absl::Status CheckFields(const v1::SetVmaNameRequest& request) { return CheckString("vma_name", request.vma_name()); }
 
+absl::Status CheckFields(const v1::WritePhysicalMemoryRequest& request) {
+  if (request.data().size() > kMaxTransfer) return FieldOutOfRange("data", "must have at most 1 MiB");
+  return absl::OkStatus();
+}
+
 absl::Status CheckFields(const v1::AccessMemoryRequest& request) {
   switch (request.kind()) {
     case v1::ACCESS_KIND_LOAD:
@@ -146,6 +156,16 @@ absl::Status CheckFields(const v1::CreateFileRequest& request) {
 absl::Status CheckFields(const v1::OpenRequest& request) { return CheckString("path", request.path()); }
 
 absl::Status CheckFields(const v1::MemfdCreateRequest& request) { return CheckString("memfd_name", request.memfd_name()); }
+
+absl::Status CheckFields(const v1::UnlinkRequest& request) { return CheckPath("path", request.path()); }
+
+absl::Status CheckFields(const v1::SwaponRequest& request) {
+  MMLAB_RETURN_IF_ERROR(CheckPath("path", request.path()));
+  if (request.priority() < 0 || request.priority() > kMaxSwapPriority) return FieldOutOfRange("priority", "must be 0 to 32767");
+  return absl::OkStatus();
+}
+
+absl::Status CheckFields(const v1::SwapoffRequest& request) { return CheckPath("path", request.path()); }
 
 absl::Status CheckFields(const v1::WriteSysctlRequest& request) {
   if (request.sysctl().empty()) return InvalidField("sysctl", "must be set");
@@ -203,11 +223,15 @@ op::AccessMemory ToNative(const v1::AccessMemoryRequest& r) {
   return {Pid(r.pid()),
           AccessRequest{static_cast<AccessKind>(r.kind()), r.address(), r.length_bytes(), r.stride_bytes(), r.value(), r.data()}};
 }
-op::SetThpDisable ToNative(const v1::SetThpDisableRequest& r) { return {Pid(r.pid()), r.disable()}; }
+op::WritePhysicalMemory ToNative(const v1::WritePhysicalMemoryRequest& r) { return {r.address(), r.data()}; }
 op::SwitchTo ToNative(const v1::SwitchToRequest& r) { return {Pid(r.pid()), r.cpu()}; }
+op::Prctl ToNative(const v1::PrctlRequest& r) { return {Pid(r.pid()), r.option(), r.arg2(), r.arg3(), r.arg4(), r.arg5()}; }
+op::Sbrk ToNative(const v1::SbrkRequest& r) { return {Pid(r.pid()), r.increment_bytes()}; }
 
 op::CreateFile ToNative(const v1::CreateFileRequest& r) {
-  const auto kind = r.file_system() == v1::FILE_SYSTEM_EXT4 ? op::FileSystem::kExt4 : op::FileSystem::kTmpfs;
+  const auto kind = r.file_system() == v1::FILE_SYSTEM_EXT4           ? op::FileSystem::kExt4
+                    : r.file_system() == v1::FILE_SYSTEM_BLOCK_DEVICE ? op::FileSystem::kBlockDevice
+                                                                      : op::FileSystem::kTmpfs;
   return {r.path(), kind, r.size_bytes(), r.content(), r.resident()};
 }
 op::Open ToNative(const v1::OpenRequest& r) { return {Pid(r.pid()), r.path(), r.flags(), WishedFd(r.wished_fd())}; }
@@ -221,6 +245,13 @@ op::Shmget ToNative(const v1::ShmgetRequest& r) { return {Pid(r.pid()), r.key(),
 op::Shmat ToNative(const v1::ShmatRequest& r) { return {Pid(r.pid()), r.shm_id(), r.address(), r.flags()}; }
 op::Shmdt ToNative(const v1::ShmdtRequest& r) { return {Pid(r.pid()), r.address()}; }
 op::ShmRemove ToNative(const v1::ShmRemoveRequest& r) { return {Pid(r.pid()), r.shm_id()}; }
+op::Unlink ToNative(const v1::UnlinkRequest& r) { return {r.path()}; }
+op::Sync ToNative(const v1::SyncRequest&) { return {}; }
+op::Fsync ToNative(const v1::FsyncRequest& r) { return {Pid(r.pid()), r.fd()}; }
+op::Swapon ToNative(const v1::SwaponRequest& r) {
+  return {r.path(), r.has_priority() ? std::optional<int32_t>(r.priority()) : std::nullopt};
+}
+op::Swapoff ToNative(const v1::SwapoffRequest& r) { return {r.path()}; }
 
 op::WriteSysctl ToNative(const v1::WriteSysctlRequest& r) {
   op::WriteSysctl native{r.sysctl(), r.value()};
@@ -246,6 +277,7 @@ uint64_t PromisedData(const v1::Operation& operation) {
     return operation.access_memory().length_bytes();
   }
   if (operation.has_alloc_pages_bulk()) return uint64_t{operation.alloc_pages_bulk().count()} * sizeof(uint64_t);
+  if (operation.has_kmem_cache_alloc_bulk()) return uint64_t{operation.kmem_cache_alloc_bulk().count()} * sizeof(uint64_t);
   return 0;
 }
 

@@ -20,9 +20,13 @@ absl::Status CheckFields(const v1::ExecRequest& request);
 absl::Status CheckFields(const v1::MincoreRequest& request);
 absl::Status CheckFields(const v1::SetVmaNameRequest& request);
 absl::Status CheckFields(const v1::AccessMemoryRequest& request);
+absl::Status CheckFields(const v1::WritePhysicalMemoryRequest& request);
 absl::Status CheckFields(const v1::CreateFileRequest& request);
 absl::Status CheckFields(const v1::OpenRequest& request);
 absl::Status CheckFields(const v1::MemfdCreateRequest& request);
+absl::Status CheckFields(const v1::UnlinkRequest& request);
+absl::Status CheckFields(const v1::SwaponRequest& request);
+absl::Status CheckFields(const v1::SwapoffRequest& request);
 absl::Status CheckFields(const v1::AllocPagesRequest& request);
 absl::Status CheckFields(const v1::FreePagesRequest& request);
 absl::Status CheckFields(const v1::GetFreePagesRequest& request);
@@ -35,6 +39,8 @@ absl::Status CheckFields(const v1::KmemCacheDestroyRequest& request);
 absl::Status CheckFields(const v1::KmemCacheShrinkRequest& request);
 absl::Status CheckFields(const v1::KmemCacheAllocRequest& request);
 absl::Status CheckFields(const v1::KmemCacheFreeRequest& request);
+absl::Status CheckFields(const v1::KmemCacheAllocBulkRequest& request);
+absl::Status CheckFields(const v1::KmemCacheFreeBulkRequest& request);
 absl::Status CheckFields(const v1::KmallocRequest& request);
 absl::Status CheckFields(const v1::KreallocRequest& request);
 absl::Status CheckFields(const v1::VmallocRequest& request);
@@ -42,6 +48,9 @@ absl::Status CheckFields(const v1::VmapRequest& request);
 absl::Status CheckFields(const v1::GetVmAreaRequest& request);
 absl::Status CheckFields(const v1::IoremapRequest& request);
 absl::Status CheckFields(const v1::VmMapRamRequest& request);
+absl::Status CheckFields(const v1::CreateCgroupRequest& request);
+absl::Status CheckFields(const v1::RemoveCgroupRequest& request);
+absl::Status CheckFields(const v1::WriteCgroupFileRequest& request);
 absl::Status CheckFields(const v1::WriteSysctlRequest& request);
 absl::Status CheckFields(const v1::WriteSysfsRequest& request);
 absl::Status CheckFields(const v1::AdvanceTimeRequest& request);
@@ -67,12 +76,20 @@ inline bool IsShort(const v1::MunlockallRequest&) { return false; }
 inline bool IsShort(const v1::CreateFileRequest&) { return false; }
 inline bool IsShort(const v1::FtruncateRequest&) { return false; }
 inline bool IsShort(const v1::ShmdtRequest&) { return false; }
+inline bool IsShort(const v1::UnlinkRequest&) { return false; }
+inline bool IsShort(const v1::SyncRequest&) { return false; }
+inline bool IsShort(const v1::FsyncRequest&) { return false; }
+inline bool IsShort(const v1::SwapoffRequest&) { return false; }
 inline bool IsShort(const v1::WriteSysctlRequest&) { return false; }
+inline bool IsShort(const v1::WriteCgroupFileRequest&) { return false; }
+inline bool IsShort(const v1::CompactMemoryRequest&) { return false; }
 inline bool IsShort(const v1::WriteSysfsRequest&) { return false; }
 inline bool IsShort(const v1::AdvanceTimeRequest&) { return false; }
 inline constexpr int kShortPages = 1024;
 inline bool IsShort(const v1::AllocPagesBulkRequest& request) { return request.count() <= kShortPages; }
 inline bool IsShort(const v1::FreePageListRequest& request) { return request.pfns_size() <= kShortPages; }
+inline bool IsShort(const v1::KmemCacheAllocBulkRequest& request) { return request.count() <= kShortPages; }
+inline bool IsShort(const v1::KmemCacheFreeBulkRequest& request) { return request.addresses_size() <= kShortPages; }
 inline bool IsShort(const v1::VmallocRequest& request) { return request.size_bytes() <= kShortBytes; }
 inline bool IsShort(const v1::VfreeRequest&) { return false; }
 inline bool IsShort(const v1::VmapRequest&) { return false; }
@@ -88,7 +105,7 @@ bool IsShort(const Request& request) {
   return true;
 }
 
-// How many bytes of Outcome.data and Outcome.pfns the operation can bring.
+// How many bytes of Outcome.data, Outcome.pfns and Outcome.addresses the operation can bring.
 uint64_t PromisedData(const v1::Operation& operation);
 
 // A member of a batch: its fields, its CPU against the machine's, and that `machine` and `request_id` are left to the batch. The names of

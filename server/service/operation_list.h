@@ -24,9 +24,12 @@
   X(Setrlimit, setrlimit)                  \
   X(SetVmaName, set_vma_name)              \
   X(WriteOomScoreAdj, write_oom_score_adj) \
-  X(SetThpDisable, set_thp_disable)        \
   X(AccessMemory, access_memory)           \
-  X(SwitchTo, switch_to)
+  X(SwitchTo, switch_to)                   \
+  X(Prctl, prctl)                          \
+  X(Sbrk, sbrk)
+
+#define MMLAB_MEMORY_OPERATIONS(X) X(WritePhysicalMemory, write_physical_memory)
 
 #define MMLAB_FILE_OPERATIONS(X) \
   X(CreateFile, create_file)     \
@@ -40,7 +43,14 @@
   X(Shmget, shmget)              \
   X(Shmat, shmat)                \
   X(Shmdt, shmdt)                \
-  X(ShmRemove, shm_remove)
+  X(ShmRemove, shm_remove)       \
+  X(Unlink, unlink)              \
+  X(Sync, sync)                  \
+  X(Fsync, fsync)
+
+#define MMLAB_SWAP_OPERATIONS(X) \
+  X(Swapon, swapon)              \
+  X(Swapoff, swapoff)
 
 #define MMLAB_PAGE_OPERATIONS(X)        \
   X(AllocPages, alloc_pages)            \
@@ -51,17 +61,20 @@
   X(AllocPagesBulk, alloc_pages_bulk)   \
   X(FreePageList, free_page_list)       \
   X(SplitPage, split_page)              \
-  X(DrainPages, drain_pages)
+  X(DrainPages, drain_pages)            \
+  X(CompactMemory, compact_memory)
 
-#define MMLAB_SLAB_OPERATIONS(X)          \
-  X(KmemCacheCreate, kmem_cache_create)   \
-  X(KmemCacheDestroy, kmem_cache_destroy) \
-  X(KmemCacheShrink, kmem_cache_shrink)   \
-  X(KmemCacheAlloc, kmem_cache_alloc)     \
-  X(KmemCacheFree, kmem_cache_free)       \
-  X(Kmalloc, kmalloc)                     \
-  X(Krealloc, krealloc)                   \
-  X(Kfree, kfree)                         \
+#define MMLAB_SLAB_OPERATIONS(X)               \
+  X(KmemCacheCreate, kmem_cache_create)        \
+  X(KmemCacheDestroy, kmem_cache_destroy)      \
+  X(KmemCacheShrink, kmem_cache_shrink)        \
+  X(KmemCacheAlloc, kmem_cache_alloc)          \
+  X(KmemCacheFree, kmem_cache_free)            \
+  X(KmemCacheAllocBulk, kmem_cache_alloc_bulk) \
+  X(KmemCacheFreeBulk, kmem_cache_free_bulk)   \
+  X(Kmalloc, kmalloc)                          \
+  X(Krealloc, krealloc)                        \
+  X(Kfree, kfree)                              \
   X(Ksize, ksize)
 
 #define MMLAB_KERNEL_ADDRESS_OPERATIONS(X) \
@@ -81,6 +94,11 @@
   X(KunmapLocal, kunmap_local)             \
   X(KmapFlushUnused, kmap_flush_unused)
 
+#define MMLAB_CGROUP_OPERATIONS(X) \
+  X(CreateCgroup, create_cgroup)   \
+  X(RemoveCgroup, remove_cgroup)   \
+  X(WriteCgroupFile, write_cgroup_file)
+
 #define MMLAB_MACHINE_OPERATIONS(X) \
   X(WriteSysctl, write_sysctl)      \
   X(WriteSysfs, write_sysfs)        \
@@ -88,10 +106,13 @@
 
 #define MMLAB_OPERATIONS(X)          \
   MMLAB_PROCESS_OPERATIONS(X)        \
+  MMLAB_MEMORY_OPERATIONS(X)         \
   MMLAB_FILE_OPERATIONS(X)           \
+  MMLAB_SWAP_OPERATIONS(X)           \
   MMLAB_PAGE_OPERATIONS(X)           \
   MMLAB_SLAB_OPERATIONS(X)           \
   MMLAB_KERNEL_ADDRESS_OPERATIONS(X) \
+  MMLAB_CGROUP_OPERATIONS(X)         \
   MMLAB_MACHINE_OPERATIONS(X)
 
 #endif  // MMLAB_SERVER_SERVICE_OPERATION_LIST_H_

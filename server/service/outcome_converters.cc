@@ -88,6 +88,7 @@ void OutcomeToProto(Outcome& outcome, v1::Outcome* proto) {
   if (outcome.access.has_value()) AccessToProto(*outcome.access, proto->mutable_access());
   if (!outcome.data.empty()) proto->set_data(std::move(outcome.data));
   for (const Pfn pfn : outcome.pfns) proto->add_pfns(pfn.raw());
+  for (const uint64_t address : outcome.addresses) proto->add_addresses(address);
 }
 
 void ExplanationToProto(const Explanation& explanation, size_t max_steps, v1::Explanation* proto) {

@@ -9,6 +9,7 @@ namespace mmlab {
 namespace {
 
 constexpr int kMaxPagesAtOnce = 65536;
+constexpr uint64_t kMaxMovableId = (uint64_t{1} << 40) - 1;
 
 template <typename Request>
 absl::Status CheckGfp(const Request& request) {
@@ -28,6 +29,7 @@ op::GfpClass GfpToNative(v1::GfpClass gfp) {
 
 absl::Status CheckFields(const v1::AllocPagesRequest& request) {
   MMLAB_RETURN_IF_ERROR(CheckGfp(request));
+  if (request.movable_id() > kMaxMovableId) return FieldOutOfRange("movable_id", "must be below 2^40");
   return CheckOrder(request.order());
 }
 
@@ -53,8 +55,8 @@ absl::Status CheckFields(const v1::FreePageListRequest& request) {
 
 absl::Status CheckFields(const v1::SplitPageRequest& request) { return CheckOrder(request.order()); }
 
-op::AllocPages ToNative(const v1::AllocPagesRequest& r) { return {GfpToNative(r.gfp()), r.order(), r.cpu(), r.zero()}; }
-op::FreePages ToNative(const v1::FreePagesRequest& r) { return {r.pfn(), r.order(), r.cpu()}; }
+op::AllocPages ToNative(const v1::AllocPagesRequest& r) { return {GfpToNative(r.gfp()), r.order(), r.cpu(), r.zero(), r.movable_id()}; }
+op::FreePages ToNative(const v1::FreePagesRequest& r) { return {r.pfn(), r.order(), r.cpu(), r.movable_id()}; }
 op::GetFreePages ToNative(const v1::GetFreePagesRequest& r) { return {GfpToNative(r.gfp()), r.order(), r.cpu(), r.zero()}; }
 op::AllocPagesExact ToNative(const v1::AllocPagesExactRequest& r) { return {GfpToNative(r.gfp()), r.size_bytes(), r.cpu(), r.zero()}; }
 op::FreePagesExact ToNative(const v1::FreePagesExactRequest& r) { return {r.pfn(), r.size_bytes(), r.cpu()}; }
@@ -62,5 +64,6 @@ op::AllocPagesBulk ToNative(const v1::AllocPagesBulkRequest& r) { return {GfpToN
 op::FreePageList ToNative(const v1::FreePageListRequest& r) { return {{r.pfns().begin(), r.pfns().end()}, r.cpu()}; }
 op::SplitPage ToNative(const v1::SplitPageRequest& r) { return {r.pfn(), r.order()}; }
 op::DrainPages ToNative(const v1::DrainPagesRequest& r) { return {r.cpu(), r.all()}; }
+op::CompactMemory ToNative(const v1::CompactMemoryRequest& /*r*/) { return {}; }
 
 }  // namespace mmlab

@@ -9,6 +9,7 @@
 #include "server/base/status_macros.h"
 #include "server/host/errors.h"
 #include "server/machine/machine.h"
+#include "server/machine/movable_pages.h"
 #include "server/physical/page_allocator.h"
 #include "server/service/handle_read.h"
 #include "server/service/page_token.h"
@@ -31,6 +32,25 @@ absl::Status List(const MachineView& view, const v1::ListFramesRequest& request,
   const uint64_t end = std::min(end_pfn, first + page_size);
   for (uint64_t pfn = first; pfn < end; ++pfn) FrameToProto(view.machine, pfn, response.add_frames());
   if (end < end_pfn) response.set_next_page_token(MakePageToken(list, absl::StrCat(end)));
+  return absl::OkStatus();
+}
+
+absl::Status List(const MachineView& view, const v1::ListMovablePagesRequest& request, v1::ListMovablePagesResponse& response) {
+  MMLAB_ASSIGN_OR_RETURN(const size_t page_size, PageSizeFrom(request.page_size()));
+  const std::string list = absl::StrCat("ListMovablePages ", request.parent());
+  MMLAB_ASSIGN_OR_RETURN(const std::string after, ParsePageToken(list, request.page_token()));
+  uint64_t last = 0;
+  if (!after.empty() && !absl::SimpleAtoi(after, &last)) return InvalidField("page_token", "must be of this list");
+  const auto& pages = view.machine.movable_pages().all();
+  for (auto it = pages.upper_bound(last); it != pages.end(); ++it) {
+    if (static_cast<size_t>(response.pages_size()) == page_size) {
+      response.set_next_page_token(MakePageToken(list, absl::StrCat(response.pages().rbegin()->movable_id())));
+      break;
+    }
+    v1::MovablePage* page = response.add_pages();
+    page->set_movable_id(it->first);
+    page->set_pfn(it->second.raw());
+  }
   return absl::OkStatus();
 }
 
@@ -60,6 +80,12 @@ absl::Status Read(const MachineView& view, const v1::ReadPhysicalRequest& reques
 
 PageService::Reactor* PageService::ListFrames(Context* context, const v1::ListFramesRequest* request, v1::ListFramesResponse* response) {
   return HandleRead(context_, context, request, ParseMachineName("parent", request->parent()), ReadCost::kLong,
+                    [request, response](const MachineView& view) { return List(view, *request, *response); });
+}
+
+PageService::Reactor* PageService::ListMovablePages(Context* context, const v1::ListMovablePagesRequest* request,
+                                                    v1::ListMovablePagesResponse* response) {
+  return HandleRead(context_, context, request, ParseMachineName("parent", request->parent()), ReadCost::kQuick,
                     [request, response](const MachineView& view) { return List(view, *request, *response); });
 }
 

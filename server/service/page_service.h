@@ -17,6 +17,7 @@ class PageService final : public v1::PageService::CallbackService {
   using Context = grpc::CallbackServerContext;
   using Reactor = grpc::ServerUnaryReactor;
   Reactor* ListFrames(Context* context, const v1::ListFramesRequest* request, v1::ListFramesResponse* response) override;
+  Reactor* ListMovablePages(Context* context, const v1::ListMovablePagesRequest* request, v1::ListMovablePagesResponse* response) override;
   Reactor* ReadPhysical(Context* context, const v1::ReadPhysicalRequest* request, v1::ReadPhysicalResponse* response) override;
 #define MMLAB_METHOD(Name, field)                                                                            \
   Reactor* Name(Context* context, const v1::Name##Request* request, v1::Name##Response* response) override { \

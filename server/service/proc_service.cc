@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
@@ -15,6 +16,7 @@
 #include "server/process/process.h"
 #include "server/process/processes.h"
 #include "server/procfs/meminfo.h"
+#include "server/procfs/page_frames.h"
 #include "server/procfs/procfs.h"
 #include "server/service/handle_read.h"
 #include "server/service/page_token.h"
@@ -47,9 +49,31 @@ absl::Status List(const MachineView& view, int32_t pid, const v1::ListProcFilesR
   return absl::OkStatus();
 }
 
+// mem_read() of fs/proc/page.c takes whole entries only.
+absl::Status CheckFrameFileRange(const v1::ReadProcFileRequest& request) {
+  if (request.offset_bytes() < 0 || request.offset_bytes() % 8 != 0)
+    return InvalidField("offset_bytes", "must be a multiple of 8, not negative");
+  if (request.length_bytes() < 0 || request.length_bytes() % 8 != 0)
+    return InvalidField("length_bytes", "must be a multiple of 8, not negative");
+  if (request.length_bytes() > static_cast<int64_t>(kMaxFrameFileBytes)) return FieldOutOfRange("length_bytes", "must be at most 1 MiB");
+  return absl::OkStatus();
+}
+
 absl::Status Read(const MachineView& view, const v1::ReadProcFileRequest& request, v1::ReadProcFileResponse& response) {
   if (request.path().empty()) return InvalidField("path", "must be set");
   if (request.path().size() > kMaxProcPath) return InvalidField("path", absl::StrCat("must have at most ", kMaxProcPath, " bytes"));
+  absl::string_view path = request.path();
+  absl::ConsumePrefix(&path, "/proc/");
+  if (IsFrameFile(path)) {
+    MMLAB_RETURN_IF_ERROR(CheckFrameFileRange(request));
+    const auto length = static_cast<uint64_t>(request.length_bytes());
+    response.set_content(
+        ReadFrameFile(view.machine, path, static_cast<uint64_t>(request.offset_bytes()), length == 0 ? kMaxFrameFileBytes : length));
+    return absl::OkStatus();
+  }
+  if (request.offset_bytes() != 0 || request.length_bytes() != 0) {
+    return InvalidField(request.offset_bytes() != 0 ? "offset_bytes" : "length_bytes", "is for kpageflags, kpagecount and kpagecgroup");
+  }
   absl::StatusOr<std::string> content = ReadProcFile(view.machine, request.path());
   if (absl::IsNotFound(content.status())) return ResourceNotFound("proc_file", request.path());
   if (absl::IsUnimplemented(content.status())) return NotSimulated(absl::StrCat("/proc/", request.path()));
@@ -98,8 +122,10 @@ absl::Status List(const MachineView& view, int32_t pid, const v1::ListVmAreasReq
 
 // Files that cost a walk over VMAs or page tables.
 ReadCost CostOf(absl::string_view path) {
-  return absl::EndsWith(path, "maps") || absl::EndsWith(path, "smaps_rollup") || absl::EndsWith(path, "pagetypeinfo") ? ReadCost::kLong
-                                                                                                                      : ReadCost::kQuick;
+  return absl::EndsWith(path, "maps") || absl::StrContains(path, "kpage") || absl::EndsWith(path, "smaps_rollup") ||
+                 absl::EndsWith(path, "pagetypeinfo")
+             ? ReadCost::kLong
+             : ReadCost::kQuick;
 }
 
 }  // namespace

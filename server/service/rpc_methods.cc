@@ -1,14 +1,17 @@
 #include "server/service/rpc_methods.h"
 
 #include "absl/container/flat_hash_map.h"
+#include "mmlab/v1/cgroup.pb.h"
 #include "mmlab/v1/file.pb.h"
 #include "mmlab/v1/kernel_memory.pb.h"
 #include "mmlab/v1/layout.pb.h"
 #include "mmlab/v1/machine.pb.h"
+#include "mmlab/v1/memory.pb.h"
 #include "mmlab/v1/operation.pb.h"
 #include "mmlab/v1/page.pb.h"
 #include "mmlab/v1/proc.pb.h"
 #include "mmlab/v1/process.pb.h"
+#include "mmlab/v1/swap.pb.h"
 #include "mmlab/v1/vmalloc.pb.h"
 #include "mmlab/v1/watch.pb.h"
 #include "server/base/check.h"
@@ -49,10 +52,13 @@ const Table& Methods() {
     auto* made = new Table;
     made->Add(*v1::MachineSpec::descriptor()->file());
     made->Add(*v1::Process::descriptor()->file());
+    made->Add(*v1::AddressSpace::descriptor()->file());
     made->Add(*v1::CreateFileRequest::descriptor()->file());
     made->Add(*v1::Frame::descriptor()->file());
     made->Add(*v1::SlabCache::descriptor()->file());
     made->Add(*v1::VmallocRequest::descriptor()->file());
+    made->Add(*v1::Cgroup::descriptor()->file());
+    made->Add(*v1::SwaponRequest::descriptor()->file());
     made->Add(*v1::MeminfoField::descriptor()->file());
     made->Add(*v1::LayoutValue::descriptor()->file());
     made->Add(*v1::Operation::descriptor()->file());

@@ -22,17 +22,20 @@
 #include "server/http/http_server.h"
 #include "server/metrics/endpoints.h"
 #include "server/metrics/server_metrics.h"
+#include "server/service/cgroup_service.h"
 #include "server/service/connect.h"
 #include "server/service/file_service.h"
 #include "server/service/kernel_address_service.h"
 #include "server/service/layout_service.h"
 #include "server/service/machine_service.h"
+#include "server/service/memory_service.h"
 #include "server/service/operation_service.h"
 #include "server/service/page_service.h"
 #include "server/service/proc_service.h"
 #include "server/service/process_service.h"
 #include "server/service/rpc_methods.h"
 #include "server/service/slab_service.h"
+#include "server/service/swap_service.h"
 #include "server/service/watch_service.h"
 
 namespace mmlab {
@@ -98,10 +101,13 @@ struct Server::Parts {
         context{host, options.http_address.empty() ? nullptr : &metrics.rpc_observer()},
         machine_service(context),
         process_service(context),
+        memory_service(context),
         file_service(context),
         page_service(context),
         slab_service(context),
         kernel_address_service(context),
+        cgroup_service(context),
+        swap_service(context),
         proc_service(context),
         layout_service(context),
         operation_service(context),
@@ -115,10 +121,13 @@ struct Server::Parts {
   const ServiceContext context;  // Nobody counts calls where nobody could ask for the counts.
   MachineService machine_service;
   ProcessService process_service;
+  MemoryService memory_service;
   FileService file_service;
   PageService page_service;
   SlabService slab_service;
   KernelAddressService kernel_address_service;
+  CgroupService cgroup_service;
+  SwapService swap_service;
   ProcService proc_service;
   LayoutService layout_service;
   OperationService operation_service;
@@ -143,10 +152,13 @@ absl::Status Server::Parts::StartGrpc(const ServerOptions& options) {
   builder.SetOption(std::make_unique<ChosenPlugins>(listens && options.reflection, listens && options.enable_channelz));
   builder.RegisterService(&machine_service);
   builder.RegisterService(&process_service);
+  builder.RegisterService(&memory_service);
   builder.RegisterService(&file_service);
   builder.RegisterService(&page_service);
   builder.RegisterService(&slab_service);
   builder.RegisterService(&kernel_address_service);
+  builder.RegisterService(&cgroup_service);
+  builder.RegisterService(&swap_service);
   builder.RegisterService(&proc_service);
   builder.RegisterService(&layout_service);
   builder.RegisterService(&operation_service);
@@ -165,6 +177,7 @@ absl::Status Server::Parts::StartHttp(const ServerOptions& options) {
   HttpOptions http;
   http.address = options.http_address;
   http.worker_threads = kHttpWorkers;
+  http.allowed_origins = options.http_allowed_origins;
   http_server = std::make_unique<HttpServer>(http, &metrics);
   ServeMetrics(*http_server, host, metrics, options.http_external_address);
   connect.Serve(*http_server);

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -19,7 +20,8 @@ struct ServerOptions {
   // only and opens no socket.
   std::string grpc_address;
   std::string http_address;
-  std::string http_external_address;  // HOST:PORT under which scrapers reach http_address; empty: as each reached it.
+  std::string http_external_address;              // HOST:PORT under which scrapers reach http_address; empty: as each reached it.
+  std::vector<std::string> http_allowed_origins;  // See HttpOptions.
 
   int max_machines = 100000;
   int worker_threads = 0;                             // See HostOptions.

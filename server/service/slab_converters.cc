@@ -10,6 +10,7 @@ namespace mmlab {
 namespace {
 
 constexpr size_t kMaxCacheName = 64;
+constexpr int kMaxBulk = 65536;
 
 absl::Status CheckCacheName(absl::string_view name) {
   if (name.empty() || name.size() > kMaxCacheName) return InvalidField("cache", absl::StrCat("must have 1 to ", kMaxCacheName, " bytes"));
@@ -37,6 +38,15 @@ absl::Status CheckFields(const v1::KmemCacheAllocRequest& request) {
   return CheckGfp(request.gfp());
 }
 absl::Status CheckFields(const v1::KmemCacheFreeRequest& request) { return CheckCacheName(request.cache()); }
+absl::Status CheckFields(const v1::KmemCacheAllocBulkRequest& request) {
+  MMLAB_RETURN_IF_ERROR(CheckCacheName(request.cache()));
+  if (request.count() > kMaxBulk) return FieldOutOfRange("count", absl::StrCat("must be at most ", kMaxBulk));
+  return CheckGfp(request.gfp());
+}
+absl::Status CheckFields(const v1::KmemCacheFreeBulkRequest& request) {
+  if (request.addresses_size() > kMaxBulk) return FieldOutOfRange("addresses", absl::StrCat("must have at most ", kMaxBulk));
+  return CheckCacheName(request.cache());
+}
 absl::Status CheckFields(const v1::KmallocRequest& request) { return CheckGfp(request.gfp()); }
 absl::Status CheckFields(const v1::KreallocRequest& request) { return CheckGfp(request.gfp()); }
 
@@ -47,6 +57,10 @@ op::KmemCacheDestroy ToNative(const v1::KmemCacheDestroyRequest& r) { return {r.
 op::KmemCacheShrink ToNative(const v1::KmemCacheShrinkRequest& r) { return {r.cache()}; }
 op::KmemCacheAlloc ToNative(const v1::KmemCacheAllocRequest& r) { return {r.cache(), GfpToNative(r.gfp()), r.cpu()}; }
 op::KmemCacheFree ToNative(const v1::KmemCacheFreeRequest& r) { return {r.cache(), r.address(), r.cpu()}; }
+op::KmemCacheAllocBulk ToNative(const v1::KmemCacheAllocBulkRequest& r) { return {r.cache(), r.count(), GfpToNative(r.gfp()), r.cpu()}; }
+op::KmemCacheFreeBulk ToNative(const v1::KmemCacheFreeBulkRequest& r) {
+  return {r.cache(), {r.addresses().begin(), r.addresses().end()}, r.cpu()};
+}
 op::Kmalloc ToNative(const v1::KmallocRequest& r) { return {r.size_bytes(), GfpToNative(r.gfp()), r.cpu()}; }
 op::Krealloc ToNative(const v1::KreallocRequest& r) { return {r.address(), r.size_bytes(), GfpToNative(r.gfp()), r.cpu()}; }
 op::Kfree ToNative(const v1::KfreeRequest& r) { return {r.address(), r.cpu()}; }

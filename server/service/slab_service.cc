@@ -11,7 +11,7 @@
 #include "absl/strings/str_format.h"
 #include "server/base/status_macros.h"
 #include "server/host/errors.h"
-#include "server/kernel/slub.h"
+#include "server/kernel/slab_allocator.h"
 #include "server/machine/machine.h"
 #include "server/service/handle_read.h"
 #include "server/service/page_token.h"
@@ -20,6 +20,33 @@ namespace mmlab {
 namespace {
 
 constexpr size_t kMaxSlabs = 1000;
+
+const char* FreelistName(SlabFreelist freelist) {
+  switch (freelist) {
+    case SlabFreelist::kInObject:
+      return "in_object";
+    case SlabFreelist::kOffSlab:
+      return "off_slab";
+    case SlabFreelist::kOnSlab:
+      break;
+  }
+  return "on_slab";
+}
+
+// What SLAB alone has.
+void ArraysToProto(const SlabCacheView& view, v1::SlabCache* proto) {
+  const SlabGeometry& g = view.geometry;
+  if (g.limit == 0) return;
+  proto->set_limit(g.limit);
+  proto->set_batchcount(g.batchcount);
+  proto->set_sharedfactor(g.shared);
+  proto->set_shared_avail(static_cast<int64_t>(view.shared_objects));
+  proto->set_array_objects(static_cast<int64_t>(view.array_objects));
+  proto->set_active_slabs(static_cast<int64_t>(view.active_slabs));
+  proto->set_colours(g.colours);
+  proto->set_colour_offset_bytes(g.colour_bytes);
+  proto->set_freelist(FreelistName(g.freelist));
+}
 
 void CacheToProto(const SlabCacheView& view, v1::SlabCache* proto) {
   const SlabGeometry& g = view.geometry;
@@ -40,10 +67,11 @@ void CacheToProto(const SlabCacheView& view, v1::SlabCache* proto) {
   proto->set_slabs(static_cast<int64_t>(view.slabs));
   proto->set_total_objects(static_cast<int64_t>(view.total_objects));
   proto->set_allocated_objects(static_cast<int64_t>(view.allocated));
-  proto->set_active_objects(static_cast<int64_t>(view.total_objects - view.node_partial_free));
+  proto->set_active_objects(static_cast<int64_t>(view.active_objects));
   proto->set_partial(static_cast<int64_t>(view.node_partial));
   proto->set_cpu_partial_slabs(static_cast<int64_t>(view.cpu_partial_slabs));
   proto->set_free_pointer_offset_bytes(g.free_ptr_offset);
+  ArraysToProto(view, proto);
 }
 
 const char* PlaceName(SlabPlace place) {
@@ -56,6 +84,14 @@ const char* PlaceName(SlabPlace place) {
       return "node_partial";
     case SlabPlace::kFull:
       return "full";
+    case SlabPlace::kFree:
+      return "free";
+    case SlabPlace::kSmall:
+      return "small";
+    case SlabPlace::kMedium:
+      return "medium";
+    case SlabPlace::kLarge:
+      return "large";
     case SlabPlace::kNowhere:
       break;
   }
@@ -72,62 +108,69 @@ void SlabToProto(const SlabPageView& view, v1::SlabPage* proto) {
   proto->set_allocated(view.allocated);
 }
 
-absl::Status List(const Slub& slub, const v1::ListSlabCachesRequest& request, v1::ListSlabCachesResponse& response) {
+absl::Status List(const SlabAllocator& slab, const v1::ListSlabCachesRequest& request, v1::ListSlabCachesResponse& response) {
   MMLAB_ASSIGN_OR_RETURN(const size_t page_size, PageSizeFrom(request.page_size()));
   const std::string list = absl::StrCat("ListSlabCaches ", request.parent());
   MMLAB_ASSIGN_OR_RETURN(const std::string after, ParsePageToken(list, request.page_token()));
   uint32_t below = UINT32_MAX;
   if (!after.empty() && !absl::SimpleAtoi(after, &below)) return InvalidField("page_token", "must be of this list");
-  std::vector<SlabCacheId> ids = slub.Caches();
+  std::vector<SlabCacheId> ids = slab.Caches();
   for (auto id = ids.rbegin(); id != ids.rend(); ++id) {
     if (static_cast<uint32_t>(*id) >= below) continue;
     if (static_cast<size_t>(response.caches_size()) == page_size) {
       response.set_next_page_token(MakePageToken(list, absl::StrCat(static_cast<uint32_t>(*id) + 1)));
       break;
     }
-    CacheToProto(slub.View(*id), response.add_caches());
+    CacheToProto(slab.View(*id), response.add_caches());
   }
   return absl::OkStatus();
 }
 
-absl::Status Get(const Slub& slub, const v1::GetSlabCacheRequest& request, v1::GetSlabCacheResponse& response) {
-  const std::optional<SlabCacheId> id = slub.Find(request.cache());
+absl::Status Get(const SlabAllocator& slab, const v1::GetSlabCacheRequest& request, v1::GetSlabCacheResponse& response) {
+  const std::optional<SlabCacheId> id = slab.Find(request.cache());
   if (!id.has_value()) return ResourceNotFound("slab_cache", request.cache());
-  CacheToProto(slub.View(*id), response.mutable_cache());
-  for (const SlabPageView& slab : slub.Slabs(*id)) {
+  CacheToProto(slab.View(*id), response.mutable_cache());
+  for (const SlabPageView& page : slab.Slabs(*id)) {
     if (static_cast<size_t>(response.slabs_size()) == kMaxSlabs) break;
-    SlabToProto(slab, response.add_slabs());
+    SlabToProto(page, response.add_slabs());
   }
   return absl::OkStatus();
 }
 
-absl::Status Get(const Slub& slub, const v1::GetSlabObjectRequest& request, v1::GetSlabObjectResponse& response) {
-  const SlabObjectView view = slub.Locate(VirtAddr(request.address()));
+absl::Status Get(const SlabAllocator& slab, const v1::GetSlabObjectRequest& request, v1::GetSlabObjectResponse& response) {
+  const SlabObjectView view = slab.Locate(VirtAddr(request.address()));
   if (view.fault == SlabFault::kNotSlab) return ResourceNotFound("slab_object", absl::StrFormat("%#x", request.address()));
   response.set_object_address(view.start.raw());
   SlabToProto(view.slab, response.mutable_slab());
-  if (!slub.IsObject(view)) {
+  if (!view.object.has_value()) {
     response.set_allocated(true);
     return absl::OkStatus();
   }
-  response.set_cache(slub.View(view.cache).name);
-  response.set_index(view.object.index);
-  const std::vector<bool> allocated = slub.AllocatedIn(view.object);
-  response.set_allocated(allocated[view.object.index]);
-  for (const bool held : allocated) response.mutable_neighbours()->push_back(held ? '#' : '.');
+  if (view.cache.has_value()) response.set_cache(slab.View(*view.cache).name);
+  response.set_index(view.object->index);
+  response.set_allocated(slab.Locate(view.start).fault == SlabFault::kNone);
+  for (const bool held : slab.AllocatedIn(*view.object)) response.mutable_neighbours()->push_back(held ? '#' : '.');
+  return absl::OkStatus();
+}
+
+absl::Status Get(const SlabAllocator& slab, const v1::GetSlabUsageRequest&, v1::GetSlabUsageResponse& response) {
+  const SlabUsage usage = slab.Usage();
+  response.set_objects(static_cast<int64_t>(usage.objects));
+  response.set_object_bytes(static_cast<int64_t>(usage.object_bytes));
+  response.set_pages(static_cast<int64_t>(usage.pages));
   return absl::OkStatus();
 }
 
 // Answers from the slab allocator of the machine that the request names.
 template <typename Request, typename Response>
-auto FromSlub(const Request* request, Response* response) {
+auto FromSlab(const Request* request, Response* response) {
   return [request, response](const MachineView& view) {
     absl::Status status;
-    view.machine.ReadSlub([&](const Slub& slub) {
+    view.machine.ReadSlab([&](const SlabAllocator& slab) {
       if constexpr (requires { request->parent(); }) {
-        status = List(slub, *request, *response);
+        status = List(slab, *request, *response);
       } else {
-        status = Get(slub, *request, *response);
+        status = Get(slab, *request, *response);
       }
     });
     return status;
@@ -139,19 +182,25 @@ auto FromSlub(const Request* request, Response* response) {
 SlabService::Reactor* SlabService::ListSlabCaches(Context* context, const v1::ListSlabCachesRequest* request,
                                                   v1::ListSlabCachesResponse* response) {
   return HandleRead(context_, context, request, ParseMachineName("parent", request->parent()), ReadCost::kLong,
-                    FromSlub(request, response));
+                    FromSlab(request, response));
 }
 
 SlabService::Reactor* SlabService::GetSlabCache(Context* context, const v1::GetSlabCacheRequest* request,
                                                 v1::GetSlabCacheResponse* response) {
   return HandleRead(context_, context, request, ParseMachineName("machine", request->machine()), ReadCost::kLong,
-                    FromSlub(request, response));
+                    FromSlab(request, response));
+}
+
+SlabService::Reactor* SlabService::GetSlabUsage(Context* context, const v1::GetSlabUsageRequest* request,
+                                                v1::GetSlabUsageResponse* response) {
+  return HandleRead(context_, context, request, ParseMachineName("machine", request->machine()), ReadCost::kLong,
+                    FromSlab(request, response));
 }
 
 SlabService::Reactor* SlabService::GetSlabObject(Context* context, const v1::GetSlabObjectRequest* request,
                                                  v1::GetSlabObjectResponse* response) {
   return HandleRead(context_, context, request, ParseMachineName("machine", request->machine()), ReadCost::kLong,
-                    FromSlub(request, response));
+                    FromSlab(request, response));
 }
 
 }  // namespace mmlab

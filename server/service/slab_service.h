@@ -18,6 +18,7 @@ class SlabService final : public v1::SlabService::CallbackService {
   using Reactor = grpc::ServerUnaryReactor;
   Reactor* ListSlabCaches(Context* context, const v1::ListSlabCachesRequest* request, v1::ListSlabCachesResponse* response) override;
   Reactor* GetSlabCache(Context* context, const v1::GetSlabCacheRequest* request, v1::GetSlabCacheResponse* response) override;
+  Reactor* GetSlabUsage(Context* context, const v1::GetSlabUsageRequest* request, v1::GetSlabUsageResponse* response) override;
   Reactor* GetSlabObject(Context* context, const v1::GetSlabObjectRequest* request, v1::GetSlabObjectResponse* response) override;
 #define MMLAB_METHOD(Name, field)                                                                            \
   Reactor* Name(Context* context, const v1::Name##Request* request, v1::Name##Response* response) override { \

@@ -4,10 +4,12 @@
 #include <string>
 
 #include "google/protobuf/timestamp.pb.h"
+#include "server/files/files.h"
 #include "server/host/names.h"
 #include "server/machine/machine.h"
 #include "server/physical/page_allocator.h"
 #include "server/process/processes.h"
+#include "server/procfs/page_frames.h"
 
 namespace mmlab {
 namespace {
@@ -82,6 +84,31 @@ void SmapsToProto(const Smaps& smaps, v1::Smaps* proto) {
   proto->set_locked_bytes(Signed(smaps.locked));
 }
 
+constexpr struct {
+  FrameFlag flag;
+  const char* name;
+} kFlagNames[] = {
+    {kPgReferenced, "referenced"},
+    {kPgUptodate, "uptodate"},
+    {kPgDirty, "dirty"},
+    {kPgLru, "lru"},
+    {kPgActive, "active"},
+    {kPgUnevictable, "unevictable"},
+    {kPgMlocked, "mlocked"},
+    {kPgSwapBacked, "swapbacked"},
+    {kPgSwapCache, "swapcache"},
+    {kPgWriteback, "writeback"},
+    {kPgWorkingset, "workingset"},
+    {kPgAnonExclusive, "anon_exclusive"},
+    {kPgReclaim, "reclaim"},
+    {kPgHead, "head"},
+    {kPgTail, "tail"},
+    {kPgPrivate, "private"},
+    {kPgMovable, "movable"},
+};
+
+}  // namespace
+
 const char* FrameStateName(FrameState state) {
   switch (state) {
     case FrameState::kReserved:
@@ -111,30 +138,6 @@ const char* FrameStateName(FrameState state) {
   }
   return "";
 }
-
-constexpr struct {
-  FrameFlag flag;
-  const char* name;
-} kFlagNames[] = {
-    {kPgReferenced, "referenced"},
-    {kPgUptodate, "uptodate"},
-    {kPgDirty, "dirty"},
-    {kPgLru, "lru"},
-    {kPgActive, "active"},
-    {kPgUnevictable, "unevictable"},
-    {kPgMlocked, "mlocked"},
-    {kPgSwapBacked, "swapbacked"},
-    {kPgSwapCache, "swapcache"},
-    {kPgWriteback, "writeback"},
-    {kPgWorkingset, "workingset"},
-    {kPgAnonExclusive, "anon_exclusive"},
-    {kPgReclaim, "reclaim"},
-    {kPgHead, "head"},
-    {kPgTail, "tail"},
-    {kPgPrivate, "private"},
-};
-
-}  // namespace
 
 void MachineToProto(const MachineView& view, MachineDetail detail, v1::Machine* proto) {
   const Machine& machine = view.machine;
@@ -205,6 +208,34 @@ void ProcessToProto(const MachineView& view, const Process& process, v1::Process
   proto->mutable_resident()->set_shmem_bytes(Signed(resident.shmem));
 }
 
+// struct page beyond its plain fields: what it is part of, what it belongs to, where it stands.
+void PlaceToProto(const Machine& machine, Pfn pfn, const Frame& frame, v1::Frame* proto) {
+  constexpr const char* kLruNames[] = {"inactive_anon", "active_anon", "inactive_file", "active_file", "unevictable"};
+  constexpr int kSectionShift = 27;  // SECTION_SIZE_BITS of ARM64 with 4 KiB pages.
+  const BuddyMemory& memory = machine.memory();
+  const Pfn head = frame.state == FrameState::kReserved ? pfn : memory.HeadOf(pfn);
+  proto->set_head_pfn(head.raw());
+  if ((frame.flags & kPgHead) != 0) proto->set_compound("head");
+  if ((frame.flags & kPgTail) != 0) proto->set_compound("tail");
+  if (frame.state == FrameState::kFree && memory.PeekFrame(head).state == FrameState::kFree) {
+    proto->set_page_type("buddy");
+    if (head == pfn) proto->set_private_value(frame.order);
+  }
+  if (frame.state == FrameState::kPageTable && frame.index != 0) proto->set_page_type("table");
+  if ((frame.flags & kPgLru) != 0) proto->set_lru(kLruNames[static_cast<size_t>(LruLists::KindOf(frame))]);
+  if (frame.state == FrameState::kAnon) {
+    proto->set_mapping("anon_vma");
+    proto->set_mapping_id(frame.mapping);
+  } else if (frame.state == FrameState::kFile || frame.state == FrameState::kShmem) {
+    proto->set_mapping("page_cache");
+    if (const Inode* inode = machine.files().FindById(static_cast<uint32_t>(frame.mapping))) proto->set_mapping_id(inode->number);
+  } else if ((frame.flags & kPgMovable) != 0) {
+    proto->set_mapping("movable_operations");
+  }
+  proto->set_memory_cgroup(frame.memcg);
+  if (machine.layout().kind == LayoutKind::kArm64) proto->set_section(Signed(pfn.raw() >> (kSectionShift - memory.page_size().shift())));
+}
+
 void FrameToProto(const Machine& machine, uint64_t pfn, v1::Frame* proto) {
   const BuddyMemory& memory = machine.memory();
   const Frame frame = memory.PeekFrame(Pfn(pfn));
@@ -217,6 +248,8 @@ void FrameToProto(const Machine& machine, uint64_t pfn, v1::Frame* proto) {
     if ((frame.flags & flag) != 0) proto->add_flags(name);
   }
   proto->set_index(frame.index);
+  proto->set_kpageflags(KpageFlags(machine, Pfn(pfn)));
+  PlaceToProto(machine, Pfn(pfn), frame, proto);
   for (const Zone& zone : memory.zones()) {
     if (!zone.Spans(static_cast<uint32_t>(pfn))) continue;
     proto->set_zone(Text(zone.name()));

@@ -6,6 +6,7 @@
 #include "mmlab/v1/machine.pb.h"
 #include "mmlab/v1/page.pb.h"
 #include "mmlab/v1/process.pb.h"
+#include "server/physical/frame.h"
 #include "server/process/process.h"
 #include "server/process/views.h"
 #include "server/service/handle_read.h"
@@ -24,6 +25,8 @@ void ProcessToProto(const MachineView& view, const Process& process, v1::Process
 void VmAreasToProto(const std::vector<VmAreaView>& areas, const std::vector<Smaps>* smaps, size_t first, size_t count,
                     google::protobuf::RepeatedPtrField<v1::VmArea>* proto);
 
+// "anon", "page_table": as v1::Frame.state has it.
+const char* FrameStateName(FrameState state);
 // REQUIRES: the frame is below the machine's end_pfn.
 void FrameToProto(const Machine& machine, uint64_t pfn, v1::Frame* proto);
 

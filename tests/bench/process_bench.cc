@@ -183,7 +183,8 @@ void Translate(benchmark::State& state) {
   const auto read = [&](Pfn frame, size_t offset, void* out, size_t size) { contents.Read(frame, offset, out, size); };
   Random random(1);
   for (auto _ : state) {
-    benchmark::DoNotOptimize(WalkPageTables(format, read, root, VirtAddr(address + random.Below(kPages) * kPage)).physical);
+    const VirtAddr at(address + random.Below(kPages) * kPage);
+    benchmark::DoNotOptimize(FollowPageTables(format, read, root, at, [](int, Pfn, uint32_t, uint64_t) {}));
   }
 }
 

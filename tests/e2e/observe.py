@@ -11,11 +11,17 @@ from load import Load
 
 MACHINES = {"pc": ("686-1G", 0x08048000), "server": ("686-pae-4G", 0x08048000), "board": ("arm64-1G", 0x400000)}
 
+COLLECTORS = "default,slabinfo,vmstat_all,pagetypeinfo,process"  # All that our dashboards show.
+
 
 def prometheus_configuration(http):
     with open(os.path.join(ROOT, "deploy", "prometheus", "prometheus.yml"), encoding="utf-8") as shipped:
-        text = shipped.read().replace("localhost:9464", http)
-    for old, new in (("scrape_interval: 15s", "scrape_interval: 5s"), ("refresh_interval: 30s", "refresh_interval: 5s")):
+        text = shipped.read()
+    for old, new in (("scrape_interval: 15s", "scrape_interval: 5s"), ("evaluation_interval: 15s", "evaluation_interval: 5s"),
+                     ("refresh_interval: 30s", "refresh_interval: 5s"),
+                     ("- url: http://localhost:9464/sd/prometheus\n", f"- url: http://{http}/sd/prometheus?collect={COLLECTORS}\n"),
+                     ("localhost:9464", http)):
+        assert old in text, old
         text = text.replace(old, new)
     return text + f"\nrule_files:\n  - {os.path.join(ROOT, 'deploy', 'prometheus', 'rules.yml')}\n"
 
@@ -46,6 +52,8 @@ def main():
             while end is None or time.monotonic() < end:
                 for load in loads:
                     load.step()
+                if loads[0].steps % 60 == 0:
+                    loads[0].exhaust(1024)  # Something for the panels of reclaim and OOM kills, and for an alert.
                 time.sleep(0.5)
         except KeyboardInterrupt:
             pass

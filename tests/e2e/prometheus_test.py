@@ -26,6 +26,7 @@ import dashboards  # noqa: E402
 BUILD = os.environ.get("MMLAB_BUILD_DIR", os.path.join(ROOT, "build", "debug"))
 SHIPPED_CONFIGURATION = os.path.join(ROOT, "deploy", "prometheus", "prometheus.yml")
 PAGE_SIZE = 4096
+COLLECTORS = "default,slabinfo,vmstat_all,pagetypeinfo,process"  # All that our dashboards show.
 
 # Machine: preset, architecture as the metrics show it, an address where a small program can lie.
 MACHINES = {
@@ -49,7 +50,7 @@ NOT_SIMULATED = {
         "node_pressure_memory_stalled_seconds_total",
     },
     "the kernel's own memory": {
-        "node_memory_KernelStack_bytes", "node_memory_DirectMap2M_bytes", "node_memory_DirectMap4k_bytes",
+        "node_memory_DirectMap2M_bytes", "node_memory_DirectMap4k_bytes",
     },
     "block devices": {"node_vmstat_pgpgin", "node_vmstat_pgpgout"},
 }
@@ -109,10 +110,13 @@ class PrometheusTest(unittest.TestCase):
     def start_prometheus(cls):
         with open(SHIPPED_CONFIGURATION) as shipped:
             configuration = shipped.read()
-        for old, new in (("localhost:9464", cls.http), ("scrape_interval: 15s", "scrape_interval: 1s\n  scrape_timeout: 1s"),
+        for old, new in (("- url: http://localhost:9464/sd/prometheus\n", f"- url: http://{cls.http}/sd/prometheus?collect={COLLECTORS}\n"),
+                         ("localhost:9464", cls.http), ("scrape_interval: 15s", "scrape_interval: 1s\n  scrape_timeout: 1s"),
+                         ("evaluation_interval: 15s", "evaluation_interval: 1s"),
                          ("refresh_interval: 30s", "refresh_interval: 1s")):
             assert old in configuration, old
             configuration = configuration.replace(old, new)
+        configuration += f"\nrule_files:\n  - {os.path.join(ROOT, 'deploy', 'prometheus', 'rules.yml')}\n"
         path = os.path.join(cls.folder.name, "prometheus.yml")
         with open(path, "w") as file:
             file.write(configuration)
@@ -175,12 +179,14 @@ class PrometheusTest(unittest.TestCase):
     def test_queries_of_node_exporter_full(self):
         self.wait_for_scrapes(3)
         seen = set()
+        by_default = {machine: exposition.Samples(self.probe(machine).text).names() for machine in MACHINES}
         for name, query in acceptance_queries():
             names = metric_names(query)
             seen |= names
             for machine in MACHINES:
                 missing = names & (NOT_ON[machine] | ALL_NOT_SIMULATED)
                 with self.subTest(query=name, machine=machine):
+                    self.assertLessEqual(names - missing, by_default[machine])  # With nothing asked for.
                     concrete = query.replace("{S}", self.selector(machine)).replace("[R]", "[10s]")
                     self.assertEqual(len(self.query(concrete)), 0 if missing else 1, f"{concrete} (missing: {missing or 'nothing'})")
         self.assertLessEqual(ALL_NOT_SIMULATED, seen, "names in NOT_SIMULATED that no query uses")
@@ -219,9 +225,24 @@ class PrometheusTest(unittest.TestCase):
             with self.subTest(query=query):
                 self.assertEqual({series["metric"]["instance"] for series in self.query(query)}, set(MACHINES))
 
+    def test_memory_runs_out_and_the_alert_says_so(self):
+        self.wait_for_scrapes(2)
+        self.loads["low"].exhaust(1024)
+        self.wait_for_scrapes(2)
+        killed = lambda: {series["metric"]["instance"]: float(series["value"][1]) for series in self.query("increase(node_vmstat_oom_kill[30m])")}
+        self.children.wait_for("the kill to be seen", lambda: killed().get("low", 0) > 0)
+        self.assertEqual([machine for machine, kills in killed().items() if kills > 0], ["low"])
+        self.assertGreater(float(self.query('node_vmstat_pgsteal_kswapd{instance="low"}')[0]["value"][1]), 0)
+        firing = lambda: [alert["labels"]["instance"] for alert in self.ask_prometheus("alerts")["alerts"]
+                          if alert["labels"]["alertname"] == "MachineOomKill" and alert["state"] == "firing"]
+        self.children.wait_for("the alert", lambda: firing() == ["low"])
+        self.assertEqual({rule["health"] for group in self.ask_prometheus("rules")["groups"] for rule in group["rules"]}, {"ok"})
+
     def test_every_panel_of_our_dashboards_has_data(self):
         with self.assertRaises(grpc.RpcError):  # So that there is a call that failed.
             self.api.call("MachineService", "GetMachine", name="machines/nobody")
+        self.wait_for_scrapes(2)
+        self.loads["low"].exhaust(1024)
         self.wait_for_scrapes(3)
         values, silent = [], []
         for dashboard, panel, reference, unit, query in dashboards.queries():
@@ -229,7 +250,7 @@ class PrometheusTest(unittest.TestCase):
             series = self.query(concrete)
             if not series:
                 silent.append(f"{dashboard} / {panel} {reference}: {concrete}")
-            for one in series[:4]:
+            for one in sorted(series, key=lambda one: -float(one["value"][1]))[:4]:
                 labels = ",".join(f"{k}={v}" for k, v in sorted(one["metric"].items()) if k not in ("__name__", "job"))
                 values.append(f"{dashboard:14} {panel:40} {reference} {float(one['value'][1]):16.6g} {unit:12} {labels}")
         self.assertEqual(silent, [])
@@ -250,7 +271,7 @@ class PrometheusTest(unittest.TestCase):
         for machine in MACHINES:
             for line in promtool_complaints(self.probe(machine).body):
                 self.assertRegex(line, CAMEL_CASE)
-            for line in promtool_complaints(self.probe(machine, "&collect=pagetypeinfo,vmstat_all").body):
+            for line in promtool_complaints(self.probe(machine, "&collect=pagetypeinfo,vmstat_all,slabinfo,process").body):
                 self.assertRegex(line, KERNEL_ABBREVIATION)
 
     def test_a_second_parser_reads_the_same(self):
@@ -299,11 +320,10 @@ class PrometheusTest(unittest.TestCase):
             with self.subTest(machine=machine):
                 proc = os.path.join(self.folder.name, f"proc-{machine}")
                 os.makedirs(proc)
-                for file in ("meminfo", "vmstat", "buddyinfo", "zoneinfo"):
-                    content = self.api.call("ProcService", "ReadProcFile", machine=f"machines/{machine}", path=file).content
-                    with open(os.path.join(proc, file), "wb") as copy:
-                        copy.write(content)
-                ours = exposition.Samples(self.probe(machine, "&collect=meminfo,vmstat_all,buddyinfo,zoneinfo").text)
+                exported = subprocess.run([os.path.join(BUILD, "bin", "mmlab"), "--server", self.grpc, "proc", "export", machine, proc],
+                                          capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
+                self.assertEqual((exported.returncode, exported.stderr), (0, ""))
+                ours = exposition.Samples(self.probe(machine, "&collect=meminfo,vmstat_all,buddyinfo,zoneinfo,slabinfo").text)
                 theirs = self.node_exporter(machine, proc)
                 for kind in ("values", "types"):
                     mine, judge = (self.judged(getattr(samples, kind)) for samples in (ours, theirs))
@@ -314,15 +334,16 @@ class PrometheusTest(unittest.TestCase):
         address = f"127.0.0.1:{free_port()}"
         self.children.start(f"node_exporter-{machine}", [
             "prometheus-node-exporter", f"--path.procfs={proc}", f"--web.listen-address={address}", "--collector.disable-defaults",
-            "--collector.meminfo", "--collector.vmstat", "--collector.vmstat.fields=.*", "--collector.buddyinfo", "--collector.zoneinfo"])
+            "--collector.meminfo", "--collector.vmstat", "--collector.vmstat.fields=.*", "--collector.buddyinfo", "--collector.zoneinfo",
+            "--collector.slabinfo"])
         self.children.wait_for("node_exporter", lambda: answers(f"http://{address}/metrics"))
         return exposition.Samples(Page(f"http://{address}/metrics").text)
 
     @staticmethod
     def judged(items):
-        """Of samples or types: those that come from the four files."""
+        """Of samples or types: those that come from the files."""
         name = lambda key: key[0] if isinstance(key, tuple) else key
-        return {key: value for key, value in items.items() if re.match(r"node_(memory|vmstat|buddyinfo|zoneinfo)_", name(key))}
+        return {key: value for key, value in items.items() if re.match(r"node_(memory|vmstat|buddyinfo|zoneinfo|slabinfo)_", name(key))}
 
     # --- The server's own metrics ---
 

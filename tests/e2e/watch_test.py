@@ -165,6 +165,21 @@ class WatchTest(unittest.TestCase):
                 with open(os.path.join(folder, file), encoding="utf-8") as written:
                     self.assertEqual(written.read(), self.command("proc", self.machine, file).stdout, file)
 
+    def test_tools_see_the_machines_proc(self):
+        free = self.command("proc", "mount", self.machine, "--", "free", "--kibi")
+        if free.returncode == 126:
+            self.skipTest(free.stderr)
+        self.assertEqual((free.returncode, free.stderr), (0, ""))
+        meminfo = dict(line.split(":") for line in self.command("proc", self.machine, "meminfo").stdout.splitlines())
+        kilobytes = lambda field: int(meminfo[field].split()[0])
+        total, _, unused, shared, _, available = map(int, re.search(r"^Mem: +(.*)$", free.stdout, re.M).group(1).split())
+        self.assertEqual((total, unused, shared, available), tuple(map(kilobytes, ("MemTotal", "MemFree", "Shmem", "MemAvailable"))))
+        slabs = self.command("proc", "mount", self.machine, "--", "slabtop", "-o")
+        self.assertEqual((slabs.returncode, slabs.stderr), (0, ""))
+        self.assertIn(" kmalloc-64 ", slabs.stdout)
+        self.assertEqual(self.command("proc", "mount", self.machine, "--", "sh", "-c", "exit 7").returncode, 7)
+        self.assertEqual(self.command("proc", "mount", self.machine, "--", "no-such-command").returncode, 127)
+
 
 if __name__ == "__main__":
     unittest.main()

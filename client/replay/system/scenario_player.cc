@@ -20,6 +20,8 @@ using Json = nlohmann::ordered_json;
 
 constexpr int kEnosys = 38;
 constexpr uint32_t kReadWrite = 2;  // O_RDWR
+constexpr uint64_t kPage = 4096;
+constexpr char kDisk[] = "/dev/vda";
 constexpr uint64_t kMostFileBytes = uint64_t{1} << 36;
 
 v1::FileSystem FileSystemOf(const Json& file) { return file.value("fs", "ext4") == "tmpfs" ? v1::FILE_SYSTEM_TMPFS : v1::FILE_SYSTEM_EXT4; }
@@ -88,8 +90,25 @@ absl::Status ScenarioPlayer::SetUp() {
   for (const Json& file : header_.at("files")) {
     MMLAB_RETURN_IF_ERROR(stage_.MustApply(CreateFile(file.at("path"), FileSystemOf(file), file.at("bytes"))).status());
   }
+  // The first page of a swap device is its header, which is not among the bytes that can be used.
+  for (const Json& device : header_.value("swap_devices", Json::array())) {
+    const uint64_t bytes = device.at("bytes").get<uint64_t>() + kPage;
+    MMLAB_RETURN_IF_ERROR(stage_.MustApply(CreateFile(device.at("device"), v1::FILE_SYSTEM_BLOCK_DEVICE, bytes)).status());
+  }
   MMLAB_ASSIGN_OR_RETURN(init_, StartWorkerProgram(stage_, layout_));
-  return absl::OkStatus();
+  return ReadDisk();
+}
+
+absl::Status ScenarioPlayer::ReadDisk() {
+  const Json& baseline = header_.value("baseline", Json::object());
+  const auto bytes = baseline.value("Buffers", uint64_t{0});
+  if (bytes == 0) return absl::OkStatus();
+  MMLAB_RETURN_IF_ERROR(stage_.MustApply(CreateFile(kDisk, v1::FILE_SYSTEM_BLOCK_DEVICE, bytes)).status());
+  MMLAB_ASSIGN_OR_RETURN(const int32_t fd, OpenIn(init_, kDisk));
+  // Twice: a file system uses them again and again, which makes them active.
+  MMLAB_RETURN_IF_ERROR(MoveBytes(/*write=*/false, fd, bytes));
+  MMLAB_RETURN_IF_ERROR(MoveBytes(/*write=*/false, fd, bytes));
+  return CloseIn(init_, fd);
 }
 
 absl::Status ScenarioPlayer::Perform(const Json& op) {
@@ -116,6 +135,10 @@ absl::Status ScenarioPlayer::Perform(const Json& op) {
     MMLAB_RETURN_IF_ERROR(ReadWholeFile(op));
   } else if (name == "create_file") {
     MMLAB_RETURN_IF_ERROR(MakeFile(op));
+  } else if (name == "snapshot_cgroup") {
+    MMLAB_RETURN_IF_ERROR(SnapshotCgroup(op));
+  } else if (name == "unlink" || name == "sync" || name == "swapon" || name == "swapoff") {
+    MMLAB_RETURN_IF_ERROR(WholeMachine(op));
   } else if (name == "snapshot") {
     MMLAB_RETURN_IF_ERROR(Snapshot(op.at("name")));
   } else if (name != "note") {
@@ -146,6 +169,13 @@ absl::Status ScenarioPlayer::WriteFile(const Json& op) {
       wait.mutable_advance_time()->set_nanoseconds(int64_t{1'000'000'000});
       MMLAB_RETURN_IF_ERROR(stage_.MustApply(wait).status());
     }
+  } else if (absl::ConsumePrefix(&name, "/cg/")) {
+    const size_t slash = name.rfind('/');
+    const std::string cgroup(slash == absl::string_view::npos ? "" : name.substr(0, slash));
+    const std::string file(slash == absl::string_view::npos ? name : name.substr(slash + 1));
+    MMLAB_RETURN_IF_ERROR(MakeCgroup(cgroup));
+    MMLAB_ASSIGN_OR_RETURN(const Tried tried, WriteCgroupFile(cgroup, file, op.at("value")));
+    result["error"] = tried.ErrorText();
   } else {
     CountMissing(absl::StrCat("write ", path));
     result["error"] = std::strerror(kEnosys);
@@ -215,6 +245,22 @@ absl::Status ScenarioPlayer::MakeFile(const Json& op) {
   MMLAB_ASSIGN_OR_RETURN(const int32_t fd, OpenIn(init_, path));
   MMLAB_RETURN_IF_ERROR(MoveBytes(/*write=*/true, fd, op.at("kib").get<uint64_t>() << 10));
   return CloseIn(init_, fd);
+}
+
+absl::Status ScenarioPlayer::WholeMachine(const Json& op) {
+  const std::string name = op.at("op");
+  v1::Operation operation;
+  if (name == "unlink") {
+    operation.mutable_unlink()->set_path(op.at("path").get<std::string>());
+  } else if (name == "sync") {
+    operation.mutable_sync();
+  } else if (name == "swapoff") {
+    operation.mutable_swapoff()->set_path(op.at("device").get<std::string>());
+  } else {
+    operation.mutable_swapon()->set_path(op.at("device").get<std::string>());
+    if (const int32_t priority = op.value("priority", -1); priority >= 0) operation.mutable_swapon()->set_priority(priority);
+  }
+  return Try(name, operation).status();
 }
 
 absl::StatusOr<ScenarioAnswers> PlayScenario(Connection& connection, const Scenario& scenario, bool keep_machine) {

@@ -41,10 +41,20 @@ class ScenarioPlayer {
   absl::StatusOr<Tried> Try(const std::string& what, const v1::Operation& operation);
   void CountMissing(const std::string& what) { ++answers_.not_simulated[what]; }
 
+  // scenario_cgroups.cc
+  // Makes the cgroup and those above it where they are not there yet: the scripts do not say when that was done.
+  absl::Status MakeCgroup(const std::string& cgroup);
+  absl::StatusOr<Tried> WriteCgroupFile(const std::string& cgroup, const std::string& file, const std::string& value);
+  absl::Status SnapshotCgroup(const Json& op);
+
   // scenario_player.cc
   absl::Status WriteFile(const Json& op);
   absl::Status ReadWholeFile(const Json& op);
   absl::Status MakeFile(const Json& op);
+  // unlink, sync, swapon, swapoff: of no process. The script wants no result of these.
+  absl::Status WholeMachine(const Json& op);
+  // What the recorded machine had read of its disks' own data before it was first looked at: the Buffers of its meminfo.
+  absl::Status ReadDisk();
   absl::StatusOr<int32_t> OpenIn(int32_t pid, const std::string& path);
   absl::Status CloseIn(int32_t pid, int32_t fd);
   absl::Status MoveBytes(bool write, int32_t fd, uint64_t bytes);

@@ -82,7 +82,10 @@ absl::Status ScenarioPlayer::StartWorker(const Json& op) {
   adjust.mutable_write_oom_score_adj()->set_pid(worker.pid);
   adjust.mutable_write_oom_score_adj()->set_oom_score_adj(op.value("oom_score_adj", 0));
   MMLAB_RETURN_IF_ERROR(stage_.MustApply(adjust).status());
-  if (!op.value("cgroup", "").empty()) CountMissing("start in a cgroup");
+  if (const std::string cgroup = op.value("cgroup", ""); !cgroup.empty()) {
+    MMLAB_RETURN_IF_ERROR(MakeCgroup(cgroup));
+    MMLAB_RETURN_IF_ERROR(WriteCgroupFile(cgroup, "cgroup.procs", absl::StrCat(worker.pid)).status());
+  }
   workers_[name] = worker;
   started_.push_back(name);
   return absl::OkStatus();
@@ -91,9 +94,12 @@ absl::Status ScenarioPlayer::StartWorker(const Json& op) {
 absl::Status ScenarioPlayer::EndWorker(const Json& op) {
   MMLAB_ASSIGN_OR_RETURN(Worker* const worker, Acting(op));
   if (worker == nullptr) return absl::OkStatus();  // Killed before.
-  v1::Operation exit;
-  exit.mutable_exit()->set_pid(worker->pid);
-  MMLAB_RETURN_IF_ERROR(stage_.MustApply(exit).status());
+  MMLAB_ASSIGN_OR_RETURN(const bool lives, Lives(worker->pid));
+  if (lives) {  // It may have been killed by what was not its own doing.
+    v1::Operation exit;
+    exit.mutable_exit()->set_pid(worker->pid);
+    MMLAB_RETURN_IF_ERROR(stage_.MustApply(exit).status());
+  }
   workers_.erase(op.at("process").get<std::string>());
   return absl::OkStatus();
 }

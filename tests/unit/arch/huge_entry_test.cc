@@ -51,7 +51,7 @@ TEST_P(HugeEntryTest, IsNoTable) {
   EXPECT_TRUE(format_.TablePresent(table));
   EXPECT_FALSE(format_.Huge(0));
   EXPECT_EQ(format_.Decode(table, 2), "table");
-  EXPECT_EQ(format_.Decode(GetParam().entry, 2).substr(0, 5), "huge ");
+  EXPECT_EQ(format_.Decode(GetParam().entry, 2).substr(0, 6), "block ");
 }
 
 // x86: present 1, rw 2, user 4, accessed 0x20, dirty 0x40, PSE 0x80, PROT_NONE 0x100; PAE keeps the frame of a PROT_NONE entry inverted.

@@ -172,6 +172,37 @@ TEST_P(AllLayoutsTest, TablesPointAtTables) {
   EXPECT_FALSE(format.TablePresent(0));
 }
 
+TEST_P(AllLayoutsTest, EntriesOfSwappedPagesNameTheirSlot) {
+  const PageTableFormat format = FormatOf(GetParam());
+  for (const uint32_t area : {0u, 1u, 16u, 28u}) {
+    for (const uint32_t slot : {1u, 2u, 255u, 0x12345u, (1u << 23) - 1}) {
+      const Pte pte = format.MakeSwap(area, slot);
+      EXPECT_TRUE(format.IsSwap(pte));
+      EXPECT_FALSE(format.Present(pte) || format.None(pte) || format.Valid(pte));
+      EXPECT_EQ(format.SwapArea(pte), area);
+      EXPECT_EQ(format.SwapSlot(pte), slot);
+      const Pte exclusive = format.MkSwapExclusive(pte);
+      EXPECT_EQ(format.SwapExclusive(exclusive), GetParam() == kArm);
+      EXPECT_EQ(format.SwapSlot(exclusive), slot);
+      EXPECT_EQ(format.ClearSwapExclusive(exclusive), pte);
+    }
+  }
+}
+
+struct SwapEntryCase {
+  const char* name;
+  LayoutKind layout;
+  Pte entry;  // Of area 1, slot 0x1234.
+};
+class SwapEntryTest : public testing::TestWithParam<SwapEntryCase> {};
+
+TEST_P(SwapEntryTest, HasTheLayoutsBits) { EXPECT_EQ(FormatOf(GetParam().layout).MakeSwap(1, 0x1234), GetParam().entry); }
+
+INSTANTIATE_TEST_SUITE_P(AllLayouts, SwapEntryTest,
+                         testing::Values(SwapEntryCase{"TwoLevels", kX86, 0x246802}, SwapEntryCase{"Pae", kPae, 0x0fff'ffff'ffdb'9600},
+                                         SwapEntryCase{"Arm64", kArm, 0x123408}),
+                         [](const auto& info) { return info.param.name; });
+
 INSTANTIATE_TEST_SUITE_P(Layouts, AllLayoutsTest, testing::Values(kX86, kPae, kArm),
                          [](const auto& c) { return std::string(GetLayout(c.param).name); });
 

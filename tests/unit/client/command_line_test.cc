@@ -125,6 +125,38 @@ TEST_F(CommandLineTest, OperationsPrintWhatTheKernelAnswers) {
   EXPECT_THAT(Mmlab({"alloc-pages", "lab1", "--gfp", "kernel", "--order", "2"}).out, MatchesRegex("pfn 0x[0-9a-f]+\n"));
 }
 
+TEST_F(CommandLineTest, MemoryIsShownAsStructuresTablesAndBytes) {
+  const std::string pid = MachineWithProcess();
+  EXPECT_THAT(Mmlab({"describe", "process", "lab1", pid}).out, AllOf(HasSubstr("mm_struct:\n"), HasSubstr("pgtables_bytes")));
+  EXPECT_THAT(Mmlab({"describe", "mm", "lab1", pid}).out, AllOf(HasSubstr("  map_count "), HasSubstr("AT_PHDR")));
+  EXPECT_THAT(Mmlab({"describe", "mm", "lab1", pid, "-o", "json"}).out, HasSubstr("\"mmap_base\": "));
+  EXPECT_THAT(Mmlab({"get", "vmas", "lab1", pid, "-o", "wide"}).out, AllOf(StartsWith("VM_START-VM_END"), HasSubstr("GROWSDOWN")));
+  EXPECT_THAT(Mmlab({"describe", "process", "lab1", pid, "--store", "rbtree"}).out,
+              AllOf(StartsWith("list and red-black tree (4.12)"), HasSubstr("\n0 black ")));
+  EXPECT_THAT(Mmlab({"describe", "process", "lab1", pid, "--store", "maple"}).out,
+              AllOf(StartsWith("maple tree (6.1)"), HasSubstr("\n0 maple_leaf_64 0-ffffffff ")));
+  EXPECT_EQ(Mmlab({"describe", "process", "lab1", pid, "--store", "list"}).exit_code, kExitUsage);
+
+  const std::string mapped = Mmlab({"mmap", "lab1", pid, "--length", "4K", "--prot", "rw", "--flags", "private,anonymous"}).out;
+  const std::string address = mapped.substr(0, mapped.size() - 1);
+  Mmlab({"store", "lab1", pid, "--address", address, "--length", "4", "--value", "0x6f6c6568"});
+  const std::string walk = Mmlab({"translate", "lab1", address, "--pid", pid, "--access", "exec"}).out;
+  EXPECT_THAT(walk, AllOf(StartsWith("region    user\nbase      CR3 0x"), HasSubstr("\npgd "), HasSubstr("[P RW US A D]\nphysical  0x")));
+  EXPECT_THAT(Mmlab({"translate", "lab1", address, "--pid", pid, "-o", "wide"}).out, HasSubstr("may be written"));
+  EXPECT_THAT(Mmlab({"translate", "lab1", "0xc0000000"}).out, AllOf(StartsWith("region    lowmem\n"), HasSubstr("physical  0x0")));
+  EXPECT_THAT(Mmlab({"translate", "lab1", "0x1000000", "--from", "cpu"}).out, StartsWith("0x1000000\n"));
+  EXPECT_EQ(Mmlab({"translate", "lab1", "0x1000000", "--from", "cpu", "--pid", pid}).exit_code, kExitUsage);
+
+  EXPECT_THAT(Mmlab({"memory", "read", "lab1", address, "--pid", pid, "--length", "4"}).out, HasSubstr("68 65 6c 6f "));
+  const size_t at = walk.find("physical  ") + 10;
+  const std::string physical = walk.substr(at, walk.find_first_of(",\n", at) - at);
+  EXPECT_EQ(Mmlab({"memory", "write", "lab1", physical, "--hex", "6a 65"}).out, "2\n");
+  EXPECT_EQ(Mmlab({"memory", "read", "lab1", physical, "--length", "4", "--raw"}).out, "jelo");
+  EXPECT_EQ(Mmlab({"memory", "write", "lab1", "0x7000000000", "--text", "x"}).out, "-1 EFAULT (errno 14)\n");
+  EXPECT_THAT(Mmlab({"--explain", "memory", "write", "lab1", "0x7000000000", "--text", "x"}).out, HasSubstr("nothing answers"));
+  EXPECT_EQ(Mmlab({"memory", "write", "lab1", physical, "--hex", "6"}).exit_code, kExitUsage);
+}
+
 TEST_F(CommandLineTest, MachinesAreMadeFromAFile) {
   const std::string path = testing::TempDir() + "mmlab-spec.yaml";
   std::ofstream(path) << "preset: 686-1G\nhostname: from-a-file\nsysctls:\n  vm.overcommit_memory: \"1\"\n";
@@ -170,6 +202,49 @@ INSTANTIATE_TEST_SUITE_P(
         ExitCase{"NoPreset", {"create", "machine", "a", "--preset", "sparc-1G"}, StatusExit(grpc::NOT_FOUND), "sparc-1G"},
         ExitCase{"BadMachineId", {"create", "machine", "A", "--preset", "686-1G"}, StatusExit(grpc::INVALID_ARGUMENT), "machine_id"}),
     [](const auto& tested) { return tested.param.name; });
+
+// Who takes how much for the same objects: SLOB wastes least of what it hands out, and nothing stays behind.
+TEST_F(CommandLineTest, ComparesTheSlabAllocators) {
+  const CommandRun run = Mmlab({"compare", "slab-allocators", "--objects", "2000"});
+  ASSERT_EQ(run.exit_code, kExitDone) << run.err;
+  const std::vector<std::string> lines = absl::StrSplit(run.out, '\n', absl::SkipEmpty());
+  ASSERT_EQ(lines.size(), 10u);
+  EXPECT_THAT(lines[0], AllOf(HasSubstr("OBJECTS"), HasSubstr("INTERNAL"), HasSubstr("EXTERNAL")));
+  for (size_t i = 1; i < lines.size(); ++i) {
+    EXPECT_THAT(lines[i], HasSubstr(std::vector<const char*>{"slub", "slab", "slob"}[(i - 1) % 3]));
+    EXPECT_THAT(lines[i], HasSubstr(std::vector<const char*>{"2000", "500", "1500"}[(i - 1) / 3]));
+  }
+  const CommandRun json = Mmlab({"compare", "slab-allocators", "--objects", "2000", "-o", "json"});
+  EXPECT_THAT(json.out, AllOf(HasSubstr("\"internal_fragmentation\""), HasSubstr("\"pages\"")));
+  EXPECT_EQ(Mmlab({"compare", "slab-allocators", "--objects", "2000", "-o", "json"}).out, json.out);
+  EXPECT_EQ(Mmlab({"compare", "slab-allocators", "--objects", "0"}).exit_code, kExitUsage);
+  EXPECT_EQ(Mmlab({"get", "machines", "-o", "name"}).out, "");
+}
+
+TEST_F(CommandLineTest, ShowsCachesAndTheirObjects) {
+  ASSERT_EQ(Mmlab({"create", "machine", "lab", "--preset", "686-64M"}).exit_code, kExitDone);
+  ASSERT_EQ(Mmlab({"kmem-cache-create", "lab", "--cache", "mine", "--object-size", "100", "--constructor"}).exit_code, kExitDone);
+  EXPECT_THAT(Mmlab({"get", "caches", "lab"}).out, AllOf(HasSubstr("NAME"), HasSubstr("\nmine "), HasSubstr("\ntask_struct ")));
+  std::string address = Mmlab({"kmem-cache-alloc", "lab", "--cache", "mine"}).out;
+  address.pop_back();
+  EXPECT_THAT(Mmlab({"describe", "cache", "lab", "mine"}).out, HasSubstr("allocated         1\n"));
+  const CommandRun object = Mmlab({"describe", "object", "lab", address});
+  EXPECT_THAT(object.out, AllOf(HasSubstr("cache  mine\n"), HasSubstr(" allocated\n"), HasSubstr("#"), HasSubstr(".")));
+  ASSERT_EQ(Mmlab({"kmem-cache-free", "lab", "--cache", "mine", "--address", address}).exit_code, kExitDone);
+  EXPECT_THAT(Mmlab({"kmem-cache-free", "lab", "--cache", "mine", "--address", address}).out,
+              AllOf(HasSubstr("EINVAL"), HasSubstr("BUG mine (Not tainted): Object already free")));
+  EXPECT_EQ(Mmlab({"describe", "cache", "lab", "nobody's"}).exit_code, StatusExit(grpc::NOT_FOUND));
+}
+
+TEST_F(CommandLineTest, AMachineHasTheSlabAllocatorItWasMadeWith) {
+  ASSERT_EQ(Mmlab({"create", "machine", "tiny", "--preset", "686-64M", "--slab-allocator", "slob"}).exit_code, kExitDone);
+  EXPECT_EQ(Mmlab({"proc", "tiny", "slabinfo"}).exit_code, StatusExit(grpc::NOT_FOUND));
+  ASSERT_EQ(Mmlab({"create", "machine", "classic", "--preset", "686-64M", "--slab-allocator", "slab"}).exit_code, kExitDone);
+  EXPECT_THAT(Mmlab({"proc", "classic", "slabinfo"}).out, HasSubstr(" 124    1 : tunables  120   60    0 : slabdata "));
+  const CommandRun refused = Mmlab({"create", "machine", "odd", "--preset", "686-64M", "--slab-allocator", "slqb"});
+  EXPECT_EQ(refused.exit_code, kExitUsage);
+  EXPECT_THAT(refused.err, HasSubstr("slub, slab or slob, not slqb"));
+}
 
 TEST_F(CommandLineTest, HelpAndVersionEndWell) {
   EXPECT_EQ(Mmlab({"--version"}).out, absl::StrCat(Version(), "\n"));

@@ -109,8 +109,39 @@ INSTANTIATE_TEST_SUITE_P(
         HostileCase{"SegmentBehindTheEnd", Elf64([](auto&, auto* s) { s[0].p_offset = kFileSize + 1; }), "segment 0 lies outside"},
         HostileCase{"SegmentOverTheEnd", Elf64([](auto&, auto* s) { s[0].p_filesz = s[0].p_memsz = kFileSize; }), "segment 0 lies outside"},
         HostileCase{"SegmentWrapsAround", Elf64([](auto&, auto* s) { s[0].p_filesz = s[0].p_memsz = ~uint64_t{0}; }), "lies outside"},
+        HostileCase{"MemoryBeyondTheLastAddress", Elf64([](auto&, auto* s) { s[0].p_memsz = ~uint64_t{0} - 0x8000000; }),
+                    "beyond the last"},
+        HostileCase{"MemoryBeyondTheLastAddressOf32Bits", Elf32([](auto&, auto* s) { s[0].p_memsz = 0xf8000000; }), "beyond the last"},
         HostileCase{"LargerInTheFile", Elf32([](auto&, auto* s) { s[0].p_memsz = 1; }), "larger in the file than in memory"}),
     [](const auto& tested) { return tested.param.name; });
+
+TEST(ElfTest, Arm64MachinesRun32BitArm) {
+  const std::string bytes = Elf32([](auto& h, auto*) { h.e_machine = EM_ARM; });
+  const absl::StatusOr<v1::ElfImage> image = ParseElf(bytes, bytes.size(), v1::LAYOUT_ARM64);
+  ASSERT_TRUE(image.ok()) << image.status();
+  EXPECT_EQ(image->elf_machine(), uint32_t{EM_ARM});
+}
+
+// A program whose second header is PT_INTERP, with these bytes at offset 0x200.
+absl::StatusOr<std::string> Interpreter(const std::string& name, uint64_t size, uint64_t offset = 0x200) {
+  std::string bytes = Elf64([&](auto&, auto* s) {
+    s[1].p_type = PT_INTERP;
+    s[1].p_offset = offset;
+    s[1].p_filesz = size;
+  });
+  bytes.replace(0x200, name.size(), name);
+  const absl::StatusOr<v1::ElfImage> image = Parse(bytes);
+  EXPECT_TRUE(image.ok()) << image.status();
+  return InterpreterOf(*image, bytes);
+}
+
+TEST(ElfTest, ReadsTheInterpretersName) {
+  EXPECT_EQ(*Interpreter("/lib/ld.so", 11), "/lib/ld.so");
+  for (const auto& refused : {Interpreter("/lib/ld.so", 10), Interpreter("", 1), Interpreter("/", 5000), Interpreter("/", 2, kFileSize - 1),
+                              Interpreter("/", 2, ~uint64_t{0})}) {
+    EXPECT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument);
+  }
+}
 
 TEST(ElfTest, SurvivesAnyBytes) {
   constexpr uint32_t kSeed = 20261122;
@@ -136,7 +167,8 @@ TEST(ElfTest, RefusesTheOtherClass) {
   const std::string wide = Elf64([](auto&, auto*) {});
   const std::string narrow = Elf32([](auto&, auto*) {});
   EXPECT_EQ(ParseElf(wide, wide.size(), v1::LAYOUT_X86_32_PAE).status(), absl::InvalidArgumentError("not a 32-bit ELF file"));
-  EXPECT_EQ(ParseElf(narrow, narrow.size(), v1::LAYOUT_ARM64).status(), absl::InvalidArgumentError("not a 64-bit ELF file"));
+  EXPECT_EQ(ParseElf(narrow, narrow.size(), v1::LAYOUT_ARM64).status(),
+            absl::InvalidArgumentError("for another kind of computer (e_machine 3, not 40)"));
 }
 
 TEST(ElfTest, SaysWhichFileCannotBeRead) {

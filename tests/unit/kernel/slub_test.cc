@@ -7,7 +7,6 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "server/base/random.h"
 #include "server/physical/test_memory.h"
 
 namespace mmlab {
@@ -154,56 +153,6 @@ TEST_F(SlubTest, TheSameSeedGivesTheSameAddresses) {
   slub_->AddToHash(again);
   EXPECT_EQ(hash.value(), again.value());
 }
-
-class SlubRandomTest : public SlubTest, public testing::WithParamInterface<uint64_t> {};
-
-TEST_P(SlubRandomTest, ObjectsAreConserved) {
-  Make(4096, GetParam() % 2 == 0 ? LayoutKind::kX86_32 : LayoutKind::kArm64);
-  Random random(GetParam());
-  struct Held {
-    SlabCacheId cache;
-    SlabObject object;
-  };
-  std::vector<Held> held;
-  std::vector<VirtAddr> kmalloced;
-  std::vector<SlabCacheId> caches;
-  for (const uint32_t size : {16u, 200u, 700u, 3000u, 9000u}) caches.push_back(slub_->CreateCache({"c", size, 0, 0, true, 0}).value());
-  caches.push_back(slub_->CreateCache({"checked", 100, 0, kSlabRedZone | kSlabPoison | kSlabStoreUser, false, 0}).value());
-  for (int step = 0; step < 100000; ++step) {
-    const SlabCacheId cache = caches[random.Below(caches.size())];
-    // Grows for a while and shrinks for a while.
-    const bool growing = step / 5000 % 2 == 0;
-    const uint64_t dice = random.Below(100);
-    if (dice < (growing ? 55 : 35)) {
-      if (const std::optional<SlabObject> object = slub_->AllocObject(cache, kGfpNowait)) held.push_back({cache, *object});
-    } else if (dice < 90 && !held.empty()) {
-      const size_t at = random.Below(held.size());
-      slub_->FreeObject(held[at].cache, held[at].object);
-      held[at] = held.back();
-      held.pop_back();
-    } else if (dice < 94) {
-      if (const std::optional<VirtAddr> address = slub_->Kmalloc(1 + random.Below(20000), kGfpNowait)) kmalloced.push_back(*address);
-    } else if (dice < 98 && !kmalloced.empty()) {
-      const size_t at = random.Below(kmalloced.size());
-      ASSERT_EQ(slub_->Kfree(kmalloced[at]), SlabFault::kNone);
-      kmalloced[at] = kmalloced.back();
-      kmalloced.pop_back();
-    } else if (dice == 98) {
-      std::vector<SlabObject> objects(random.Below(60));
-      if (slub_->AllocBulk(cache, kGfpNowait, absl::MakeSpan(objects))) slub_->FreeBulk(cache, objects);
-    } else if (random.Below(20) == 0) {
-      slub_->Shrink(cache);
-    }
-    if (step % 997 == 0) {
-      ASSERT_THAT(Problems(), testing::IsEmpty()) << "step " << step;
-    }
-  }
-  for (const Held& object : held) slub_->FreeObject(object.cache, object.object);
-  for (const VirtAddr address : kmalloced) EXPECT_EQ(slub_->Kfree(address), SlabFault::kNone);
-  for (const SlabCacheId cache : caches) EXPECT_EQ(slub_->DestroyCache(cache, ""), Errno::kOk);
-  EXPECT_THAT(Problems(), testing::IsEmpty());
-}
-INSTANTIATE_TEST_SUITE_P(Seeds, SlubRandomTest, testing::Values(1, 2, 3, 4));
 
 }  // namespace
 }  // namespace mmlab

@@ -1,6 +1,7 @@
 #include "server/kernel/vmalloc.h"
 
 #include <algorithm>
+#include <bit>
 #include <map>
 #include <memory>
 #include <vector>
@@ -48,6 +49,30 @@ TEST(FreeAreaTreeTest, AgreesWithASortedMapUnderRandomOperations) {
       ASSERT_TRUE(problems.empty()) << problems[0];
     }
   }
+}
+
+// A red-black tree of n nodes is at most 2 log2(n + 1) high; the search goes down once, and back up to where it can turn right.
+TEST(FreeAreaTreeTest, ASearchVisitsALogarithmOfTheRanges) {
+  std::vector<int> most;
+  for (const uint64_t holes : {uint64_t{100}, uint64_t{10000}, uint64_t{1000000}}) {
+    FreeAreaTree tree;
+    // Holes of one page, every fourth of two, and behind them a large range.
+    for (uint64_t i = 0; i < holes; ++i) tree.Release(i * 4 * kPage, i * 4 * kPage + (i % 4 == 3 ? 2 : 1) * kPage);
+    tree.Release(holes * 4 * kPage, (holes * 4 + 1000) * kPage);
+    int visited = 0;
+    for (const uint64_t pages : {1u, 2u, 3u, 500u}) {
+      for (const uint64_t low : {uint64_t{0}, holes / 3 * 4 * kPage + 1, holes * 4 * kPage - 1}) {
+        FreeAreaTree::Search search;
+        ASSERT_TRUE(tree.Take(pages * kPage, kPage, low, ~uint64_t{0}, kPage, &search).has_value());
+        visited = std::max(visited, search.nodes_visited);
+      }
+    }
+    EXPECT_LE(visited, 2 * 2 * static_cast<int>(std::bit_width(holes + 1))) << holes << " holes";
+    most.push_back(visited);
+  }
+  // A hundred times the ranges cost a few steps more, not a hundred times as many.
+  EXPECT_LE(most[1], most[0] + 2 * 14);
+  EXPECT_LE(most[2], most[1] + 2 * 14);
 }
 
 TEST(FreeAreaTreeTest, RefusesWhatIsNoTree) {

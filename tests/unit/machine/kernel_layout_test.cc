@@ -12,6 +12,8 @@
 #include "gtest/gtest.h"
 #include "server/machine/board.h"
 #include "server/machine/boot.h"
+#include "server/machine/memory_map.h"
+#include "tests/unit/machine/preset_specs.h"
 
 namespace mmlab {
 namespace {
@@ -183,6 +185,19 @@ INSTANTIATE_TEST_SUITE_P(Configurations, RefusedLayoutTest,
                                          RefusedCase{"Bits42With4K", Arm64(42, 12), "va_bits"},
                                          RefusedCase{"Bits0", Arm64(0, 12), "va_bits"}),
                          [](const auto& test) { return test.param.name; });
+
+TEST(BuiltOtherwiseTest, OtherPagesAndAddressesOnTheSameRam) {
+  const MachineSpec spec = PresetSpec("arm64-1G");
+  const auto layout = BuiltOtherwise(spec, 65536, 42);
+  ASSERT_TRUE(layout.ok()) << layout.status();
+  EXPECT_EQ(layout->page_offset, VirtAddr(0xfffffc0000000000));
+  EXPECT_EQ(layout->task_size, VirtAddr(uint64_t{1} << 42));
+  EXPECT_EQ(layout->max_pfn, Pfn((uint64_t{0x40000000} + (uint64_t{1} << 30)) >> 16));
+  EXPECT_EQ(BuiltOtherwise(spec, 16384, 47)->page_offset, VirtAddr(0xffff800000000000));
+  EXPECT_FALSE(BuiltOtherwise(spec, 16384, 39).ok());
+  EXPECT_FALSE(BuiltOtherwise(spec, 8192, 0).ok());
+  EXPECT_FALSE(BuiltOtherwise(PresetSpec("686-64M"), 65536, 0).ok());
+}
 
 }  // namespace
 }  // namespace mmlab

@@ -10,6 +10,7 @@
 #include "absl/strings/str_join.h"
 #include "gtest/gtest.h"
 #include "server/base/explanation.h"
+#include "server/hardware/page_walk.h"
 #include "server/machine/board.h"
 #include "server/machine/sysctls.h"
 #include "server/physical/page_allocator.h"
@@ -221,6 +222,7 @@ MachineSpec SmallMachine(uint64_t seed) {
   }
   spec.cpus = seed % 2 == 0 ? 1 : 2;
   if (seed % 4 < 2) spec.transparent_hugepage = MachineSpec::TransparentHugepage::kAlways;
+  spec.slab_allocator = static_cast<SlabAllocatorKind>(1 + (seed + seed / 3) % 3);
   return spec;
 }
 
@@ -286,6 +288,30 @@ TEST(RandomProgramTest, WhenTheLastProcessIsGoneItsMemoryIsBack) {
   EXPECT_EQ(machine->vm_stat().Get(NodeStat::kNrAnonPages), 0);
   EXPECT_EQ(machine->vm_stat().Get(NodeStat::kNrMapped), 0);
   EXPECT_EQ(machine->vm_stat().Get(NodeStat::kNrPageTablePages), 0);
+}
+
+TEST(VirtualAddressBitsTest, ThirtyNineBitsHaveThreeLevelsOfTables) {
+  MachineSpec spec = PresetSpec("arm64-128M");
+  spec.va_bits = 39;
+  const auto machine = Booted(spec);
+  machine->Apply(op::CreateFile{"/bin/program", op::FileSystem::kExt4, 0x12000, "program", true});
+  const Pid pid(static_cast<int32_t>(machine->Apply(op::CreateProcess{"small", 1000, false}).value));
+  op::Exec exec;
+  exec.pid = pid;
+  exec.image = SmallProgram(LayoutKind::kArm64);
+  ASSERT_EQ(machine->Apply(exec).error, Errno::kOk);
+  const Outcome mapped = machine->Apply(op::Mmap{.pid = pid, .length = 1 << 20, .prot = 3, .flags = 0x22});
+  ASSERT_EQ(mapped.error, Errno::kOk);
+  EXPECT_LT(mapped.value, uint64_t{1} << 39);
+  EXPECT_GT(mapped.value, uint64_t{1} << 38);
+  op::AccessMemory touch{.pid = pid, .access = {}};
+  touch.access = {.kind = AccessKind::kTouchWrite, .address = mapped.value, .length = 1 << 20};
+  EXPECT_EQ(machine->Apply(touch).access->done, 256u);
+  EXPECT_EQ(machine->processes().Walk(*machine->processes().Find(pid), VirtAddr(mapped.value)).count, 3);
+  EXPECT_EQ(machine->Apply(op::Mmap{.pid = pid, .address = uint64_t{1} << 39, .length = 4096, .prot = 3, .flags = 0x32}).error,
+            Errno::kENOMEM);
+  EXPECT_EQ(machine->Apply(op::Exit{pid, 0}).error, Errno::kOk);
+  EXPECT_EQ(machine->CheckInvariants(), std::vector<std::string>());
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
+#include "server/machine/boot_arguments.h"
 
 namespace mmlab {
 namespace {
@@ -49,6 +50,48 @@ INSTANTIATE_TEST_SUITE_P(
         SanitizeCase{"EmptyRangesVanish", {Range(0x1000, 0x1000), Range(0x3000, 0x2000), Range(0x4000, 0x5000)}, "4000-5000:1"},
         SanitizeCase{"OddAddressesStay", {Range(0x9fc00, 0xa0000, Type::kReserved), Range(0, 0x9fc00)}, "0-9fc00:1 9fc00-a0000:2"}),
     [](const auto& test) { return test.param.name; });
+
+struct EditCase {
+  const char* name;
+  const char* command_line;
+  const char* want;
+};
+class EditTest : public testing::TestWithParam<EditCase> {};
+
+// parse_memmap_one() and parse_memopt(), on a machine of 256 MiB.
+TEST_P(EditTest, ChangesTheMapAsTheCommandLineSays) {
+  const std::vector<FirmwareRange> firmware = {Range(0, 0x9fc00), Range(0x9fc00, 0xa0000, Type::kReserved), Range(0x100000, 0x10000000),
+                                               Range(0xfffc0000, 0x100000000, Type::kReserved)};
+  EXPECT_EQ(Text(EditFirmwareRanges(LayoutKind::kX86_32, firmware, ParseBootArguments(GetParam().command_line).edits)), GetParam().want);
+}
+
+#define LOW "0-9fc00:1 9fc00-a0000:2 "
+#define TOP " fffc0000-100000000:2"
+INSTANTIATE_TEST_SUITE_P(
+    Memmap, EditTest,
+    testing::Values(
+        EditCase{"Nothing", "quiet", LOW "100000-10000000:1" TOP}, EditCase{"Limit", "memmap=128M", LOW "100000-8000000:1" TOP},
+        EditCase{"MemIsALimitToo", "mem=0x8000000", LOW "100000-8000000:1" TOP},
+        EditCase{"MemZeroIsNone", "mem=0", LOW "100000-10000000:1" TOP}, EditCase{"Octal", "mem=01000000000", LOW "100000-8000000:1" TOP},
+        EditCase{"AddsRam", "memmap=64M@0x20000000", LOW "100000-10000000:1 20000000-24000000:1" TOP},
+        EditCase{"AddsAcpi", "memmap=64K#0x8000000", LOW "100000-8000000:1 8000000-8010000:3 8010000-10000000:1" TOP},
+        EditCase{"Reserves", "memmap=64M$0x8000000", LOW "100000-8000000:1 8000000-c000000:2 c000000-10000000:1" TOP},
+        EditCase{"PersistentMemoryIsNoRam", "memmap=64M!0x8000000", LOW "100000-8000000:1 8000000-c000000:2 c000000-10000000:1" TOP},
+        EditCase{"Exactmap", "memmap=exactmap memmap=640K@0 memmap=255M@1M", "0-a0000:1 100000-10000000:1"},
+        EditCase{"ExactmapInOneList", "memmap=exactmap,640K@0,255M@1M", "0-a0000:1 100000-10000000:1"},
+        EditCase{"ExactmapForgetsWhatWasBefore", "memmap=64M@0x20000000,exactmap,1M@0", "0-100000:1"},
+        EditCase{"ChangesOneTypeToAnother", "memmap=64K%0xffff0000-2+1", LOW "100000-10000000:1 fffc0000-ffff0000:2 ffff0000-100000000:1"},
+        EditCase{"ChangesNothingOfAnotherType", "memmap=16M%0x8000000-2+1", LOW "100000-10000000:1" TOP},
+        EditCase{"ChangesToAType", "memmap=16M%0x8000000+2", LOW "100000-8000000:1 8000000-9000000:2 9000000-10000000:1" TOP},
+        EditCase{"RemovesAType", "memmap=16M%0x8000000-1", LOW "100000-8000000:1 9000000-10000000:1" TOP},
+        EditCase{"RemovesWhatever", "memmap=1M%0", "100000-10000000:1" TOP},
+        EditCase{"TrailingTextVoidsAChange", "memmap=16M%0x8000000-1+2x", LOW "100000-10000000:1" TOP},
+        EditCase{"TrailingTextDoesNotVoidAnAddition", "memmap=64M@0x20000000x", LOW "100000-10000000:1 20000000-24000000:1" TOP},
+        EditCase{"NoNumberIsNothing", "memmap=abc memmap= memmap", LOW "100000-10000000:1" TOP},
+        EditCase{"WhatIsForInitIsNot", "-- memmap=1M", LOW "100000-10000000:1" TOP}),
+    [](const auto& test) { return test.param.name; });
+#undef LOW
+#undef TOP
 
 TEST(KernelMemoryMapTest, X86KeepsTheFirstPageAndTheBiosHole) {
   MachineSpec spec;

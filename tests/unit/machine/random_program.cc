@@ -194,7 +194,6 @@ Operation RandomProgram::MappingOperation(Pid pid) {
     case 8:
       return op::Brk{pid, Address()};
     default:
-      if (OneIn(4)) return op::SetThpDisable{pid, OneIn(3)};
       return op::SetVmaName{pid, Address(), Length(), OneIn(3) ? "" : "name"};
   }
 }
@@ -216,6 +215,8 @@ Operation RandomProgram::MemoryOperation(Pid pid) {
       return op::Msync{pid, Address(), Length(), static_cast<uint32_t>(random_.Below(8))};
     case 5:
       return op::Mincore{pid, Address(), random_.Below(100) * 4096};
+    case 6:
+      return op::WritePhysicalMemory{OneIn(4) ? Edge() : random_.Below(1 << 26) * 16, std::string(random_.Below(6000), 'P')};
     default:
       return op::AccessMemory{pid, Access()};
   }
@@ -223,7 +224,7 @@ Operation RandomProgram::MemoryOperation(Pid pid) {
 
 Operation RandomProgram::FileOperation(Pid pid) {
   const int32_t fd = static_cast<int32_t>(random_.Below(6)) - 1;
-  switch (random_.Below(12)) {
+  switch (random_.Below(17)) {
     case 0:
       return op::Open{pid, OneIn(4) ? "/nothing" : "/data/file", OneIn(10) ? static_cast<uint32_t>(Edge()) : 2u,
                       OneIn(3) ? static_cast<int32_t>(random_.Below(5)) : -1};
@@ -249,6 +250,17 @@ Operation RandomProgram::FileOperation(Pid pid) {
       return op::Shmdt{pid, Address()};
     case 10:
       return op::ShmRemove{pid, static_cast<int32_t>(random_.Below(5))};
+    case 11:
+      return op::Unlink{OneIn(4) ? "/dev/vdb" : "/data/file"};
+    case 12:
+      return op::Sync{};
+    case 13:
+      return op::Fsync{pid, fd};
+    case 14:
+      if (OneIn(3)) return op::CreateFile{"/dev/vdb", op::FileSystem::kBlockDevice, 4 << 20, "", false};
+      return op::Swapon{"/dev/vdb", OneIn(2) ? std::optional<int32_t>() : static_cast<int32_t>(random_.Below(32768))};
+    case 15:
+      return op::Swapoff{OneIn(4) ? "/data/file" : "/dev/vdb"};
     default:
       return op::CreateFile{OneIn(4) ? "relative" : "/data/file", OneIn(2) ? op::FileSystem::kTmpfs : op::FileSystem::kExt4,
                             random_.Below(40000), "content", OneIn(2)};
@@ -267,8 +279,44 @@ Operation RandomProgram::PageOperation() {
   if (OneIn(10)) return op::AllocPagesExact{gfp, OneIn(10) ? Edge() : 1 + random_.Below(70000), Cpu(), false};
   if (OneIn(10)) return op::AllocPagesBulk{gfp, static_cast<uint32_t>(random_.Below(100)), Cpu()};
   if (OneIn(20)) return op::DrainPages{Cpu(), OneIn(2)};
+  if (OneIn(15)) return op::CompactMemory{};
+  if (OneIn(8)) return op::AllocPages{gfp, 0, Cpu(), false, 1 + random_.Below(40)};
+  if (OneIn(20)) return op::FreePages{0, 0, Cpu(), 1 + random_.Below(40)};
   if (OneIn(20)) return op::GetFreePages{gfp, Order(), Cpu(), OneIn(2)};
   return op::AllocPages{gfp, Order(), Cpu(), OneIn(4)};
+}
+
+Operation RandomProgram::SlabOperation() {
+  static constexpr const char* kCaches[] = {"mine", "yours", "task_struct", "vm_area_struct", "kmalloc-64", "nonsense"};
+  const char* cache = kCaches[OneIn(3) ? random_.Below(std::size(kCaches)) : 0];
+  const auto gfp = static_cast<op::GfpClass>(1 + random_.Below(11));
+  const uint64_t object = objects_.empty() || OneIn(20) ? Edge() : objects_[random_.Below(objects_.size())] + (OneIn(20) ? 8 : 0);
+  switch (random_.Below(10)) {
+    case 0:
+      return op::KmemCacheCreate{cache,
+                                 static_cast<uint32_t>(OneIn(10) ? Edge() : 1 + random_.Below(6000)),
+                                 OneIn(4) ? 64u : 0u,
+                                 OneIn(10) ? static_cast<uint32_t>(Edge()) : 0u,
+                                 OneIn(2),
+                                 0};
+    case 1:
+      return OneIn(5) ? Operation(op::KmemCacheDestroy{cache}) : Operation(op::KmemCacheShrink{cache});
+    case 2:
+    case 3:
+      return op::KmemCacheAlloc{cache, gfp, Cpu()};
+    case 4:
+      return op::KmemCacheFree{cache, object, Cpu()};
+    case 5:
+      return op::KmemCacheAllocBulk{cache, static_cast<uint32_t>(OneIn(20) ? Edge() : random_.Below(100)), gfp, Cpu()};
+    case 6:
+      return op::KmemCacheFreeBulk{cache, {object, objects_.empty() ? Edge() : objects_[random_.Below(objects_.size())]}, Cpu()};
+    case 7:
+      return op::Kmalloc{OneIn(20) ? Edge() : random_.Below(20000), gfp, Cpu()};
+    case 8:
+      return op::Krealloc{object, OneIn(20) ? Edge() : random_.Below(9000), gfp, Cpu()};
+    default:
+      return op::Kfree{object, Cpu()};
+  }
 }
 
 Operation RandomProgram::SysctlOperation() {
@@ -309,6 +357,30 @@ Operation RandomProgram::SysfsOperation() {
                         kValues[random_.Below(std::size(kValues))]};
 }
 
+Operation RandomProgram::CgroupOperation(Pid pid) {
+  static constexpr const char* kPaths[] = {"a", "b", "a/c", "a/d", "nothing", ""};
+  static constexpr const char* kFiles[] = {"memory.max",      "memory.high",    "memory.low",      "memory.min",
+                                           "memory.swap.max", "memory.reclaim", "memory.oom.group"};
+  const std::string path = kPaths[random_.Below(std::size(kPaths))];
+  switch (random_.Below(8)) {
+    case 0:
+    case 1:
+      return op::CreateCgroup{path};
+    case 2:
+      if (OneIn(3)) return op::RemoveCgroup{path};
+      return op::WriteCgroupFile{"", "cgroup.subtree_control", "+memory"};
+    case 3:
+      return op::WriteCgroupFile{path, "cgroup.subtree_control", OneIn(5) ? "-memory" : "+memory"};
+    case 4:
+    case 5:
+      return op::WriteCgroupFile{path, "cgroup.procs", std::to_string(pid.raw())};
+    default: {
+      const std::string value = OneIn(3) ? "max" : OneIn(6) ? "x" : std::to_string(random_.Below(600) * 4096);
+      return op::WriteCgroupFile{path, kFiles[random_.Below(std::size(kFiles))], value};
+    }
+  }
+}
+
 Operation RandomProgram::Next() {
   switch (started_++) {
     case 0:
@@ -337,13 +409,16 @@ Operation RandomProgram::Next() {
   if (dice < 40) return MappingOperation(AnyPid());
   if (dice < 75) return MemoryOperation(AnyPid());
   if (dice < 88) return FileOperation(AnyPid());
-  if (dice < 97) return PageOperation();
+  if (dice < 92) return PageOperation();
+  if (dice < 95) return SlabOperation();
+  if (dice < 97) return CgroupOperation(AnyPid());
   return SysctlOperation();
 }
 
 void RandomProgram::Answered(const Operation& operation, const Outcome& outcome) {
   if (outcome.error != Errno::kOk) return;
   if (const auto* alloc = std::get_if<op::AllocPages>(&operation)) {
+    if (alloc->movable_id != 0) return;
     blocks_.push_back({outcome.value, alloc->order});
   } else if (const auto* free = std::get_if<op::FreePages>(&operation)) {
     std::erase_if(blocks_, [&](const Block& block) { return block.pfn == free->pfn; });
@@ -354,6 +429,11 @@ void RandomProgram::Answered(const Operation& operation, const Outcome& outcome)
     for (uint64_t i = 0; i < (uint64_t{1} << split->order); ++i) blocks_.push_back({split->pfn + i, 0});
   }
   for (const Pfn pfn : outcome.pfns) blocks_.push_back({pfn.raw(), 0});
+  const bool object = std::holds_alternative<op::Kmalloc>(operation) || std::holds_alternative<op::KmemCacheAlloc>(operation) ||
+                      std::holds_alternative<op::Krealloc>(operation);
+  if (object) objects_.push_back(outcome.value);
+  objects_.insert(objects_.end(), outcome.addresses.begin(), outcome.addresses.end());
+  if (objects_.size() > 1000) objects_.erase(objects_.begin(), objects_.begin() + 500);
 }
 
 }  // namespace mmlab

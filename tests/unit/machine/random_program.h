@@ -44,8 +44,10 @@ class RandomProgram {
   Operation MemoryOperation(Pid pid);
   Operation FileOperation(Pid pid);
   Operation PageOperation();
+  Operation SlabOperation();
   Operation SysctlOperation();
   Operation SysfsOperation();
+  Operation CgroupOperation(Pid pid);
   AccessRequest Access();
 
   Random random_;
@@ -53,6 +55,7 @@ class RandomProgram {
   Pid current_;
   int started_ = 0;  // Operations of the prologue done.
   std::vector<Block> blocks_;
+  std::vector<uint64_t> objects_;  // Of slab caches; some are freed already.
 };
 
 }  // namespace mmlab

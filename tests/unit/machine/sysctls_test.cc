@@ -88,7 +88,7 @@ TEST(SysctlsTest, WritingOneOfAPairClearsTheOther) {
 
 TEST(SysctlsTest, WhatIsNotSimulatedSaysSoAndChangesNothing) {
   Sysctls sysctls(GetLayout(LayoutKind::kX86_32));
-  for (const char* name : {"vm.nr_hugepages", "vm.compact_memory"}) {
+  for (const char* name : {"vm.nr_hugepages", "vm.nr_overcommit_hugepages"}) {
     const SysctlWrite written = sysctls.Write(name, "1");
     EXPECT_FALSE(written.unimplemented.empty()) << name;
     EXPECT_FALSE(written.changed) << name;

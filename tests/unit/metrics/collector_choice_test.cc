@@ -11,7 +11,9 @@
 namespace mmlab {
 namespace {
 
-constexpr char kDefault[] = "buddyinfo meminfo mmlab processes stat time uname vmstat zoneinfo";
+constexpr char kDefault[] = "buddyinfo cpu loadavg meminfo mmlab pressure processes stat swap time uname vmstat zoneinfo";
+constexpr char kDefaultAndSlabinfo[] =
+    "buddyinfo cpu loadavg meminfo mmlab pressure processes slabinfo stat swap time uname vmstat zoneinfo";
 
 struct Case {
   const char* name;
@@ -33,19 +35,23 @@ TEST_P(CollectorChoiceTest, FollowsTheQuery) {
             GetParam().chosen);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Queries, CollectorChoiceTest,
-    testing::Values(
-        Case{"Default", {}, kDefault}, Case{"AsNodeExporter", {{"collect[]", "vmstat"}, {"collect[]", "meminfo"}}, "meminfo vmstat"},
-        Case{"AsDiscoverySets", {{"collect", "vmstat, meminfo,"}}, "meminfo vmstat"},
-        Case{"BothForms", {{"collect", "uname"}, {"collect[]", "time"}}, "time uname"},
-        Case{"OnRequest", {{"collect", "pagetypeinfo,vmstat_all"}}, "pagetypeinfo vmstat_all"},
-        Case{"EmptyList", {{"collect", ""}}, kDefault},
-        Case{"Exclude", {{"exclude[]", "mmlab"}, {"exclude[]", "zoneinfo"}}, "buddyinfo meminfo processes stat time uname vmstat"},
-        Case{"Both", {{"collect[]", "vmstat"}, {"exclude[]", "mmlab"}}, ""}, Case{"Unknown", {{"collect[]", "nosuch"}}, ""},
-        Case{"UnknownInList", {{"collect", "vmstat,nosuch"}}, ""}, Case{"UnknownExclude", {{"exclude[]", "nosuch"}}, ""},
-        Case{"EmptyName", {{"collect[]", ""}}, ""}, Case{"NotSimulatedYet", {{"collect[]", "pressure"}}, ""}),
-    [](const auto& one) { return one.param.name; });
+INSTANTIATE_TEST_SUITE_P(Queries, CollectorChoiceTest,
+                         testing::Values(Case{"Default", {}, kDefault},
+                                         Case{"AsNodeExporter", {{"collect[]", "vmstat"}, {"collect[]", "meminfo"}}, "meminfo vmstat"},
+                                         Case{"AsDiscoverySets", {{"collect", "vmstat, meminfo,"}}, "meminfo vmstat"},
+                                         Case{"BothForms", {{"collect", "uname"}, {"collect[]", "time"}}, "time uname"},
+                                         Case{"OnRequest", {{"collect", "pagetypeinfo,vmstat_all"}}, "pagetypeinfo vmstat_all"},
+                                         Case{"EmptyList", {{"collect", ""}}, kDefault},
+                                         Case{"Exclude",
+                                              {{"exclude[]", "mmlab"}, {"exclude[]", "zoneinfo"}},
+                                              "buddyinfo cpu loadavg meminfo pressure processes stat swap time uname vmstat"},
+                                         Case{"Both", {{"collect[]", "vmstat"}, {"exclude[]", "mmlab"}}, ""},
+                                         Case{"Unknown", {{"collect[]", "nosuch"}}, ""},
+                                         Case{"UnknownInList", {{"collect", "vmstat,nosuch"}}, ""},
+                                         Case{"UnknownExclude", {{"exclude[]", "nosuch"}}, ""}, Case{"EmptyName", {{"collect[]", ""}}, ""},
+                                         Case{"DefaultAndMore", {{"collect", "default,slabinfo"}}, kDefaultAndSlabinfo},
+                                         Case{"NotWithoutDefault", {{"exclude[]", "default"}}, ""}),
+                         [](const auto& one) { return one.param.name; });
 
 }  // namespace
 }  // namespace mmlab

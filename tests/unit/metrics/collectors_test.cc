@@ -122,12 +122,88 @@ TEST(MmlabCollector, HasIndexesBoostAndCpuLists) {
   snapshot.zones[1].pcp[1].count = 31;
   snapshot.operations_applied = 12;
   const std::string text = Exposition(CollectMmlab(snapshot));
-  EXPECT_THAT(text, HasSubstr("\nmmlab_machine_info{arch=\"x86_32\",kernel=\"\",page_size=\"4096\",preset=\"686-1G\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("\nmmlab_machine_info{arch=\"x86_32\",kernel=\"\",page_size=\"4096\",preset=\"686-1G\",slab=\"slub\"} 1\n"));
   EXPECT_THAT(text, HasSubstr("\nmmlab_zone_unusable_index{node=\"0\",size=\"1\",zone=\"Normal\"} 1\n"));
   EXPECT_THAT(text, HasSubstr("\nmmlab_zone_extfrag_index{node=\"0\",size=\"0\",zone=\"Normal\"} -1\n"));
   EXPECT_THAT(text, HasSubstr("\nmmlab_zone_extfrag_index{node=\"0\",size=\"1\",zone=\"Normal\"} 0.25\n"));
   EXPECT_THAT(text, HasSubstr("\nmmlab_zone_pcp_pages{cpu=\"1\",node=\"0\",zone=\"Normal\"} 31\n"));
   EXPECT_THAT(text, HasSubstr("\nmmlab_operations_applied_total 12\n"));
+}
+
+TEST(MmlabCollector, CountsPageTablesByLevelAndVmallocAreas) {
+  MachineSnapshot snapshot = MakeSnapshot();
+  snapshot.page_tables = {{"pte", 7}, {"pgd", 2}};
+  snapshot.vmalloc_areas = 31;
+  const std::string text = Exposition(CollectMmlab(snapshot));
+  EXPECT_THAT(text, HasSubstr("\nmmlab_page_table_pages{level=\"pte\"} 7\nmmlab_page_table_pages{level=\"pgd\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("\nmmlab_vmalloc_areas 31\n"));
+}
+
+// Texts as a recorded kernel printed them, cut.
+TEST(TextCollectors, ReadWhatTheKernelPrints) {
+  MachineSnapshot snapshot;
+  snapshot.stat =
+      "cpu  1 0 335 787 0 0 3 0 0 0\ncpu0 0 0 78 235 0 0 0 0 0 0\ncpu1 1 2 51 221 4 5 1 6 0 0\nintr 3379 48 9 0 0\nctxt 1351\n"
+      "btime 1795312792\nprocesses 99\nprocs_running 1\nprocs_blocked 3\nsoftirq 1281 0 107\n";
+  const std::string cpu = Exposition(CollectCpu(snapshot));
+  EXPECT_THAT(cpu, HasSubstr("# TYPE node_cpu_seconds_total counter\nnode_cpu_seconds_total{cpu=\"0\",mode=\"user\"} 0\n"));
+  EXPECT_THAT(cpu, HasSubstr("\nnode_cpu_seconds_total{cpu=\"1\",mode=\"idle\"} 2.21\n"));
+  EXPECT_THAT(cpu, HasSubstr("\nnode_cpu_seconds_total{cpu=\"1\",mode=\"steal\"} 0.06\n"));
+  EXPECT_EQ(CollectCpu(snapshot)[0].metric.size(), 16u);
+  const std::string stat = Exposition(CollectStat(snapshot));
+  for (const char* line :
+       {"\nnode_intr_total 3379\n", "\nnode_context_switches_total 1351\n", "\nnode_procs_running 1\n", "\nnode_procs_blocked 3\n"}) {
+    EXPECT_THAT(stat, HasSubstr(line));
+  }
+  snapshot.loadavg = "0.15 0.07 0.02 1/63 96\n";
+  EXPECT_THAT(Exposition(CollectLoadavg(snapshot)), HasSubstr("\nnode_load1 0.15\n"));
+  snapshot.pressure_memory = "some avg10=1.00 avg60=0.50 avg300=0.00 total=1500000\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=7\n";
+  const std::string pressure = Exposition(CollectPressure(snapshot));
+  EXPECT_THAT(pressure, HasSubstr("\nnode_pressure_memory_waiting_seconds_total 1.5\n"));
+  EXPECT_THAT(pressure, HasSubstr("node_pressure_memory_stalled_seconds_total 7e-06\n"));
+  EXPECT_THAT(pressure, Not(HasSubstr("_io_")));
+}
+
+TEST(TextCollectors, SwapsAndSlabs) {
+  MachineSnapshot snapshot;
+  snapshot.swaps =
+      "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n/dev/vda                                partition\t65532\t\t1024\t\t-2\n";
+  const std::string swap = Exposition(CollectSwap(snapshot));
+  EXPECT_THAT(swap, HasSubstr("\nnode_swap_size_bytes{device=\"/dev/vda\",swap_type=\"partition\"} 67104768\n"));
+  EXPECT_THAT(swap, HasSubstr("\nnode_swap_used_bytes{device=\"/dev/vda\",swap_type=\"partition\"} 1048576\n"));
+  EXPECT_THAT(swap, HasSubstr("\nnode_swap_priority{device=\"/dev/vda\",swap_type=\"partition\"} -2\n"));
+  snapshot.swaps.resize(snapshot.swaps.find('\n') + 1);
+  EXPECT_EQ(Exposition(CollectSwap(snapshot)), "");
+  snapshot.slabinfo =
+      "slabinfo - version: 2.1\n# name            <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab>\n"
+      "kmalloc-8           2540   2560      8  512    1 : tunables    0    0    0 : slabdata      5      5      0\n";
+  const std::string slabs = Exposition(CollectSlabinfo(snapshot));
+  for (const char* sample :
+       {"active_objects{slab=\"kmalloc-8\"} 2540", "objects{slab=\"kmalloc-8\"} 2560", "object_size_bytes{slab=\"kmalloc-8\"} 8",
+        "objects_per_slab{slab=\"kmalloc-8\"} 512", "pages_per_slab{slab=\"kmalloc-8\"} 1"}) {
+    EXPECT_THAT(slabs, HasSubstr(std::string("\nnode_slabinfo_") + sample + "\n"));
+  }
+}
+
+TEST(ProcessCollector, GroupsByNameAndSumsTheSmallOnes) {
+  MachineSnapshot snapshot;
+  for (int i = 0; i < 60; ++i) {
+    ProcessSample& task = snapshot.tasks.emplace_back();
+    task.comm = "p" + std::to_string(i);
+    task.leads = true;
+    task.memory.vm_rss = Bytes(static_cast<uint64_t>(i) * 4096);
+  }
+  ProcessSample thread = snapshot.tasks.back();
+  thread.leads = false;
+  thread.memory = {};
+  snapshot.tasks.push_back(thread);
+  const std::string text = Exposition(CollectProcess(snapshot));
+  EXPECT_THAT(text, HasSubstr("\nnamedprocess_namegroup_num_procs{groupname=\"p59\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("\nnamedprocess_namegroup_num_threads{groupname=\"p59\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("\nnamedprocess_namegroup_memory_bytes{groupname=\"p59\",memtype=\"resident\"} 241664\n"));
+  EXPECT_THAT(text, HasSubstr("\nnamedprocess_namegroup_num_procs{groupname=\"_other\"} 10\n"));
+  EXPECT_THAT(text, HasSubstr("\nnamedprocess_namegroup_memory_bytes{groupname=\"_other\",memtype=\"resident\"} 184320\n"));
+  EXPECT_THAT(text, Not(HasSubstr("groupname=\"p9\"")));
 }
 
 TEST(PagetypeinfoCollector, HasTheMigrateTypesOfTheKernel) {

@@ -84,7 +84,7 @@ TEST_F(ProbeTest, NoFamilyComesTwice) {
 }
 
 TEST_F(ProbeTest, ACollectorThatFindsTheMachineBrokenSaysSo) {
-  const Collector broken = {"broken", true, [](const Machine&, MachineSnapshot&) { MMLAB_CHECK(false && "accounting"); },
+  const Collector broken = {"broken", true, [](const Machine&, MachineSnapshot&) -> bool { MMLAB_CHECK(false && "accounting"); },
                             [](const MachineSnapshot&) -> Families { return {Gauge("never", "Never.", 1)}; }};
   const std::vector<const Collector*> collectors = {&broken, FindCollector("time")};
   const auto hosted = host_.Find("one");

@@ -126,6 +126,52 @@ INSTANTIATE_TEST_SUITE_P(Machines, RandomProgramTest,
                                          ProgramCase{"Arm64Cma", ZoneSet::kArm64, 9, 2, 64, 16, 3000, 100000}),
                          [](const auto& test) { return test.param.name; });
 
+// A million requests, memory gone again and again: a frame belongs to one holder, and what is not there is refused.
+TEST(LongProgramTest, AMillionRequestsGiveNothingTwice) {
+  const ProgramCase c{"", ZoneSet::kX86_32, 10, 2, 48, 0, 0, 0};
+  Tracer tracer;
+  BuddyMemory memory(ConfigOf(c), tracer);
+  const uint64_t managed = memory.managed_pages().raw();
+  Random random(77);
+  std::vector<uint8_t> taken(memory.end_pfn().raw());
+  std::vector<Held> held;
+  uint64_t taken_pages = 0;
+  uint64_t refused = 0;
+  bool filling = true;
+  for (int step = 0; step < 1'000'000; ++step) {
+    if (step % 1000 == 0) memory.SetCurrentCpu(static_cast<int>(random.Below(2)));
+    if (held.empty() || random.Below(100) < (filling ? 70 : 30)) {
+      const PageOrder order(random.Below(8) != 0 ? 0 : static_cast<int>(random.Below(6)));
+      const Gfp gfp = random.Below(2) == 0 ? kGfpHighuserMovable : kGfpKernel;
+      const std::optional<Pfn> got = memory.AllocPages(gfp, order);
+      if (!got) {
+        ++refused;
+        filling = false;
+        // Nobody can have what is taken.
+        ASSERT_LT(taken_pages, managed);
+        continue;
+      }
+      for (uint64_t i = 0; i < order.pages().raw(); ++i) ASSERT_EQ(taken[got->raw() + i]++, 0) << "handed out twice";
+      taken_pages += order.pages().raw();
+      held.push_back({*got, order});
+    } else {
+      const size_t i = random.Below(held.size());
+      for (uint64_t page = 0; page < held[i].order.pages().raw(); ++page) --taken[held[i].pfn.raw() + page];
+      taken_pages -= held[i].order.pages().raw();
+      memory.FreePages(held[i].pfn, held[i].order);
+      held[i] = held.back();
+      held.pop_back();
+      filling = filling || taken_pages < managed / 4;
+    }
+    if (step % 100'000 == 99'999) {
+      std::vector<std::string> problems;
+      memory.CheckInvariants(&problems);
+      ASSERT_THAT(problems, testing::IsEmpty()) << "step " << step;
+    }
+  }
+  EXPECT_GT(refused, 10u);
+}
+
 TEST(StateHashTest, SameProgramSameHash) {
   const ProgramCase c{"", ZoneSet::kArm64, 9, 2, 64, 16, 0, 0};
   Tracer tracer;

@@ -19,12 +19,14 @@ constexpr int32_t kMadvHugepage = 14;
 constexpr int32_t kMadvNohugepage = 15;
 constexpr int32_t kMadvCold = 20;
 constexpr int32_t kMadvCollapse = 25;
+constexpr int32_t kPrSetThpDisable = 41;
 constexpr int64_t kSecond = 1'000'000'000;
 
 class HugePagesTest : public testing::TestWithParam<LayoutKind> {
  protected:
   HugePagesTest() : lab_(GetParam(), true, 32768), huge_(GetParam() == LayoutKind::kX86_32 ? 1024 : 512) {
     lab_.processes->huge_settings().enabled = ThpEnabled::kAlways;
+    lab_.processes->AdvanceBackground(kSecond);
   }
   // Room for so many huge pages, from kBase.
   void MapHuge(uint64_t count) { lab_.Map(lab_.pid, 0, count * huge_, 3, kPrivateAnon); }
@@ -103,7 +105,7 @@ TEST_P(HugePagesTest, SettingsAndAdviceDecide) {
   for (const SettingCase& one : kCases) {
     SCOPED_TRACE(one.name);
     lab_.processes->huge_settings().enabled = one.enabled;
-    ASSERT_EQ(lab_.processes->SetThpDisable(lab_.pid, one.disabled), Errno::kOk);
+    ASSERT_TRUE(lab_.processes->Prctl(lab_.pid, kPrSetThpDisable, one.disabled ? 1 : 0, 0, 0, 0).ok());
     if (one.advice != 0) {
       ASSERT_EQ(Madvise(0, huge_, one.advice), Errno::kOk);
     }

@@ -21,7 +21,7 @@ constexpr int64_t kSecond = 1'000'000'000;
 
 class KsmTest : public testing::TestWithParam<LayoutKind> {
  protected:
-  KsmTest() : lab_(GetParam(), true, 16384) {}
+  KsmTest() : lab_(GetParam(), true, 16384) { lab_.processes->AdvanceBackground(now_); }
 
   // Pages from kBase that hold values[i] in their first byte, mergeable.
   void Fill(const std::vector<uint8_t>& values) {
@@ -38,14 +38,17 @@ class KsmTest : public testing::TestWithParam<LayoutKind> {
       ksm().settings().pages_to_scan = 100000;
       ksm().settings().sleep_millisecs = 1000;
     }
-    for (int i = 0; i < scans; ++i) lab_.processes->AdvanceBackground(now_ += kSecond);
+    for (int i = 0; i < scans; ++i) {
+      lab_.processes->AdvanceBackground(now_);
+      now_ += kSecond;
+    }
   }
   int64_t AnonPages() const { return lab_.vm_stat.Get(NodeStat::kNrAnonPages); }
   uint8_t Read(uint64_t page) { return lab_.Access(lab_.pid, AccessKind::kLoad, page); }
   void TearDown() override { EXPECT_EQ(lab_.Violations(), std::vector<std::string>{}); }
 
-  MemoryLab lab_;
   int64_t now_ = kSecond;
+  MemoryLab lab_;
 };
 
 TEST_P(KsmTest, EqualPagesBecomeOneOnceTheirChecksumIsOld) {

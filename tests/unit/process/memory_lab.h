@@ -28,7 +28,7 @@ inline constexpr uint32_t kFixed = 0x10;
 class MemoryLab {
  public:
   explicit MemoryLab(LayoutKind layout, bool hardware_access_flag = true, uint32_t pages = 8192)
-      : memory(MakeTestMemory(pages, tracer)), files(*memory, vm_stat, tracer) {
+      : layout_kind(layout), memory(MakeTestMemory(pages, tracer)), files(*memory, vm_stat, tracer) {
     processes = std::make_unique<Processes>(GetLayout(layout), *memory, files, vm_stat, tracer, hardware_access_flag, 1);
     processes->limits().total_ram = PageCount(pages);
     processes->limits().overcommit_memory = 1;
@@ -70,8 +70,10 @@ class MemoryLab {
     return violations;
   }
   static uint64_t At(uint64_t page) { return kBase + page * kPage; }
+  int word() const { return GetLayout(layout_kind).word_bytes; }
   const Process& process(Pid who) const { return *processes->Find(who); }
 
+  const LayoutKind layout_kind;
   Tracer tracer;
   VmStat vm_stat;
   std::unique_ptr<BuddyMemory> memory;

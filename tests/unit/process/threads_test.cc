@@ -1,7 +1,10 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "server/hardware/page_walk.h"
 #include "server/process/address_space.h"
+#include "server/process/mm_view.h"
 #include "tests/unit/process/memory_lab.h"
 
 namespace mmlab {
@@ -98,6 +101,19 @@ TEST(ThreadsTest, AChildOfVforkThatExecsLeavesTheParentsMemoryAlone) {
   EXPECT_EQ(lab.Violations(), kNone);
 }
 
+TEST(MmFlagsTest, TellWhetherProcessesShareAnAddressSpace) {
+  struct Case {
+    uint64_t clone_flags;
+    uint64_t flags;
+  };
+  for (const Case& c : {Case{0, 0xcd}, Case{0x100, 0x40000cd}, Case{0x4100, 0xcd}, Case{0x10d00, 0xcd}}) {
+    MemoryLab lab(LayoutKind::kX86_32);
+    const Pid child = lab.processes->Fork(lab.pid, c.clone_flags).value();
+    EXPECT_EQ(MmFlags(*lab.process(child).mm), c.flags) << c.clone_flags;
+    EXPECT_EQ(MmFlags(*lab.process(lab.processes->Fork(child, 0).value()).mm), 0xcdu) << "a copy is nobody else's";
+  }
+}
+
 class SwitchTest : public testing::TestWithParam<LayoutKind> {};
 
 TEST_P(SwitchTest, AKernelThreadBorrowsWhatIsLoadedAndKeepsItsTopTableAlive) {
@@ -154,6 +170,46 @@ TEST(AsidTest, WhenAllAreUsedUpWhatIsLoadedKeepsItsNumber) {
   EXPECT_EQ(lab.process(child).mm->context_id, 0x20002u) << "1 is still in use on the other CPU";
   ASSERT_TRUE(lab.processes->SwitchTo(lab.pid, 1).ok());
   EXPECT_EQ(lab.process(lab.pid).mm->context_id, 0x20001u);
+}
+
+TEST(SwitchExplanationTest, SaysWhatIsLoadedAndWhy) {
+  for (const LayoutKind layout : {LayoutKind::kX86_32, LayoutKind::kX86_32Pae, LayoutKind::kArm64}) {
+    MemoryLab lab(layout);
+    const bool arm = layout == LayoutKind::kArm64;
+    const Pid child = lab.processes->Fork(lab.pid, 0).value();
+    const Pid kthread = lab.processes->Create("kworker", 0, true).value();
+    const auto explain = [&](Pid pid) {
+      Explanation why;
+      lab.tracer.Explain(&why);
+      EXPECT_TRUE(lab.processes->SwitchTo(pid, 0).ok());
+      lab.tracer.Explain(nullptr);
+      return why.steps();
+    };
+    const std::string load = arm ? "TTBR0_EL1 is loaded" : "CR3 is loaded";
+    std::vector<ExplanationStep> steps = explain(lab.pid);
+    ASSERT_EQ(steps.size(), arm ? 2u : 1u);
+    EXPECT_EQ(steps.back().kind, StepKind::kContextSwitch);
+    EXPECT_EQ(steps.back().text.substr(0, load.size()), load);
+    if (arm) {
+      EXPECT_EQ(steps[0].kind, StepKind::kAsidChoice);
+      EXPECT_EQ(steps[0].text, "it had no ASID of this generation: it takes the next free number");
+    }
+    EXPECT_EQ(explain(kthread).back().text.substr(0, 51), "a kernel thread has no address space: it borrows wh");
+    EXPECT_EQ(explain(lab.pid).back().text.substr(0, 30), "its tables are loaded already:");
+    explain(child);
+    steps = explain(lab.pid);
+    EXPECT_EQ(steps.back().text.substr(0, load.size()), load);
+    if (arm) {
+      EXPECT_EQ(steps[0].text, "its ASID is of the present generation: it goes on");
+    }
+    // A borrowed address space whose process has ended goes when something else is loaded.
+    explain(kthread);
+    ASSERT_EQ(lab.processes->Exit(lab.pid, 0), Errno::kOk);
+    steps = explain(child);
+    EXPECT_TRUE(std::any_of(steps.begin(), steps.end(), [](const ExplanationStep& step) {
+      return step.text == "nobody borrows the address space of an ended process any more: its top table goes";
+    }));
+  }
 }
 
 }  // namespace

@@ -245,33 +245,5 @@ TEST(StackTest, GrowsToTheGuardGap) {
   EXPECT_EQ(signal->code, kSegvMaperr);
 }
 
-// Every edge integer in every argument: an errno or a result, never a broken invariant.
-TEST(EdgeIntegersTest, NothingBreaks) {
-  std::vector<uint64_t> edges = {0, 1, kPage - 1, kPage, kPage + 1, 0xbfffffff, 0xc0000000, 0xfffff000, 0xffffffff, ~uint64_t{0}};
-  for (int bit = 13; bit < 64; bit += 3) {
-    edges.push_back((uint64_t{1} << bit) - 1);
-    edges.push_back(uint64_t{1} << bit);
-  }
-  Lab lab;
-  for (const uint64_t a : edges) {
-    for (const uint64_t b : edges) {
-      lab->Munmap(lab.pid, At(0) + (a & 0xffff), b & 0xffff);
-      (void)lab->Mmap(lab.pid, a, b, 3, kPrivateAnon, -1, 0).ok();
-      (void)lab->Mmap(lab.pid, a, b & 0xffffff, 3, kPrivateAnon | 0x100000, -1, 0).ok();
-      lab->Mprotect(lab.pid, a, b, 1);
-      (void)lab->Mremap(lab.pid, a, b, a, 1, 0).ok();
-      (void)lab->Mremap(lab.pid, At(0), kPage, a, 3, b).ok();
-      lab->Madvise(lab.pid, a, b, 4);
-      lab->Mlock(lab.pid, a, b, 1);
-      lab->Munlock(lab.pid, a, b);
-      lab->Msync(lab.pid, a, b, 4);
-      (void)lab->Brk(lab.pid, a).ok();
-      std::vector<std::string> violations;
-      lab->CheckInvariants(&violations);
-      ASSERT_TRUE(violations.empty()) << std::hex << a << " " << b << ": " << violations[0];
-    }
-  }
-}
-
 }  // namespace
 }  // namespace mmlab

@@ -4,6 +4,9 @@
 
 #include <map>
 #include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "server/base/random.h"
 
@@ -85,6 +88,9 @@ TEST_P(VmaTreeRandomTest, AgreesWithASortedMap) {
         }
     }
     ExpectSame(tree, model);
+    std::vector<std::string> violations;
+    tree.CheckInvariants(&violations);
+    ASSERT_EQ(violations, std::vector<std::string>());
     const uint64_t pages = 1 + random.Below(12);
     const uint64_t low = random.Below(kPages);
     const uint64_t high = low + random.Below(kPages);
@@ -98,6 +104,52 @@ TEST_P(VmaTreeRandomTest, AgreesWithASortedMap) {
   }
 }
 INSTANTIATE_TEST_SUITE_P(Seeds, VmaTreeRandomTest, testing::Values(1, 2, 3, 4));
+
+// Several levels of nodes: filled in one order, emptied in another, with lookups next to the last one and far from it.
+TEST_P(VmaTreeRandomTest, GrowsAndShrinksThroughItsLevels) {
+  constexpr uint64_t kMany = 3000;
+  Random random(GetParam());
+  VmaTree tree;
+  std::vector<uint64_t> order(kMany);
+  for (uint64_t i = 0; i < kMany; ++i) order[i] = i;
+  const auto shuffle = [&] {
+    for (uint64_t i = kMany; i > 1; --i) std::swap(order[i - 1], order[random.Below(i)]);
+  };
+  const auto check = [&](uint64_t step, uint64_t page) {
+    const VmArea* found = tree.Find(VirtAddr(page << 12));
+    const VmArea* before = found == nullptr ? tree.Last() : tree.Previous(*found);
+    ASSERT_TRUE(found == nullptr || found->end.raw() >> 12 > page);
+    ASSERT_TRUE(before == nullptr || before->end.raw() >> 12 <= page);
+    if (step % 64 != 0) return;
+    std::vector<std::string> violations;
+    tree.CheckInvariants(&violations);
+    ASSERT_EQ(violations, std::vector<std::string>());
+  };
+  if (GetParam() % 2 == 0) shuffle();
+  for (uint64_t i = 0; i < kMany; ++i) {
+    // Two pages each with a page between them; a third grows up to the next one.
+    tree.Insert(Area(3 * order[i], 3 * order[i] + 2));
+    check(i, 3 * order[i] + random.Below(3));
+    check(i, random.Below(3 * kMany));
+  }
+  for (uint64_t i = 0; i < kMany; i += 3) {
+    VmArea* vma = tree.Lookup(VirtAddr((3 * i) << 12));
+    ASSERT_NE(vma, nullptr);
+    tree.Resize(*vma, vma->start, vma->end + Bytes(1 << 12));
+    EXPECT_EQ(tree.Lookup(VirtAddr((3 * i + 2) << 12)), vma);
+    check(i, 3 * i + random.Below(6));
+  }
+  EXPECT_EQ(tree.LowestGap(Bytes(1 << 12), VirtAddr(0), VirtAddr(~uint64_t{0} << 12)), VirtAddr(5 << 12));
+  shuffle();
+  for (uint64_t i = 0; i < kMany; ++i) {
+    VmArea* vma = tree.Lookup(VirtAddr((3 * order[i]) << 12));
+    ASSERT_NE(vma, nullptr);
+    tree.Remove(*vma);
+    check(i, random.Below(3 * kMany));
+  }
+  EXPECT_EQ(tree.size(), 0u);
+  EXPECT_EQ(tree.HostMemory(), Bytes(0));
+}
 
 struct FindCase {
   const char* name;

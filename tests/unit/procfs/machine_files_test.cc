@@ -309,13 +309,13 @@ TEST(MeminfoTest, FollowsWhatIsTaken) {
 // A freshly booted machine of 1 GiB prints 42119 and 21033; it had taken 3768 pages more for itself.
 TEST(DirtyLimitsTest, FollowTheKernelsRule) {
   const auto machine = *Machine::Boot(PresetSpec("686-1G"));
-  const DirtyLimits limits = DirtyLimitsOf(*machine);
+  const DirtyLimits limits = machine->dirty_limits();
   EXPECT_NEAR(static_cast<double>(limits.threshold), 42119, 0.2 * 3768);
   EXPECT_NEAR(static_cast<double>(limits.background), 21033, 0.1 * 3768);
   machine->Apply(op::WriteSysctl{"vm.dirty_bytes", "8192000"});
   machine->Apply(op::WriteSysctl{"vm.dirty_background_bytes", "81920000"});
-  EXPECT_EQ(DirtyLimitsOf(*machine).threshold, 2000u);
-  EXPECT_EQ(DirtyLimitsOf(*machine).background, 1000u);  // Never above half the threshold.
+  EXPECT_EQ(machine->dirty_limits().threshold, 2000u);
+  EXPECT_EQ(machine->dirty_limits().background, 1000u);  // Never above half the threshold.
 }
 
 }  // namespace

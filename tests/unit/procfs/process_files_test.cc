@@ -11,6 +11,7 @@
 #include "absl/strings/str_split.h"
 #include "gtest/gtest.h"
 #include "server/machine/machine.h"
+#include "server/process/address_space.h"
 #include "server/process/processes.h"
 #include "server/procfs/procfs.h"
 #include "tests/unit/machine/preset_specs.h"
@@ -85,9 +86,8 @@ TEST_P(ProcessFilesTest, SmapsHaveTheKernelsLines) {
   EXPECT_EQ(LineWith(Ours("smaps"), "VmFlags: rd wr mr mw me gd ac"), LineWith(Recorded("smaps"), "VmFlags: rd wr mr mw me gd ac"));
 }
 
-TEST_P(ProcessFilesTest, SmapsRollupHasTheKernelsLinesApartFromPssByKind) {
-  std::vector<std::string> want = LinesOf(Recorded("smaps_rollup"));
-  std::erase_if(want, [](const std::string& line) { return absl::StartsWith(line, "Pss_") && Label(line) != "Pss_Dirty"; });
+TEST_P(ProcessFilesTest, SmapsRollupHasTheKernelsLines) {
+  const std::vector<std::string> want = LinesOf(Recorded("smaps_rollup"));
   const std::vector<std::string> ours = LinesOf(Ours("smaps_rollup"));
   ASSERT_EQ(ours.size(), want.size());
   EXPECT_EQ(ours[0].substr(ours[0].find('-')), want[0].substr(want[0].find('-')));
@@ -123,6 +123,62 @@ TEST_P(ProcessFilesTest, StatmAgreesWithStatus) {
   EXPECT_EQ(words[3], "3");
   EXPECT_EQ(words[4], "0");
   EXPECT_EQ(words[5], absl::StrCat((status.vm_data + status.vm_stk).raw() / 4096));
+}
+
+// In the kernel's columns: a word of the recorded stat for each of ours.
+TEST_P(ProcessFilesTest, StatHasTheKernelsFields) {
+  ASSERT_EQ(machine_->Apply(op::AdvanceTime{1'234'567'890}).error, Errno::kOk);
+  const Pid child(static_cast<int32_t>(machine_->Apply(op::Fork{pid_, 0x4000}).value));
+  const std::vector<std::string> words = absl::StrSplit(LinesOf(Ours("stat"))[0], ' ');
+  ASSERT_EQ(words.size(), 52u);
+  const AddressSpace& mm = *machine_->processes().Find(pid_)->mm;
+  EXPECT_EQ(words[1], "(program)");
+  EXPECT_EQ(words[2], "D") << "it waits for its vfork";
+  EXPECT_EQ(words[19], "1");
+  EXPECT_EQ(words[22], absl::StrCat(mm.total_vm.raw() * 4096));
+  EXPECT_EQ(words[25], absl::StrCat(mm.start_code.raw()));
+  EXPECT_EQ(words[46], absl::StrCat(mm.start_brk.raw()));
+  EXPECT_EQ(words[50], absl::StrCat(mm.env_end.raw()));
+  EXPECT_TRUE(absl::StrContains(Ours("status"), "State:\tD (disk sleep)\n"));
+  pid_ = child;
+  const std::vector<std::string> of_child = absl::StrSplit(LinesOf(Ours("stat"))[0], ' ');
+  EXPECT_EQ(of_child[2], "S");
+  EXPECT_EQ(of_child[3], words[0]);
+  EXPECT_EQ(of_child[21], "123") << "ticks since boot";
+  // Now it runs.
+  ASSERT_EQ(machine_->Apply(op::SwitchTo{child, 0}).error, Errno::kOk);
+  EXPECT_TRUE(absl::StrContains(Ours("stat"), ") R "));
+}
+
+TEST_P(ProcessFilesTest, WhatExecLeftCanBeRead) {
+  EXPECT_EQ(Ours("cmdline"), std::string("program\0", 8));
+  EXPECT_EQ(Ours("environ"), "");
+  EXPECT_EQ(Ours("exe"), "/bin/program");
+  EXPECT_EQ(Ours("oom_adj"), "0\n");
+  const size_t word = static_cast<size_t>(machine_->layout().word_bytes);
+  EXPECT_EQ(Ours("auxv").size() % (2 * word), 0u);
+  EXPECT_EQ(Ours("auxv").substr(Ours("auxv").size() - 2 * word), std::string(2 * word, '\0'));
+  // A program that writes over the end of its arguments sets a title.
+  AccessRequest write;
+  write.kind = AccessKind::kWriteBytes;
+  write.address = machine_->processes().Find(pid_)->mm->arg_start.raw();
+  write.data = "title!!!";
+  ASSERT_EQ(machine_->Apply(op::AccessMemory{pid_, write}).error, Errno::kOk);
+  EXPECT_TRUE(absl::StartsWith(Ours("cmdline"), "title!!!"));
+  ASSERT_EQ(machine_->Apply(op::WriteOomScoreAdj{pid_, 500}).error, Errno::kOk);
+  EXPECT_EQ(Ours("oom_adj"), "8\n") << "-17 .. 15 instead of -1000 .. 1000";
+}
+
+TEST_P(ProcessFilesTest, NumaMapsCountsPagesWhereTheKernelIsBuiltForIt) {
+  if (machine_->layout().is_x86()) {
+    EXPECT_EQ(ReadProcFile(*machine_, absl::StrCat(pid_.raw(), "/numa_maps")).status().code(), absl::StatusCode::kNotFound);
+    return;
+  }
+  const uint64_t address = machine_->Apply(op::Mmap{pid_, 0, 8192, 3, 0x8022, -1, 0}).value;
+  const std::string line = LineWith(Ours("numa_maps"), absl::StrCat(absl::Hex(address)));
+  EXPECT_EQ(line, absl::StrCat(absl::Hex(address), " default anon=2 dirty=2 active=0 N0=2 kernelpagesize_kB=4"));
+  EXPECT_TRUE(absl::StrContains(Ours("numa_maps"), " default file=/bin/program"));
+  EXPECT_TRUE(absl::StrContains(Ours("numa_maps"), " default stack anon="));
 }
 
 TEST_P(ProcessFilesTest, AKernelThreadHasNoMemory) {

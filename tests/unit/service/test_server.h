@@ -14,6 +14,7 @@
 #include "gtest/gtest.h"
 #include "mmlab/v1/file.grpc.pb.h"
 #include "mmlab/v1/machine.grpc.pb.h"
+#include "mmlab/v1/memory.grpc.pb.h"
 #include "mmlab/v1/operation.grpc.pb.h"
 #include "mmlab/v1/page.grpc.pb.h"
 #include "mmlab/v1/proc.grpc.pb.h"
@@ -32,6 +33,7 @@ class TestServer {
         channel_(server_->InProcessChannel()),
         machines(v1::MachineService::NewStub(channel_)),
         processes(v1::ProcessService::NewStub(channel_)),
+        memory(v1::MemoryService::NewStub(channel_)),
         files(v1::FileService::NewStub(channel_)),
         pages(v1::PageService::NewStub(channel_)),
         proc(v1::ProcService::NewStub(channel_)),
@@ -72,6 +74,7 @@ class TestServer {
  public:
   std::unique_ptr<v1::MachineService::Stub> machines;
   std::unique_ptr<v1::ProcessService::Stub> processes;
+  std::unique_ptr<v1::MemoryService::Stub> memory;
   std::unique_ptr<v1::FileService::Stub> files;
   std::unique_ptr<v1::PageService::Stub> pages;
   std::unique_ptr<v1::ProcService::Stub> proc;

@@ -186,6 +186,57 @@ TEST_F(ViewsTest, FramesAreShown) {
   EXPECT_EQ(response.frames_size(), 4096);
 }
 
+TEST_F(ViewsTest, MovablePagesAreFoundAgainAfterCompaction) {
+  for (uint64_t id = 1; id <= 300; ++id) {
+    v1::AllocPagesRequest alloc;
+    alloc.set_machine(machine_);
+    alloc.set_movable_id(id);
+    v1::AllocPagesResponse allocated;
+    ASSERT_TRUE(Call(server_.pages, &v1::PageService::Stub::AllocPages, alloc, &allocated).ok());
+  }
+  v1::CompactMemoryRequest compact;
+  compact.set_machine(machine_);
+  v1::CompactMemoryResponse compacted;
+  ASSERT_TRUE(Call(server_.pages, &v1::PageService::Stub::CompactMemory, compact, &compacted).ok());
+  EXPECT_GT(compacted.outcome().value(), 0u);
+  v1::ListMovablePagesRequest request;
+  request.set_parent(machine_);
+  request.set_page_size(200);
+  v1::ListMovablePagesResponse response;
+  ASSERT_TRUE(Call(server_.pages, &v1::PageService::Stub::ListMovablePages, request, &response).ok());
+  ASSERT_EQ(response.pages_size(), 200);
+  request.set_page_token(response.next_page_token());
+  ASSERT_TRUE(Call(server_.pages, &v1::PageService::Stub::ListMovablePages, request, &response).ok());
+  ASSERT_EQ(response.pages_size(), 100);
+  EXPECT_EQ(response.next_page_token(), "");
+  EXPECT_EQ(response.pages(99).movable_id(), 300u);
+  v1::ListFramesRequest frames;
+  frames.set_parent(machine_);
+  frames.set_first_pfn(response.pages(99).pfn());
+  v1::ListFramesResponse shown;
+  ASSERT_TRUE(Call(server_.pages, &v1::PageService::Stub::ListFrames, frames, &shown).ok());
+  EXPECT_EQ(shown.frames(0).mapping(), "movable_operations");
+  EXPECT_EQ(shown.frames(0).index(), 300u);
+}
+
+TEST_F(ViewsTest, FilesOfFramesAreReadPartByPart) {
+  v1::ReadProcFileRequest request;
+  request.set_machine(machine_);
+  request.set_path("kpageflags");
+  request.set_offset_bytes(8 * 4096);
+  request.set_length_bytes(80);
+  v1::ReadProcFileResponse response;
+  ASSERT_TRUE(Call(server_.proc, &v1::ProcService::Stub::ReadProcFile, request, &response).ok());
+  EXPECT_EQ(response.content().size(), 80u);
+  request.set_length_bytes(81);
+  EXPECT_EQ(Call(server_.proc, &v1::ProcService::Stub::ReadProcFile, request, &response).error_code(), grpc::INVALID_ARGUMENT);
+  request.set_length_bytes(int64_t{1} << 21);
+  EXPECT_EQ(Call(server_.proc, &v1::ProcService::Stub::ReadProcFile, request, &response).error_code(), grpc::OUT_OF_RANGE);
+  request.set_path("meminfo");
+  request.set_length_bytes(8);
+  EXPECT_EQ(Call(server_.proc, &v1::ProcService::Stub::ReadProcFile, request, &response).error_code(), grpc::INVALID_ARGUMENT);
+}
+
 TEST_F(ViewsTest, PhysicalMemoryShowsWhatAProcessWrote) {
   Access(v1::ACCESS_KIND_WRITE_BYTES, 0x0804a000, 0, "needle in a haystack");
   // The process's top page table, its table, the page: as the hardware walks.

@@ -1,0 +1,80 @@
+#include "server/machine/object_source.h"
+
+#include "server/base/check.h"
+#include "server/machine/kernel_addresses.h"
+#include "server/physical/page_allocator.h"
+
+namespace mmlab {
+namespace {
+
+constexpr int kX86StackOrder = 1;
+
+}  // namespace
+
+std::optional<VirtAddr> Machine::ObjectSource::AllocStack() {
+  BuddyMemory& memory = *machine_.memory_;
+  if (machine_.layout_->is_x86()) {
+    const std::optional<Pfn> pfn = memory.AllocPages(kGfpKernelAccount | kGfpZero, PageOrder(kX86StackOrder));
+    if (!pfn) return std::nullopt;
+    memory.frame(*pfn).state = FrameState::kKernelStack;
+    Account(1);
+    return machine_.MakeSlab().AddressOfPage(*pfn);
+  }
+  cached_.resize(static_cast<size_t>(machine_.spec_.cpus));
+  for (uint64_t& kept : cached_[static_cast<size_t>(memory.current_cpu())]) {
+    if (kept == 0) continue;
+    const VirtAddr stack(kept);
+    kept = 0;
+    Account(1);
+    return stack;
+  }
+  VmallocRequest request;
+  request.size = Bytes(StackBytes());
+  request.align = 2 * StackBytes();  // THREAD_ALIGN
+  request.gfp = kGfpKernel | kGfpZero;
+  request.caller = "kernel_clone+0xa0/0x4b0";
+  const SysResult<VmallocOutcome> area = machine_.MakeKernelAddresses().vmalloc.Alloc(request);
+  if (!area.ok()) return std::nullopt;
+  areas_.insert(area.value().address.raw());
+  Account(1);
+  return area.value().address;
+}
+
+void Machine::ObjectSource::FreeStack(VirtAddr stack) {
+  BuddyMemory& memory = *machine_.memory_;
+  Account(-1);
+  if (machine_.layout_->is_x86()) {
+    const Pfn pfn((stack - machine_.MakeSlab().AddressOfPage(Pfn(0))).raw() >> machine_.layout_->page_size.shift());
+    memory.FreePages(pfn, PageOrder(kX86StackOrder));
+    return;
+  }
+  for (uint64_t& kept : cached_[static_cast<size_t>(memory.current_cpu())]) {
+    if (kept != 0) continue;
+    kept = stack.raw();
+    return;
+  }
+  areas_.erase(stack.raw());
+  MMLAB_CHECK(machine_.MakeKernelAddresses().vmalloc.Free(stack).ok());
+}
+
+void Machine::ObjectSource::Account(int sign) {
+  stacks_ += static_cast<uint64_t>(sign);
+  machine_.memory_->vm_stat().Add(NodeStat::kNrKernelStack, sign * static_cast<int64_t>(StackBytes() >> 10));
+}
+
+void Machine::ObjectSource::AddToHash(StateHasher& hasher) const {
+  hasher.Add(stacks_);
+  for (const uint64_t area : areas_) hasher.Add(area);
+  for (const auto& kept : cached_) {
+    for (const uint64_t stack : kept) hasher.Add(stack);
+  }
+}
+
+void Machine::ObjectSource::CheckInvariants(std::vector<std::string>* problems) const {
+  const int64_t counted = machine_.memory_->vm_stat().Get(NodeStat::kNrKernelStack);
+  const auto expected = static_cast<int64_t>(stacks_ * (StackBytes() >> 10));
+  if (counted != expected) problems->push_back("nr_kernel_stack is not that of the stacks");
+  if (stacks_ != machine_.kernel_objects_->held(KernelObject::kKernelStack)) problems->push_back("a kernel stack without a task");
+}
+
+}  // namespace mmlab

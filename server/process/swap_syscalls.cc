@@ -1,0 +1,55 @@
+#include <set>
+
+#include "server/files/files.h"
+#include "server/physical/physical_memory.h"
+#include "server/process/address_space.h"
+#include "server/process/commit_account.h"
+#include "server/process/paging.h"
+#include "server/process/processes.h"
+
+// swapon() and swapoff(): mm/swapfile.c.
+
+namespace mmlab {
+
+Errno Processes::Swapon(const std::string& path, std::optional<int> priority) {
+  return files_.Swapon(path, priority, paging_->format().most_swap_slots());
+}
+
+// try_to_unuse()
+Errno Processes::EmptySwapArea(uint32_t area) {
+  SwapAreas& swap = files_.swap();
+  MMLAB_TRY(files_.UnuseShmem(area));
+  std::set<const AddressSpace*> seen;  // Only looked up.
+  for (const auto& [pid, process] : processes_) {
+    if (process->mm != nullptr && seen.insert(process->mm.get()).second) MMLAB_TRY(paging_->Unuse(*process->mm, area));
+  }
+  // What is left are pages that somebody maps while nobody refers to their slots.
+  for (const Pfn pfn : swap.CachedPagesOf(area)) {
+    Frame& frame = memory_.frame(pfn);
+    ++frame.refcount;
+    swap.TryToFree(pfn);
+    if (--frame.refcount == 0) memory_.FreePages(pfn, PageOrder(0));
+  }
+  return Errno::kOk;
+}
+
+Errno Processes::Swapoff(const std::string& path) {
+  const std::shared_ptr<Inode> inode = files_.Find(path);
+  if (inode == nullptr) return Errno::kENOENT;
+  SwapAreas& swap = files_.swap();
+  const std::optional<uint32_t> area = swap.Find(path);
+  if (!area.has_value()) return Errno::kEINVAL;
+  const auto pages = static_cast<int64_t>(swap.pages_of(*area)) - 1;
+  if (!commit_->Charge(pages)) return Errno::kENOMEM;
+  commit_->Uncharge(pages);
+  swap.Stop(*area);
+  if (const Errno error = EmptySwapArea(*area); error != Errno::kOk) {
+    swap.Resume(*area);
+    return error;
+  }
+  swap.Remove(*area);
+  inode->swap_area = false;
+  return Errno::kOk;
+}
+
+}  // namespace mmlab

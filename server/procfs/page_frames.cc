@@ -1,0 +1,128 @@
+#include "server/procfs/page_frames.h"
+
+#include <algorithm>
+#include <iterator>
+
+#include "server/machine/machine.h"
+#include "server/physical/page_allocator.h"
+
+namespace mmlab {
+namespace {
+
+enum KpfBit : int {
+  kKpfReferenced = 2,
+  kKpfUptodate = 3,
+  kKpfDirty = 4,
+  kKpfLru = 5,
+  kKpfActive = 6,
+  kKpfSlab = 7,
+  kKpfWriteback = 8,
+  kKpfReclaim = 9,
+  kKpfBuddy = 10,
+  kKpfMmap = 11,
+  kKpfAnon = 12,
+  kKpfSwapCache = 13,
+  kKpfSwapBacked = 14,
+  kKpfCompoundHead = 15,
+  kKpfCompoundTail = 16,
+  kKpfUnevictable = 18,
+  kKpfNoPage = 20,
+  kKpfZeroPage = 24,
+  kKpfPgtable = 26,
+  kKpfReserved = 32,
+  kKpfMlocked = 33,
+  kKpfMappedToDisk = 34,
+  kKpfPrivate = 35,
+  kKpfOwnerPrivate = 37,
+};
+
+struct Copied {
+  uint32_t flag;
+  KpfBit bit;
+};
+// Flags that are shown as they are. PG_anon_exclusive is PG_mappedtodisk by another name, PG_swapcache PG_owner_priv_1.
+constexpr Copied kCopied[] = {
+    {kPgReferenced, kKpfReferenced},
+    {kPgUptodate, kKpfUptodate},
+    {kPgDirty, kKpfDirty},
+    {kPgLru, kKpfLru},
+    {kPgActive, kKpfActive},
+    {kPgWriteback, kKpfWriteback},
+    {kPgReclaim, kKpfReclaim},
+    {kPgSwapBacked, kKpfSwapBacked},
+    {kPgUnevictable, kKpfUnevictable},
+    {kPgMlocked, kKpfMlocked},
+    {kPgPrivate, kKpfPrivate},
+    {kPgHead, kKpfCompoundHead},
+    {kPgTail, kKpfCompoundTail},
+    {kPgAnonExclusive, kKpfMappedToDisk},
+    {kPgSwapCache, kKpfOwnerPrivate},
+};
+
+bool InAnyZone(const BuddyMemory& memory, Pfn pfn) {
+  for (const Zone& zone : memory.zones()) {
+    if (zone.Spans(static_cast<uint32_t>(pfn.raw()))) return true;
+  }
+  return false;
+}
+
+// Tables of the kernel's own, and tables above pmd_t, are plain pages to it (pgtable_pte_page_ctor()).
+bool IsTable(const Frame& frame) { return frame.state == FrameState::kPageTable && (frame.index == 1 || frame.index == 2); }
+
+uint64_t Count(const Machine& machine, Pfn pfn) {
+  const BuddyMemory& memory = machine.memory();
+  const Frame frame = memory.PeekFrame(pfn);
+  if (frame.state == FrameState::kFree || frame.state == FrameState::kSlab || IsTable(frame)) return 0;
+  return static_cast<uint64_t>(frame.mapcount);
+}
+
+// page_cgroup_ino(): pages of users that no group is charged for belong to the root, whose inode number is 1; others to none.
+uint64_t Cgroup(const Machine& machine, Pfn pfn) {
+  const Frame frame = machine.memory().PeekFrame(pfn);
+  if (frame.memcg != 0) return frame.memcg;
+  return frame.state == FrameState::kAnon || frame.state == FrameState::kFile || frame.state == FrameState::kShmem ? 1 : 0;
+}
+
+}  // namespace
+
+uint64_t KpageFlags(const Machine& machine, Pfn pfn) {
+  const BuddyMemory& memory = machine.memory();
+  if (!InAnyZone(memory, pfn)) return uint64_t{1} << kKpfNoPage;
+  const Frame frame = memory.PeekFrame(pfn);
+  uint64_t bits = 0;
+  const auto set = [&bits](KpfBit bit, bool on) { bits |= uint64_t{on} << bit; };
+  for (const Copied& one : kCopied) set(one.bit, (frame.flags & one.flag) != 0);
+  const bool slab =
+      frame.state == FrameState::kSlab || ((frame.flags & kPgTail) != 0 && memory.PeekFrame(memory.HeadOf(pfn)).state == FrameState::kSlab);
+  set(kKpfSlab, slab);
+  set(kKpfMmap, !slab && frame.mapcount > 0);
+  set(kKpfAnon, frame.state == FrameState::kAnon);
+  set(kKpfSwapCache, (frame.flags & (kPgSwapCache | kPgSwapBacked)) == (kPgSwapCache | kPgSwapBacked));
+  // Every frame of a free block; the tails of allocated ones are in the state of free ones here, but not on a list.
+  set(kKpfBuddy, frame.state == FrameState::kFree && memory.PeekFrame(memory.HeadOf(pfn)).state == FrameState::kFree);
+  set(kKpfPgtable, IsTable(frame));
+  set(kKpfReserved, frame.state == FrameState::kReserved);
+  set(kKpfZeroPage, pfn == memory.zero_frame());
+  return bits;
+}
+
+bool IsFrameFile(absl::string_view path) {
+  return std::find(std::begin(kFrameFiles), std::end(kFrameFiles), path) != std::end(kFrameFiles);
+}
+
+std::string ReadFrameFile(const Machine& machine, absl::string_view path, uint64_t offset, uint64_t length) {
+  const uint64_t end_pfn = machine.memory().end_pfn().raw();
+  const uint64_t first = offset / 8;
+  if (first >= end_pfn) return "";
+  const uint64_t last = first + std::min(end_pfn - first, length / 8);
+  const auto value = path == "kpageflags" ? KpageFlags : path == "kpagecount" ? Count : Cgroup;
+  std::string bytes;
+  bytes.reserve((last - first) * 8);
+  for (uint64_t pfn = first; pfn < last; ++pfn) {
+    const uint64_t entry = value(machine, Pfn(pfn));
+    for (int shift = 0; shift < 64; shift += 8) bytes.push_back(static_cast<char>(entry >> shift & 0xff));
+  }
+  return bytes;
+}
+
+}  // namespace mmlab

@@ -1,0 +1,180 @@
+// Objects of the kernel as operations of a whole machine, under each of the three allocators.
+
+#include <memory>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "server/base/explanation.h"
+#include "server/kernel/slab_allocator.h"
+#include "server/machine/kernel_log.h"
+#include "server/machine/machine.h"
+#include "server/physical/page_allocator.h"
+#include "tests/unit/machine/preset_specs.h"
+
+namespace mmlab {
+namespace {
+
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+using Built = std::tuple<const char*, SlabAllocatorKind>;
+
+std::string NameOf(const testing::TestParamInfo<Built>& info) {
+  constexpr const char* kKinds[] = {"", "Slub", "Slab", "Slob"};
+  std::string name = std::string(kKinds[static_cast<int>(std::get<1>(info.param))]) + std::get<0>(info.param);
+  std::erase(name, '-');
+  return name;
+}
+
+class SlabOperationsTest : public testing::TestWithParam<Built> {
+ protected:
+  void SetUp() override {
+    MachineSpec spec = PresetSpec(std::get<0>(GetParam()));
+    spec.slab_allocator = std::get<1>(GetParam());
+    absl::StatusOr<std::unique_ptr<Machine>> machine = Machine::Boot(std::move(spec));
+    ASSERT_TRUE(machine.ok()) << machine.status();
+    machine_ = *std::move(machine);
+  }
+  bool Is(SlabAllocatorKind kind) const { return std::get<1>(GetParam()) == kind; }
+  SlabUsage Usage() const {
+    SlabUsage usage;
+    machine_->ReadSlab([&](const SlabAllocator& slab) { usage = slab.Usage(); });
+    return usage;
+  }
+  int64_t SlabPages() const {
+    return machine_->vm_stat().Get(NodeStat::kNrSlabReclaimable) + machine_->vm_stat().Get(NodeStat::kNrSlabUnreclaimable);
+  }
+  Errno Create(const char* name, uint32_t size) {
+    op::KmemCacheCreate create;
+    create.cache = name;
+    create.object_size = size;
+    create.constructor = true;
+    return machine_->Apply(create).error;
+  }
+
+  std::unique_ptr<Machine> machine_;
+};
+
+TEST_P(SlabOperationsTest, ManyObjectsComeAndGoAtOnce) {
+  ASSERT_EQ(Create("mine", 300), Errno::kOk);
+  op::KmemCacheAllocBulk alloc;
+  alloc.cache = "mine";
+  alloc.count = 500;
+  const Outcome taken = machine_->Apply(alloc);
+  ASSERT_EQ(taken.error, Errno::kOk);
+  EXPECT_EQ(taken.value, 500u);
+  ASSERT_EQ(taken.addresses.size(), 500u);
+  EXPECT_EQ(Usage().objects, 500u);
+  EXPECT_GE(SlabPages(), 500 * 300 / 4096);
+  EXPECT_THAT(machine_->CheckInvariants(), IsEmpty());
+
+  op::KmemCacheFreeBulk free;
+  free.cache = "mine";
+  free.addresses = taken.addresses;
+  free.addresses.push_back(taken.addresses[7]);
+  const Outcome twice = machine_->Apply(free);
+  EXPECT_EQ(twice.error, Errno::kEINVAL);
+  EXPECT_THAT(twice.data, testing::Not(IsEmpty()));
+  EXPECT_EQ(Usage().objects, 500u);  // One wrong address: nothing was freed.
+  free.addresses.pop_back();
+  EXPECT_EQ(machine_->Apply(free).value, 500u);
+  EXPECT_EQ(Usage().objects, 0u);
+  EXPECT_EQ(machine_->Apply(free).error, Errno::kEINVAL);
+  EXPECT_THAT(machine_->CheckInvariants(), IsEmpty());
+
+  alloc.count = 65537;
+  EXPECT_EQ(machine_->Apply(alloc).error, Errno::kEINVAL);
+  alloc.cache = "nobody's";
+  EXPECT_EQ(machine_->Apply(alloc).error, Errno::kENOENT);
+}
+
+TEST_P(SlabOperationsTest, AWrongFreeChangesNothingAndSaysWhy) {
+  op::Kmalloc kmalloc;
+  kmalloc.size = 100;
+  const uint64_t address = machine_->Apply(kmalloc).value;
+  const SlabUsage usage = Usage();
+  op::Kfree kfree;
+  for (const uint64_t wrong : {address + 4, uint64_t{0x1000}, ~uint64_t{0}}) {
+    kfree.address = wrong;
+    const Outcome outcome = machine_->Apply(kfree);
+    EXPECT_EQ(outcome.error, Errno::kEINVAL);
+    EXPECT_THAT(outcome.data, testing::Not(IsEmpty()));
+  }
+  EXPECT_EQ(Usage().object_bytes, usage.object_bytes);
+  EXPECT_EQ(Usage().pages, usage.pages);
+  EXPECT_THAT(machine_->kernel_log().Text(), testing::Not(IsEmpty()));
+  kfree.address = address;
+  EXPECT_EQ(machine_->Apply(kfree).error, Errno::kOk);
+  const Outcome again = machine_->Apply(kfree);
+  EXPECT_EQ(again.error, Errno::kEINVAL);
+  if (Is(SlabAllocatorKind::kSlub)) {
+    EXPECT_THAT(again.data, HasSubstr("Object already free"));
+  }
+  if (Is(SlabAllocatorKind::kSlab)) {
+    EXPECT_THAT(again.data, HasSubstr("double free detected in cache"));
+  }
+}
+
+TEST_P(SlabOperationsTest, KfreeOfAnObjectOfACacheIsSlobsUndoing) {
+  ASSERT_EQ(Create("mine", 300), Errno::kOk);
+  op::KmemCacheAlloc alloc;
+  alloc.cache = "mine";
+  op::Kfree kfree;
+  kfree.address = machine_->Apply(alloc).value;
+  EXPECT_EQ(machine_->Apply(kfree).error, Is(SlabAllocatorKind::kSlob) ? Errno::kEINVAL : Errno::kOk);
+}
+
+TEST_P(SlabOperationsTest, TimeBringsBackWhatSlabKeeps) {
+  op::Kmalloc kmalloc;
+  kmalloc.size = 3000;
+  op::Kfree kfree;
+  std::vector<uint64_t> held;
+  for (int i = 0; i < 100; ++i) held.push_back(machine_->Apply(kmalloc).value);
+  for (const uint64_t address : held) {
+    kfree.address = address;
+    EXPECT_EQ(machine_->Apply(kfree).error, Errno::kOk);
+  }
+  const int64_t kept = SlabPages();
+  EXPECT_EQ(kept == 0, Is(SlabAllocatorKind::kSlob));
+  op::AdvanceTime advance;
+  advance.nanoseconds = 4'000'000'000;
+  machine_->Apply(advance);
+  if (Is(SlabAllocatorKind::kSlab)) {
+    EXPECT_LT(SlabPages(), kept);
+  }
+  advance.nanoseconds = int64_t{3600} * 1'000'000'000;
+  machine_->Apply(advance);
+  EXPECT_EQ(SlabPages(), Is(SlabAllocatorKind::kSlub) ? kept : 0);
+  advance.nanoseconds = int64_t{200} * 365 * 86400 * 1'000'000'000;  // Does not take long.
+  machine_->Apply(advance);
+  EXPECT_THAT(machine_->CheckInvariants(), IsEmpty());
+}
+
+TEST_P(SlabOperationsTest, NoObjectComesFromHighMemory) {
+  const bool highmem = machine_->kernel_layout().has_highmem_zone();
+  op::Kmalloc kmalloc;
+  kmalloc.size = 3000;
+  kmalloc.gfp = op::GfpClass::kHighuserMovable;
+  Explanation why;
+  const Outcome outcome = machine_->Apply(kmalloc, &why);
+  ASSERT_EQ(outcome.error, Errno::kOk);
+  machine_->ReadSlab([&](const SlabAllocator& slab) {
+    const Pfn pfn = slab.Locate(VirtAddr(outcome.value)).slab.pfn;
+    if (highmem) {
+      EXPECT_LT(pfn, machine_->kernel_layout().highstart_pfn);
+    }
+  });
+  EXPECT_EQ(ExplanationText(why).find("ZONE_HIGHMEM") != std::string::npos, highmem);
+  EXPECT_THAT(machine_->CheckInvariants(), IsEmpty());
+}
+
+INSTANTIATE_TEST_SUITE_P(AllKernels, SlabOperationsTest,
+                         testing::Combine(testing::Values("686-1G-smp4", "arm64-1G"),
+                                          testing::Values(SlabAllocatorKind::kSlub, SlabAllocatorKind::kSlab, SlabAllocatorKind::kSlob)),
+                         NameOf);
+
+}  // namespace
+}  // namespace mmlab

@@ -1,0 +1,148 @@
+#include "server/procfs/page_frames.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "server/hardware/page_walk.h"
+#include "server/machine/machine.h"
+#include "server/physical/page_allocator.h"
+#include "server/process/processes.h"
+#include "server/procfs/procfs.h"
+#include "tests/unit/machine/preset_specs.h"
+#include "tests/unit/machine/random_program.h"
+
+namespace mmlab {
+namespace {
+
+// Bits of include/uapi/linux/kernel-page-flags.h and include/linux/kernel-page-flags.h.
+enum Kpf : int {
+  kUptodate = 3,
+  kDirty = 4,
+  kLru = 5,
+  kSlab = 7,
+  kBuddy = 10,
+  kMmap = 11,
+  kAnon = 12,
+  kSwapBacked = 14,
+  kHead = 15,
+  kTail = 16,
+  kUnevictable = 18,
+  kNoPage = 20,
+  kZeroPage = 24,
+  kPgtable = 26,
+  kReserved = 32,
+  kMlocked = 33,
+  kMappedToDisk = 34,
+};
+
+class PageFramesTest : public testing::Test {
+ protected:
+  PageFramesTest() {
+    auto booted = Machine::Boot(PresetSpec("arm64-128M"));
+    EXPECT_TRUE(booted.ok()) << booted.status();
+    machine_ = std::move(booted).value();
+    Must(op::CreateFile{"/bin/program", op::FileSystem::kExt4, 0x12000, "program", true});
+    pid_ = Pid(static_cast<int32_t>(Must(op::CreateProcess{"user", 1000, false})));
+    op::Exec exec;
+    exec.pid = pid_;
+    exec.image = SmallProgram(LayoutKind::kArm64);
+    Must(exec);
+  }
+  uint64_t Must(const Operation& operation) {
+    const Outcome outcome = machine_->Apply(operation);
+    EXPECT_EQ(outcome.error, Errno::kOk) << OperationName(operation);
+    return outcome.value;
+  }
+  uint64_t Flags(uint64_t pfn) const { return KpageFlags(*machine_, Pfn(pfn)); }
+  uint64_t Entry(absl::string_view file, uint64_t pfn) const {
+    const std::string bytes = ReadFrameFile(*machine_, file, pfn * 8, 8);
+    uint64_t entry = 0;
+    EXPECT_EQ(bytes.size(), sizeof(entry));
+    std::memcpy(&entry, bytes.data(), sizeof(entry));
+    return entry;
+  }
+  static uint64_t Bits(std::initializer_list<int> bits) {
+    uint64_t all = 0;
+    for (const int bit : bits) all |= uint64_t{1} << bit;
+    return all;
+  }
+  // The frame behind a page of the process that was written to.
+  uint64_t Written(uint64_t address) {
+    op::AccessMemory touch{.pid = pid_, .access = {}};
+    touch.access = {.kind = AccessKind::kTouchWrite, .address = address, .length = 4096};
+    Must(touch);
+    return machine_->processes().Walk(*machine_->processes().Find(pid_), VirtAddr(address)).physical->raw() >> 12;
+  }
+
+  std::unique_ptr<Machine> machine_;
+  Pid pid_;
+};
+
+TEST_F(PageFramesTest, AnAnonymousPage) {
+  const uint64_t address = Must(op::Mmap{.pid = pid_, .length = 8192, .prot = 3, .flags = 0x22});
+  const uint64_t pfn = Written(address);
+  // Not on an LRU list until the CPU's batch is full or emptied.
+  EXPECT_EQ(Flags(pfn), Bits({kUptodate, kMmap, kAnon, kSwapBacked, kMappedToDisk}));
+  EXPECT_EQ(Entry("kpageflags", pfn), Flags(pfn));
+  EXPECT_EQ(Entry("kpagecount", pfn), 1u);
+  EXPECT_EQ(Entry("kpagecgroup", pfn), 1u);
+  Must(op::Munmap{pid_, address + 4096, 4096});
+  Must(op::WriteSysctl{"vm.compact_memory", "1"});
+  const uint64_t now = machine_->processes().Walk(*machine_->processes().Find(pid_), VirtAddr(address)).physical->raw() >> 12;
+  EXPECT_EQ(Flags(now) & Bits({kLru, kMmap, kAnon}), Bits({kLru, kMmap, kAnon}));
+  Must(op::Mlock{pid_, address, 4096, 0});
+  EXPECT_EQ(Flags(now) & Bits({kUnevictable, kMlocked}), Bits({kUnevictable, kMlocked}));
+  const Pid child(static_cast<int32_t>(Must(op::Fork{pid_, 0})));
+  EXPECT_NE(child, pid_);
+  EXPECT_EQ(Entry("kpagecount", now), 2u);
+  EXPECT_EQ(Flags(now) & Bits({kMappedToDisk}), 0u);  // Not exclusive any more.
+}
+
+TEST_F(PageFramesTest, BlocksOfTheKernel) {
+  const uint64_t head = Must(op::AllocPages{op::GfpClass::kKernel, 2, 0});
+  EXPECT_EQ(Flags(head), 0u);
+  EXPECT_EQ(Flags(head + 1), 0u);
+  Must(op::FreePages{head, 2, 0});
+  Must(op::DrainPages{0, true});
+  for (uint64_t i = 0; i < 4; ++i) EXPECT_EQ(Flags(head + i), Bits({kBuddy}));
+  EXPECT_EQ(Entry("kpagecount", head), 0u);
+  EXPECT_EQ(Entry("kpagecgroup", head), 0u);
+}
+
+TEST_F(PageFramesTest, EveryFrameIsOfAKnownKind) {
+  const uint64_t end = machine_->memory().end_pfn().raw();
+  std::map<std::string, uint64_t> seen;
+  uint64_t free = 0;
+  for (const Zone& zone : machine_->memory().zones()) free += zone.free_pages_exact();
+  for (uint64_t pfn = 0; pfn < end; ++pfn) {
+    const uint64_t flags = Flags(pfn);
+    seen["buddy"] += flags >> kBuddy & 1;
+    seen["reserved"] += flags >> kReserved & 1;
+    seen["zero"] += flags >> kZeroPage & 1;
+    seen["pgtable"] += flags >> kPgtable & 1;
+    seen["nopage"] += flags >> kNoPage & 1;
+    EXPECT_EQ((flags & Bits({kBuddy})) != 0 && (flags & Bits({kReserved, kMmap, kSlab, kHead, kTail})) != 0, false) << pfn;
+  }
+  EXPECT_EQ(seen["buddy"], free);
+  EXPECT_EQ(seen["zero"], 1u);
+  EXPECT_GT(seen["reserved"], 1000u);
+  EXPECT_EQ(seen["nopage"], machine_->memory().zones()[0].start_pfn);
+  // The kernel calls those of pte_t and pmd_t so.
+  EXPECT_EQ(seen["pgtable"], static_cast<uint64_t>(machine_->vm_stat().Get(NodeStat::kNrPageTablePages)));
+}
+
+TEST_F(PageFramesTest, FilesAreReadPartByPart) {
+  const uint64_t end = machine_->memory().end_pfn().raw();
+  EXPECT_EQ(ReadFrameFile(*machine_, "kpageflags", 0, kMaxFrameFileBytes).size(), kMaxFrameFileBytes);
+  EXPECT_EQ(ReadFrameFile(*machine_, "kpageflags", (end - 3) * 8, kMaxFrameFileBytes).size(), 24u);
+  EXPECT_EQ(ReadFrameFile(*machine_, "kpageflags", end * 8, 8).size(), 0u);
+  EXPECT_EQ(ReadProcFile(*machine_, "kpagecount")->size(), kMaxFrameFileBytes);
+  EXPECT_FALSE(IsFrameFile("kpage"));
+}
+
+}  // namespace
+}  // namespace mmlab
