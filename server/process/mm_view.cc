@@ -68,6 +68,8 @@ absl::string_view VmOpsName(const VmArea& vma) {
   switch (vma.file->inode->kind) {
     case FileKind::kExt4:
       return "ext4_file_vm_ops";
+    case FileKind::kBlockDevice:
+      return "generic_file_vm_ops";
     case FileKind::kSysvShm:
       return "shm_vm_ops";
     case FileKind::kTmpfs:
