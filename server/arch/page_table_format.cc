@@ -61,6 +61,7 @@ PageTableFormat::PageTableFormat(const Layout& layout)
     levels_ = layout.table_levels;
     for (int level = 1; level <= levels_; ++level) bits_[level] = 9;
     address_mask_ = kArmAddressMask;
+    table_mask_ = table_bits_ = kArmTypePage;
     present_mask_ = kArmValid | kArmProtNone;
     none_ignored_ = 0;
     write_ = kArmDbm;
@@ -79,6 +80,8 @@ PageTableFormat::PageTableFormat(const Layout& layout)
     bits_[2] = pae ? 9 : 10;
     bits_[3] = pae ? 2 : 0;
     address_mask_ = pae ? kPaeAddressMask : kTwoLevelAddressMask;
+    table_mask_ = kX86Present | kX86PageSize;
+    table_bits_ = kX86Present;
     present_mask_ = kX86Present | kX86ProtNone;
     none_ignored_ = kX86Dirty | kX86Accessed;  // An erratum of some processors sets these in entries that are not present.
     write_ = kX86Rw;

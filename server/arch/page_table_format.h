@@ -62,7 +62,7 @@ class PageTableFormat {
 
   // Entries above the lowest level: they point at the next table (pmd_populate() and its like).
   uint64_t TableEntry(Pfn table, int level) const;
-  bool TablePresent(uint64_t entry) const { return (entry & 1) != 0; }
+  bool TablePresent(uint64_t entry) const { return (entry & table_mask_) == table_bits_; }
   Pfn TableOf(uint64_t entry) const { return Pfn((entry & address_mask_) >> 12); }
   // Whether an entry above the lowest level is valid and maps memory itself: a large page of x86, a block of ARM64.
   bool IsBlock(uint64_t entry, int level) const {
@@ -71,6 +71,13 @@ class PageTableFormat {
   }
   // Where such a block starts.
   PhysAddr BlockAddress(uint64_t entry, int level) const { return PhysAddr(entry & address_mask_ & ~(coverage(level) - 1)); }
+
+  // Entries of level 2 that map a huge page themselves, of coverage(2) bytes (pmd_trans_huge(), pmd_mkhuge(), pmd_pfn(), pmd_modify()). The
+  // functions below that are about one bit work on them as well.
+  bool Huge(uint64_t entry) const { return arm64_ ? Present(entry) && (entry & 2) == 0 : (entry & kX86PageSize) != 0; }
+  uint64_t MkHuge(Pte pte) const { return (arm64_ ? pte & ~Pte{2} : pte | kX86PageSize) & ~(address_mask_ & (coverage(2) - 1)); }
+  Pfn HugePfn(uint64_t entry) const { return Pfn(PfnOf(entry).raw() & ~(uint64_t{entries(1)} - 1)); }
+  uint64_t ModifyHuge(uint64_t entry, uint64_t protection) const { return MkHuge(Modify(entry, protection)); }
 
   // vm_get_page_prot(): the protection bits for memory with these VM_READ 1, VM_WRITE 2, VM_EXEC 4, VM_SHARED 8.
   uint64_t Protection(uint64_t vm_flags) const;
@@ -139,6 +146,8 @@ class PageTableFormat {
   std::string Decode(uint64_t entry, int level) const;
 
  private:
+  static constexpr uint64_t kX86PageSize = 1u << 7;  // _PAGE_PSE
+
   bool HardwareDirty(Pte pte) const { return arm64_ && (pte & (write_ | read_only_)) == write_; }
   // PAE keeps the frame number of a PROT_NONE entry inverted, so that a speculating processor finds no memory behind it.
   uint64_t Invert(uint64_t entry) const {
@@ -152,6 +161,8 @@ class PageTableFormat {
   int bits_[6] = {};
   int shift_[6] = {};
   uint64_t address_mask_;
+  uint64_t table_mask_;
+  uint64_t table_bits_;
   uint64_t present_mask_;
   uint64_t none_ignored_;
   uint64_t write_;

@@ -141,6 +141,20 @@ absl::string_view StepKindName(StepKind kind) {
       return "asid_choice";
     case StepKind::kPhysicalAccess:
       return "physical_access";
+    case StepKind::kHugeFault:
+      return "huge_fault";
+    case StepKind::kHugeSplit:
+      return "huge_split";
+    case StepKind::kHugeCollapse:
+      return "huge_collapse";
+    case StepKind::kHugetlbPool:
+      return "hugetlb_pool";
+    case StepKind::kKsmScan:
+      return "ksm_scan";
+    case StepKind::kKsmMerge:
+      return "ksm_merge";
+    case StepKind::kKsmBreak:
+      return "ksm_break";
   }
   return "unspecified";
 }

@@ -72,6 +72,13 @@ enum class StepKind : uint8_t {
   kContextSwitch = 125,   // Which page-table base a CPU loads for a task, or that it keeps the one loaded.
   kAsidChoice = 126,      // Which ASID an address space gets, and whether all were used up.
   kPhysicalAccess = 127,  // What answers at a physical address.
+  kHugeFault = 90,        // Whether a fault gets a huge page, and why not.
+  kHugeSplit = 91,        // A huge page, or an entry that maps one, was split, and why.
+  kHugeCollapse = 92,     // Whether a range of small pages became a huge page, and why not.
+  kHugetlbPool = 93,      // A hugetlb pool grew, shrank, gave a page or made a reservation, with its counts.
+  kKsmScan = 94,          // A page that KSM looked at was left alone, and why.
+  kKsmMerge = 95,         // Two pages became one.
+  kKsmBreak = 96,         // A merged page was copied, and why.
 };
 
 // In what a fact's number is counted.

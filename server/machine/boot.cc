@@ -59,9 +59,6 @@ absl::Status CheckSpec(const MachineSpec& spec) {
   if (spec.cpus < 1 || spec.cpus > 64) return Invalid("cpus", "must be 1 .. 64");
   if (spec.layout != LayoutKind::kArm64 && spec.cpus > kMaxX86Cpus)
     return Invalid("cpus", "must be 1 .. 32 (NR_CPUS of the x86-32 kernels)");
-  if (spec.transparent_hugepage != MachineSpec::TransparentHugepage::kNever) {
-    return absl::UnimplementedError("spec.transparent_hugepage: only NEVER is simulated yet");
-  }
   if (spec.no_hardware_access_flag && spec.layout != LayoutKind::kArm64) {
     return Invalid("no_hardware_access_flag", "only LAYOUT_ARM64 has such CPUs");
   }
@@ -262,6 +259,7 @@ absl::StatusOr<PhysicalConfig> PlanPhysicalMemory(const MachineSpec& spec) {
   config.page_size = layout.page_size;
   config.pageblock_order = layout.pageblock_order;
   config.cpus = spec.cpus;
+  config.transparent_hugepage = spec.transparent_hugepage != MachineSpec::TransparentHugepage::kNever;
   config.ram = RamFrames(layout.page_size, KernelMemoryMap(spec));
   if (config.ram.empty()) return Invalid("firmware_ranges", absl::StrCat("no RAM that ", layout.name, " can address"));
   if (layout.page_size.StartOf(config.ram.back().end).raw() > kMaxRamEnd) return Invalid("firmware_ranges", "RAM must end below 4 TiB");

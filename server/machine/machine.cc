@@ -24,6 +24,7 @@
 #include "server/machine/sysctls.h"
 #include "server/physical/compaction.h"
 #include "server/physical/page_allocator.h"
+#include "server/process/huge_settings.h"
 #include "server/process/processes.h"
 #include "server/reclaim/oom_killer.h"
 #include "server/reclaim/reclaim.h"
@@ -46,6 +47,19 @@ static Layout LayoutOf(const MachineSpec& spec) {
     layout.table_levels = 3;
   }
   return layout;
+}
+
+// hugepage_init(): on machines with less than 512 MiB all flags of transparent huge pages start cleared. `enabled` is what the description
+// says.
+static void SetUpHugePages(const MachineSpec& spec, PageCount ram, const Layout& layout, HugePageSettings& settings) {
+  using Thp = MachineSpec::TransparentHugepage;
+  settings.enabled = spec.transparent_hugepage == Thp::kAlways    ? ThpEnabled::kAlways
+                     : spec.transparent_hugepage == Thp::kMadvise ? ThpEnabled::kMadvise
+                                                                  : ThpEnabled::kNever;
+  if (layout.page_size.BytesOf(ram) >= Bytes(uint64_t{512} << 20)) return;
+  settings.defrag = ThpDefrag::kNever;
+  settings.use_zero_page = false;
+  settings.khugepaged.defrag = false;
 }
 
 Machine::Machine(MachineSpec spec)
@@ -84,6 +98,7 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Boot(MachineSpec spec) {
   m.files_->SetWriteback(m.limits_.get(), &m.now_nanoseconds_);
   m.processes_ = std::make_unique<Processes>(*m.layout_, *m.memory_, *m.files_, m.memory_->vm_stat(), *m.tracer_,
                                              !m.spec_.no_hardware_access_flag, m.spec_.seed);
+  SetUpHugePages(m.spec_, m.memory_->managed_pages(), *m.layout_, m.processes_->huge_settings());
   m.object_source_ = std::make_unique<ObjectSource>(m);
   m.kernel_objects_ = std::make_unique<KernelObjects>(*m.object_source_);
   m.processes_->SetKernelObjects(m.kernel_objects_.get());
@@ -92,6 +107,7 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Boot(MachineSpec spec) {
   m.oom_ =
       std::make_unique<OomKiller>(*m.memory_, *m.cgroups_, *m.processes_, m.memory_->vm_stat(), *m.log_, *m.tracer_, m.now_nanoseconds_);
   m.reclaim_ = std::make_unique<Reclaim>(*m.memory_, *m.cgroups_, *m.files_, m.processes_->reverse_map(), *m.oom_, *m.tracer_);
+  for (Shrinker* shrinker : m.processes_->shrinkers()) m.reclaim_->AddShrinker(*shrinker);
   m.memory_->SetMemoryPressure(m.reclaim_.get());
   m.cgroups_->SetPressure(m.reclaim_.get());
   m.processes_->SetReclaimer(m.reclaim_.get());
@@ -102,6 +118,7 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Boot(MachineSpec spec) {
   m.UpdateProcessLimits();
   m.UpdateOomSettings();
   MMLAB_RETURN_IF_ERROR(m.ApplySpecSysctls());
+  m.processes_->AdvanceBackground(m.now_nanoseconds_);  // Their clocks start here.
   return machine;
 }
 
@@ -289,6 +306,7 @@ void Machine::AdvanceClock(int64_t nanoseconds) {
   RunFlusher();
   ReapSlabs(now_nanoseconds_);
   compaction_->AdvanceTo(now_nanoseconds_);
+  processes_->AdvanceBackground(now_nanoseconds_);
   if (now_nanoseconds_ < next_stat_update_) return;
   memory_->FoldCpuCounters();  // vmstat_update(); running it more than once in a row changes nothing.
   const int64_t interval = std::max<int64_t>(1, static_cast<int64_t>(sysctls_->value(Sysctl::kVmStatInterval))) * kSecond;

@@ -3,12 +3,14 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/container/btree_map.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "server/base/address.h"
 #include "server/files/dirty_limits.h"
 #include "server/machine/machine_spec.h"
@@ -73,6 +75,9 @@ class Machine {
   DirtyLimits dirty_limits() const;  // global_dirty_limits(), now.
   const Processes& processes() const { return *processes_; }
   const Sysctls& sysctls() const { return *sysctls_; }
+  // The attributes below /sys/kernel/mm, by their full path. Nothing: there is no such.
+  std::optional<std::string> SysfsText(absl::string_view path) const;
+  std::vector<std::string> SysfsPaths() const;
   const KernelLog& kernel_log() const { return *log_; }
   const KernelObjects& kernel_objects() const { return *kernel_objects_; }
   int64_t now_nanoseconds() const { return now_nanoseconds_; }  // Unix time of the machine's clock.
@@ -96,6 +101,7 @@ class Machine {
   void Follow(Sysctl id);
   void UpdateProcessLimits();
   void AdvanceClock(int64_t nanoseconds);
+  Outcome WriteSysfs(absl::string_view path, absl::string_view value);
   void RunFlusher();
   void PlanFlusher();
   std::unique_ptr<SlabAllocator> FreshSlab() const;

@@ -89,6 +89,7 @@ constexpr const char* kNames[] = {
     "write_cgroup_file",
     "write_sysctl",
     "advance_time",
+    "write_sysfs",
 };
 static_assert(std::size(kNames) == std::variant_size_v<Operation>);
 

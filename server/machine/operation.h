@@ -351,6 +351,10 @@ struct WriteSysctl {
   std::string name;  // With dots: "vm.overcommit_memory".
   std::string value;
 };
+struct WriteSysfs {
+  std::string path;  // "/sys/kernel/mm/transparent_hugepage/enabled".
+  std::string value;
+};
 struct AdvanceTime {
   int64_t nanoseconds = 0;
 };
@@ -368,7 +372,7 @@ using Operation =
                  op::KmemCacheAllocBulk, op::KmemCacheFreeBulk, op::Kmalloc, op::Krealloc, op::Kfree, op::Ksize, op::Vmalloc, op::Vfree,
                  op::Vmap, op::Vunmap, op::GetVmArea, op::Ioremap, op::Iounmap, op::VmMapRam, op::VmUnmapRam, op::VmUnmapAliases, op::Kmap,
                  op::Kunmap, op::KmapLocal, op::KunmapLocal, op::KmapFlushUnused, op::CreateCgroup, op::RemoveCgroup, op::WriteCgroupFile,
-                 op::WriteSysctl, op::AdvanceTime>;
+                 op::WriteSysctl, op::AdvanceTime, op::WriteSysfs>;
 
 // "mmap", "alloc_pages": the operation's name as metrics and logs show it.
 const char* OperationName(const Operation& operation);

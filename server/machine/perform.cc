@@ -319,6 +319,10 @@ class Machine::Performer {
     if (written.changed) machine_.Follow(*written.changed);
     return Answer(written.error);
   }
+  Outcome operator()(const op::WriteSysfs& o) {
+    On(Pid());
+    return machine_.WriteSysfs(o.path, o.value);
+  }
   Outcome operator()(const op::AdvanceTime& o) {
     const int64_t room = std::numeric_limits<int64_t>::max() - machine_.now_nanoseconds_;
     if (o.nanoseconds < 0 || o.nanoseconds > room) return Answer(Errno::kEINVAL);

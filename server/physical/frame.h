@@ -18,8 +18,9 @@ enum class FrameState : uint8_t {
   kSlab = 8,
   kKernelStack = 9,
   kVmalloc = 10,
+  kHugetlb = 11,  // A page of a hugetlb pool, used or not.
 };
-inline constexpr int kFrameStates = 11;
+inline constexpr int kFrameStates = 12;
 
 // Page flags with the kernel's names (include/linux/page-flags.h); bit values are ours.
 enum FrameFlag : uint32_t {
@@ -41,6 +42,7 @@ enum FrameFlag : uint32_t {
   kPgPrivate = 1u << 15,
   kPgMovable = 1u << 16,       // Not on an LRU list, but its holder can move it (PAGE_MAPPING_MOVABLE).
   kPgKernelCharge = 1u << 20,  // MEMCG_DATA_KMEM: charged to a memory cgroup as the kernel's own memory.
+  kPgKsm = 1u << 21,           // Merged by KSM: one frame for pages of equal content (PageKsm()).
 };
 
 inline constexpr uint32_t kNoFrame = 0xffffffff;  // End of a list of frames.
@@ -64,6 +66,11 @@ struct Frame {
   uint64_t mapping : 24 = 0;  // Which anon_vma (kAnon) or file (kFile, kShmem) it belongs to; 0 = none.
 };
 static_assert(sizeof(Frame) == 32);
+
+// compound_nr(): pages of the compound page that starts at the frame; 1 for any other.
+inline uint32_t CompoundPages(const Frame& frame) { return (frame.flags & kPgHead) != 0 ? 1u << frame.order : 1; }
+// Whether the frame is part of a compound page.
+inline bool IsCompound(const Frame& frame) { return (frame.flags & (kPgHead | kPgTail)) != 0; }
 
 }  // namespace mmlab
 

@@ -36,7 +36,8 @@ LruKind LruLists::KindOf(const Frame& frame) {
   return active ? LruKind::kActiveFile : LruKind::kInactiveFile;
 }
 
-void LruLists::Count(const Frame& frame, LruKind kind, int delta) {
+void LruLists::Count(const Frame& frame, LruKind kind, int sign) {
+  const int delta = sign * static_cast<int>(CompoundPages(frame));
   lruvecs_[frame.memcg]->zone_pages[static_cast<size_t>(kind)][frame.zone] += static_cast<uint32_t>(delta);
   frames_.zones()[frame.zone].stats[static_cast<size_t>(ZoneStatOf(kind))] += delta;
   vm_stat_.Add(NodeStatOf(kind), delta);
@@ -95,6 +96,24 @@ void LruLists::ChangeFlags(Pfn pfn, uint32_t set, uint32_t clear) {
   if (listed) Remove(pfn);
   frame.flags = (frame.flags | set) & ~clear;
   if (listed) Add(pfn);
+}
+
+void LruLists::SplitCompound(Pfn head, uint32_t pages) {
+  const auto first = static_cast<uint32_t>(head.raw());
+  Frame& whole = frame(head);
+  const LruKind kind = KindOf(whole);
+  FrameList& list = lruvecs_[whole.memcg]->list(kind);
+  // Each tail goes directly before the head, from the last one on: the counts stay what they were.
+  for (uint32_t i = pages - 1; i > 0; --i) {
+    Frame& tail = frame(Pfn(first + i));
+    tail.flags |= kPgLru;
+    if (kind == LruKind::kUnevictable) continue;
+    tail.prev = whole.prev;
+    tail.next = first;
+    (whole.prev == kNoFrame ? list.head : frames_.table().At(whole.prev).next) = first + i;
+    whole.prev = first + i;
+    ++list.count;
+  }
 }
 
 void LruLists::MarkAccessed(Pfn pfn) {
@@ -259,7 +278,7 @@ void LruLists::CheckInvariants(std::vector<std::string>* problems) const {
             frame.state <= FrameState::kPcp) {
           problems->push_back(absl::StrCat("frame ", pfn, " does not belong on LRU list ", kind, " of ", number));
         }
-        ++counted[frame.zone];
+        counted[frame.zone] += CompoundPages(frame);
         before = pfn;
         pfn = frame.next;
       }

@@ -47,6 +47,7 @@ struct Lruvec {
 
 // The LRU lists of a machine: one Lruvec for each memory cgroup, number 0 for the root. Linux: mm/swap.c, include/linux/mm_inline.h.
 //
+// A compound page is one entry that counts as many pages as it has.
 // Which list a frame belongs on follows from its flags: kPgUnevictable, kPgActive, kPgSwapBacked. kPgLru says that it is on one.
 // Always true: nr_inactive_anon and its kin, of the node and of each zone, are the sums over the Lruvecs.
 class LruLists {
@@ -65,6 +66,9 @@ class LruLists {
   void Remove(Pfn pfn);
   // Changes flags that decide the list; a frame that is on one moves to the head of the right one.
   void ChangeFlags(Pfn pfn, uint32_t set, uint32_t clear);
+  // lru_add_page_tail(): a compound page on a list became `pages` single ones; the others go before the first. REQUIRES: their flags name
+  // the same list.
+  void SplitCompound(Pfn head, uint32_t pages);
   // folio_mark_accessed(): once marks an inactive page referenced, twice makes it active.
   void MarkAccessed(Pfn pfn);
   // workingset_eviction(): what to remember of an evicted page.
@@ -131,7 +135,7 @@ class LruLists {
 
  private:
   Frame& frame(Pfn pfn) { return frames_.frame(static_cast<uint32_t>(pfn.raw())); }
-  void Count(const Frame& frame, LruKind kind, int delta);
+  void Count(const Frame& frame, LruKind kind, int sign);
   void LinkHead(FrameList& list, uint32_t pfn, Frame& frame);
   void LinkTail(FrameList& list, uint32_t pfn, Frame& frame);
   void Unlink(FrameList& list, uint32_t pfn, Frame& frame);

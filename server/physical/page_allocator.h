@@ -49,6 +49,7 @@ class BuddyMemory final : public PhysicalMemory {
 
   [[nodiscard]] std::optional<Pfn> AllocPages(Gfp gfp, PageOrder order) override;
   void FreePages(Pfn head, PageOrder order) override;
+  void SplitPage(Pfn head, PageOrder order) override;
   Frame& frame(Pfn pfn) override {
     MMLAB_CHECK(pfn < end_pfn());
     return lists_.frame(static_cast<uint32_t>(pfn.raw()));
@@ -82,8 +83,6 @@ class BuddyMemory final : public PhysicalMemory {
   size_t AllocPagesBulk(Gfp gfp, absl::Span<Pfn> out);
   // free_unref_page_list(): order-0 pages, in this order.
   void FreePageList(absl::Span<const Pfn> pages);
-  // split_page(): makes a block 2^order blocks of order 0, each to be freed on its own. REQUIRES: allocated, not compound.
-  void SplitPage(Pfn head, PageOrder order);
   // drain_local_pages() and drain_all_pages(): the per-CPU lists of the current CPU, or of all, go back to the free lists.
   void DrainLocalPages();
   void DrainAllPages();

@@ -32,6 +32,9 @@ class PhysicalMemory {
   // __free_pages(): gives back exactly a block that AllocPages returned. Clears its metadata and its bytes.
   virtual void FreePages(Pfn head, PageOrder order) = 0;
 
+  // split_page(): makes a block 2^order blocks of order 0, each to be freed on its own. REQUIRES: allocated, not compound.
+  virtual void SplitPage(Pfn head, PageOrder order) = 0;
+
   // Metadata of a frame; makes its block of metadata exist. REQUIRES: pfn < end_pfn().
   virtual Frame& frame(Pfn pfn) = 0;
   virtual FrameContents& contents() = 0;

@@ -46,6 +46,12 @@ class AddressSpace {
   bool compat = false;                                    // TIF_32BIT: a 32-bit ARM program on ARM64.
   int mm_users = 1;                                       // Tasks that use it.
   bool multiprocess = false;                              // MMF_MULTIPROCESS: processes share it that are no threads of one another.
+  // Page tables put aside for the day when a huge entry is split: one for each huge entry, counted in table_pages
+  // (pgtable_trans_huge_deposit()).
+  std::vector<Pfn> deposited_tables;
+  bool uses_huge_zero = false;   // MMF_HUGE_ZERO_PAGE: holds a reference on the huge zero page.
+  uint64_t ksm_slot = 0;         // MMF_VM_MERGEABLE: its key among those that KSM visits; 0 = none.
+  uint64_t khugepaged_slot = 0;  // MMF_VM_HUGEPAGE: its key among those that khugepaged visits; 0 = none.
   // mm->context.id of ARM64: generation and number of the ASID that its TLB entries bear; 0 = never switched to. Always 0 on x86-32.
   uint64_t context_id = 0;
 

@@ -6,6 +6,8 @@
 #include "server/files/open_file.h"
 #include "server/process/address_space.h"
 #include "server/process/commit_account.h"
+#include "server/process/khugepaged.h"
+#include "server/process/ksm.h"
 #include "server/process/mm_call.h"
 #include "server/process/paging.h"
 #include "server/process/processes.h"
@@ -140,6 +142,8 @@ SysResult<std::shared_ptr<AddressSpace>> Processes::DupMm(Process& parent, Proce
   mm->thp_disabled = old_mm.thp_disabled;
   mm->compat = old_mm.compat;
   child.mm = mm;
+  if (old_mm.ksm_slot != 0) paging_->ksm().Enter(*mm);                // ksm_fork()
+  if (old_mm.khugepaged_slot != 0) paging_->khugepaged().Enter(*mm);  // khugepaged_fork()
   MmCall call(Core(), child);
   Explanation* why = tracer_.explanation();
   Errno error = Errno::kOk;

@@ -8,17 +8,18 @@
 
 namespace mmlab {
 
-void LruBatches::AddTo(Batch& batch, int& count, Pfn pfn) {
-  ++memory_.frame(pfn).refcount;
+bool LruBatches::AddTo(Batch& batch, int& count, Pfn pfn) {
+  Frame& frame = memory_.frame(pfn);
+  ++frame.refcount;
   batch[count++] = pfn;
+  return count == kBatch || IsCompound(frame);
 }
 
 void LruBatches::MarkLazyFree(Pfn pfn) {
   const Frame& frame = memory_.frame(pfn);
   if (frame.state != FrameState::kAnon || (frame.flags & (kPgLru | kPgSwapBacked)) != (kPgLru | kPgSwapBacked)) return;
   if ((frame.flags & (kPgUnevictable | kPgMlocked | kPgSwapCache)) != 0) return;
-  AddTo(lazy_free_, lazy_free_count_, pfn);
-  if (lazy_free_count_ == kBatch) FlushLazyFree();
+  if (AddTo(lazy_free_, lazy_free_count_, pfn)) FlushLazyFree();
 }
 
 void LruBatches::Drain() {
@@ -44,7 +45,7 @@ void LruBatches::FlushLazyFree() {
     const uint32_t flags = memory_.frame(lazy_free_[i]).flags;
     if ((flags & (kPgLru | kPgSwapBacked)) == (kPgLru | kPgSwapBacked) && (flags & (kPgUnevictable | kPgMlocked | kPgSwapCache)) == 0) {
       memory_.lru().ChangeFlags(lazy_free_[i], 0, kPgActive | kPgReferenced | kPgSwapBacked);
-      vm_stat_.Count(VmEvent::kPglazyfree);
+      vm_stat_.Count(VmEvent::kPglazyfree, CompoundPages(memory_.frame(lazy_free_[i])));
       memory_.lru().CountOnly(memory_.frame(lazy_free_[i]).memcg, VmEvent::kPglazyfree);
     }
     Put(lazy_free_[i]);

@@ -24,12 +24,11 @@ class LruBatches {
   LruBatches(PhysicalMemory& memory, VmStat& vm_stat) : memory_(memory), vm_stat_(vm_stat) {}
 
   void Add(Pfn pfn) {  // folio_add_lru()
-    AddTo(added_, added_count_, pfn);
-    if (added_count_ == kBatch) FlushTo(added_, added_count_);
+    // A huge page empties the batch (folio_may_be_lru_cached()).
+    if (AddTo(added_, added_count_, pfn)) FlushTo(added_, added_count_);
   }
   void AddMlocked(Pfn pfn) {  // mlock_new_page(): onto the LRU's unevictable list, by a batch of its own.
-    AddTo(mlocked_, mlocked_count_, pfn);
-    if (mlocked_count_ == kBatch) FlushTo(mlocked_, mlocked_count_);
+    if (AddTo(mlocked_, mlocked_count_, pfn)) FlushTo(mlocked_, mlocked_count_);
   }
   void MarkLazyFree(Pfn pfn);  // mark_page_lazyfree()
   void Drain();                // lru_add_drain()
@@ -37,7 +36,7 @@ class LruBatches {
 
  private:
   using Batch = std::array<Pfn, kBatch>;
-  void AddTo(Batch& batch, int& count, Pfn pfn);
+  bool AddTo(Batch& batch, int& count, Pfn pfn);  // Whether the batch must be emptied.
   void FlushTo(Batch& batch, int& batch_count);
   void FlushLazyFree();
   void Put(Pfn pfn);

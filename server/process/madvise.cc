@@ -3,6 +3,7 @@
 
 #include "server/files/files.h"
 #include "server/files/open_file.h"
+#include "server/process/ksm.h"
 #include "server/process/mm_call.h"
 #include "server/process/paging.h"
 #include "server/process/process_limits.h"
@@ -201,19 +202,28 @@ Errno MmCall::MadviseVma(VmArea* vma, VmArea** prev, uint64_t start, uint64_t en
       break;
     case kMergeable:
       // ksm_madvise() ignores the advice where merging makes no sense.
-      if ((flags & (kVmMergeable | kVmShared | kVmMayShare | kVmSpecial | kVmHugetlb)) == 0) flags |= kVmMergeable;
+      if ((flags & (kVmMergeable | kVmShared | kVmMayShare | kVmSpecial | kVmHugetlb)) == 0) {
+        core_.paging.ksm().Enter(mm_);
+        flags |= kVmMergeable;
+      }
       break;
     case kUnmergeable:
+      if (vma->is(kVmMergeable) && vma->anon_vma != nullptr && core_.paging.UnmergeRange(*vma, range) != Errno::kOk) {
+        *prev = vma;
+        return Refuse(Errno::kEAGAIN, "memory is short for pages of its own");
+      }
       flags &= ~uint64_t{kVmMergeable};
       break;
     case kHugepage:
       flags = (flags & ~uint64_t{kVmNoHugePage}) | kVmHugePage;
+      core_.paging.EnterKhugepaged(*vma, flags);
       break;
     case kNohugepage:
       flags = (flags & ~uint64_t{kVmHugePage}) | kVmNoHugePage;
       break;
     default:
-      return Refuse(Errno::kEINVAL, "MADV_COLLAPSE: no huge page fits here");
+      *prev = vma;
+      return MadviseCollapse(*vma, start, end);
   }
   const Errno error = MadviseUpdate(vma, prev, start, end, flags, vma->name);
   return error == Errno::kENOMEM ? Errno::kEAGAIN : error;
@@ -251,6 +261,33 @@ Errno MmCall::MadvisePopulate(uint64_t start, uint64_t end, bool write) {
     MMLAB_TRY(core_.paging.PopulateRange(task_, *vma, part, write, /*force=*/false));
   }
   return Errno::kOk;
+}
+
+// madvise_collapse(): every aligned range in [start, end), or the reason why the last one was not.
+Errno MmCall::MadviseCollapse(VmArea& vma, uint64_t start, uint64_t end) {
+  if (!core_.paging.CollapseAllowed(vma, /*by_settings=*/false)) {
+    return Refuse(Errno::kEINVAL, "MADV_COLLAPSE: the VMA can't hold a huge page, or has no anonymous page yet");
+  }
+  core_.paging.DrainLru();
+  const uint64_t size = uint64_t{core_.paging.huge_pages()} << shift_;
+  const uint64_t first = Wrap(start + size - 1) & ~(size - 1);
+  const uint64_t last = end & ~(size - 1);
+  uint64_t huge = 0;
+  Errno error = Errno::kEINVAL;
+  for (uint64_t at = first; at < last; at += size) {
+    const CollapseResult result = core_.paging.Collapse(vma, VirtAddr(at), /*khugepaged=*/false);
+    if (result == CollapseResult::kSucceed || result == CollapseResult::kAlreadyHuge) {
+      ++huge;
+      continue;
+    }
+    error = result == CollapseResult::kAllocationFailed                                ? Errno::kENOMEM
+            : result == CollapseResult::kPinned || result == CollapseResult::kNotOnLru ? Errno::kEAGAIN
+                                                                                       : Errno::kEINVAL;
+    // What another range does not have to share goes on.
+    if (result == CollapseResult::kAllocationFailed || result == CollapseResult::kNotAnonymous) break;
+  }
+  if (Wrap(last - first) == huge * size) return Errno::kOk;
+  return Refuse(error, "MADV_COLLAPSE: not every part of the range became huge");
 }
 
 Errno MmCall::MadviseRemove(VmArea& vma, uint64_t start, uint64_t end) {

@@ -6,6 +6,7 @@
 #include "server/arch/layout.h"
 #include "server/files/open_file.h"
 #include "server/process/commit_account.h"
+#include "server/process/ksm.h"
 #include "server/process/paging.h"
 #include "server/process/process_limits.h"
 
@@ -154,6 +155,7 @@ Errno MmCall::InstallSpecial(uint64_t start, uint64_t length, uint64_t vm_flags,
 }
 
 void MmCall::ExitMmap() {
+  core_.paging.ksm().Exit(mm_);
   VmArea* first = mm_.vmas.First();
   if (first == nullptr) return;
   for (VmArea* vma = first; vma != nullptr; vma = mm_.vmas.Next(*vma)) core_.paging.Zap(task_, *vma, vma->range());
@@ -165,6 +167,7 @@ void MmCall::ExitMmap() {
     DropVma(*first);
   }
   core_.commit.Uncharge(accounted);
+  core_.paging.LeaveHugePages(mm_);
 }
 
 }  // namespace mmlab

@@ -166,6 +166,7 @@ class MmCall {
   Errno MadviseUpdate(VmArea* vma, VmArea** prev, uint64_t start, uint64_t end, uint64_t new_flags,
                       const std::shared_ptr<const std::string>& name);
   Errno MadvisePopulate(uint64_t start, uint64_t end, bool write);
+  Errno MadviseCollapse(VmArea& vma, uint64_t start, uint64_t end);
   Errno MadviseRemove(VmArea& vma, uint64_t start, uint64_t end);
   template <typename Visit>
   Errno WalkVmas(uint64_t start, uint64_t end, Visit visit);

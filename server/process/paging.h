@@ -3,18 +3,24 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "absl/container/btree_map.h"
 #include "server/arch/page_table_format.h"
 #include "server/base/address.h"
 #include "server/base/errno.h"
 #include "server/files/file_mapper.h"
 #include "server/files/swap_areas.h"
+#include "server/physical/frame.h"
 #include "server/physical/page_owner.h"
+#include "server/physical/physical_memory.h"
 #include "server/physical/reverse_map.h"
 #include "server/process/access.h"
+#include "server/process/huge_settings.h"
 #include "server/process/lru_batches.h"
 #include "server/process/process.h"
 #include "server/process/views.h"
@@ -25,12 +31,13 @@ namespace mmlab {
 class AddressSpace;
 class AnonVmaTable;
 class Files;
-class PhysicalMemory;
+class Khugepaged;
+class Ksm;
 class Process;
+class Shrinker;
 class StateHasher;
 class Tracer;
 class VmStat;
-struct Frame;
 struct Layout;
 struct PageWalk;
 
@@ -43,6 +50,25 @@ struct FaultAccess {
 
 // How a fault ended (vm_fault_t).
 enum class FaultOutcome : uint8_t { kMinor, kMajor, kSigBus, kSigSegv, kOom };
+
+// Why a range was collapsed into a huge page or not (enum scan_result). From kAllocationFailed on the attempt had let go of the address
+// space.
+enum class CollapseResult : uint8_t {
+  kSucceed,
+  kNoTable,
+  kAlreadyHuge,
+  kTooManyNone,
+  kTooManySwapped,
+  kTooManyShared,
+  kNotNormal,
+  kNotAnonymous,
+  kNotOnLru,
+  kPinned,
+  kReadOnly,
+  kNotReferenced,
+  kAllocationFailed,
+  kSwappedOut,
+};
 
 // The page-table side of address spaces: page tables in simulated frames, faults, unmapping, copying and moving of entries, and what is
 // counted over them. Linux: mm/memory.c, mm/mremap.c (move_page_tables), mm/mlock.c, mm/mincore.c, fs/proc/task_mmu.c (smaps walk).
@@ -75,6 +101,67 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   void Zap(Process& task, VmArea& vma, VirtRange range, bool even_cows = true);
   // free_pgtables(): gives back tables that cover nothing any more between floor and ceiling (0 = top).
   void FreeTables(AddressSpace& mm, VirtRange range, VirtAddr floor, VirtAddr ceiling);
+
+  // --- Transparent huge pages (paging_huge*.cc). Linux: mm/huge_memory.c, mm/khugepaged.c. ---
+
+  HugePageSettings& huge_settings() { return huge_settings_; }
+  const HugePageSettings& huge_settings() const { return huge_settings_; }
+  uint32_t huge_pages() const { return format_.entries(1); }  // HPAGE_PMD_NR
+  // hugepage_vma_check(), for smaps (THPeligible).
+  bool ThpEligible(const VmArea& vma) const;
+  // split_huge_pmd_if_needed(): before `vma` gets a boundary at the address, inside a huge page.
+  void SplitHugeAt(VmArea& vma, VirtAddr address);
+  // The entry that maps a huge page at this address; 0: none does.
+  uint64_t HugeEntryAt(const AddressSpace& mm, VirtAddr address) const;
+  // Whether there is a huge zero page that no address space uses.
+  bool HugeZeroIsIdle() const { return huge_zero_.has_value() && huge_zero_users_ == 0; }
+  // The shrinker of the huge zero page: gives it back if it is idle.
+  void ShrinkHugeZero();
+  // The shrinker of partly unmapped huge pages: splits up to so many of them. How many were split.
+  uint64_t ShrinkDeferredSplits(uint64_t pages);
+  uint64_t deferred_splits() const { return deferred_splits_.size(); }
+  // split_huge_page(): makes a huge page small ones; their LRU places are next to its own, if it has one. False: somebody holds it, beside
+  // the caller with so many references.
+  bool SplitHugePage(Pfn head, int references = 0);
+  // Whether the VMA can hold a collapsed huge page; by_settings: `enabled` and the VMA's advice are asked too.
+  bool CollapseAllowed(const VmArea& vma, bool by_settings) const;
+  // Makes the pages from the address on one huge page. khugepaged: within the limits of max_ptes_*. REQUIRES: `vma` holds the whole aligned
+  // range, CollapseAllowed().
+  CollapseResult Collapse(VmArea& vma, VirtAddr address, bool khugepaged);
+  // madvise() made the VMA one that khugepaged may visit.
+  void EnterKhugepaged(const VmArea& vma, uint64_t vm_flags);
+  // mm_put_huge_zero_page(), khugepaged_exit(): the address space is torn down.
+  void LeaveHugePages(AddressSpace& mm);
+  Khugepaged& khugepaged() { return *khugepaged_; }
+  // What can give back memory of huge pages when it is short.
+  std::vector<Shrinker*> shrinkers() const { return {huge_shrinkers_[0].get(), huge_shrinkers_[1].get()}; }
+
+  // --- Same-page merging (paging_ksm.cc): what Ksm asks for. ---
+
+  Ksm& ksm() { return *ksm_; }
+  const Ksm& ksm() const { return *ksm_; }
+  // The anonymous page that is mapped at the address, a part of a huge one too.
+  std::optional<Pfn> AnonPageAt(const AddressSpace& mm, VirtAddr address) const;
+  // The first one in the range; what no table covers costs nothing.
+  struct AnonPage {
+    VirtAddr address;
+    Pfn pfn;
+  };
+  std::optional<AnonPage> NextAnonPage(const AddressSpace& mm, VirtRange range) const;
+  uint64_t ContentHash(Pfn pfn) const;
+  bool SameContent(Pfn a, Pfn b) const;
+  bool IsZero(Pfn pfn) const;
+  // The stable node that a merged page stands for; 0: it is no merged page.
+  uint64_t KsmNodeOf(Pfn pfn) const;
+  void MakeKsmPage(Pfn pfn, uint64_t node);
+  // The entry at the address maps the merged page, or the zero page, instead of `pfn` from now on. False: somebody else holds `pfn`.
+  // REQUIRES: it maps `pfn`, whose content is the same.
+  bool MergeWith(VmArea& vma, VirtAddr address, Pfn pfn, Pfn merged);
+  bool MergeWithZero(VmArea& vma, VirtAddr address, Pfn pfn);
+  // Both entries map the page that is returned; nothing: somebody else holds one of the pages.
+  std::optional<Pfn> MergeTwo(VmArea& vma, VirtAddr address, Pfn pfn, VmArea& other_vma, VirtAddr other_address, Pfn other);
+  // Gives each merged page of the range a copy of its own. kENOMEM: memory is short; what was copied stays.
+  Errno UnmergeRange(VmArea& vma, VirtRange range);
 
   // copy_page_range() at fork; false when memory is short (then what was copied stays, to be torn down with the child).
   [[nodiscard]] bool CopyRange(Process& parent, VmArea& from, Process& child, VmArea& to);
@@ -153,7 +240,7 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   struct Fault;
   struct SmapsSums {  // Bytes; pss* in 1/4096 bytes.
     uint64_t rss = 0, shared_clean = 0, shared_dirty = 0, private_clean = 0, private_dirty = 0, referenced = 0, anonymous = 0,
-             lazy_free = 0, swap = 0;
+             lazy_free = 0, swap = 0, anon_huge = 0;
     uint64_t pss = 0, pss_dirty = 0, pss_locked = 0, pss_anon = 0, pss_file = 0, pss_shmem = 0, pss_swap = 0;
   };
   using RssDelta = std::array<int64_t, kRssKinds>;
@@ -180,6 +267,13 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   // Calls visit(table, first address, last address) for each lowest table that exists within the range.
   template <typename Visit>
   void ForEachTable(const AddressSpace& mm, VirtRange range, Visit visit) const;
+  // The same, with visit_huge(table of level 2, index, first address, last address) for what huge entries map. It answers whether it dealt
+  // with the entry; if not, it has split it, and `visit` gets the table that is there now.
+  template <typename Visit, typename VisitHuge>
+  void ForEachTable(const AddressSpace& mm, VirtRange range, Visit visit, VisitHuge visit_huge) const;
+  // What huge entries map within the range: visit(entry, first address).
+  template <typename Visit>
+  void ForEachHugeEntry(const AddressSpace& mm, VirtRange range, Visit visit) const;
 
   // Frames behind entries (paging_rmap.cc).
   Frame* NormalPage(Pte pte, Pfn* pfn) const;  // vm_normal_page(); null for none and for what has no rss.
@@ -190,6 +284,14 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   void AddFileRmap(Pfn pfn, Frame& frame, VmArea& vma);
   void RemoveRmap(Pfn pfn, Frame& frame, const VmArea& vma);
   void PutPage(Pfn pfn, Frame& frame);
+  Frame& HeadOf(Pfn pfn, Frame& frame) const {  // compound_head()
+    return (frame.flags & kPgTail) == 0 ? frame : memory_.frame(HugeHead(pfn));
+  }
+  const Frame& HeadOf(Pfn pfn, const Frame& frame) const { return HeadOf(pfn, const_cast<Frame&>(frame)); }
+  Pfn HugeHead(Pfn pfn) const { return Pfn(pfn.raw() & ~(uint64_t{huge_pages()} - 1)); }
+  int MapCountOf(Pfn pfn, const Frame& frame) const {  // page_mapcount()
+    return IsCompound(frame) ? frame.mapcount + EntireMapCount(HugeHead(pfn)) : frame.mapcount;
+  }
   void MlockPage(Pfn pfn, Frame& frame);
   void MunlockPage(Pfn pfn, Frame& frame);
   void CountRssFast(Process& task, AddressSpace& mm, RssKind kind, int64_t pages);
@@ -197,6 +299,54 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   void ZapTable(Process* task, VmArea& vma, uint8_t* table, VirtAddr start, VirtAddr last, bool even_cows);
   void ZapRange(Process* task, VmArea& vma, VirtRange range, bool even_cows);
 
+  // Huge pages (paging_huge.cc, paging_huge_split.cc, paging_huge_range.cc).
+  int EntireMapCount(Pfn head) const;  // compound_mapcount()
+  void AddEntireMap(Pfn head, int change);
+  bool Whole(VirtAddr start, VirtAddr last) const { return (last - start).raw() == format_.coverage(2); }
+  bool HugeAllowed(const VmArea& vma, uint64_t vm_flags, bool in_fault, bool for_smaps) const;  // hugepage_vma_check()
+  // What a fault does with an address that has no lowest table; nothing: it goes on with small pages.
+  std::optional<FaultOutcome> HugeFault(Fault& fault, uint8_t* table);
+  std::optional<FaultOutcome> HugeAnonymousFault(Fault& fault, uint8_t* table);
+  std::optional<FaultOutcome> HugeZeroFault(Fault& fault, uint8_t* table);
+  std::optional<FaultOutcome> HugeWriteFault(Fault& fault, uint8_t* table);
+  uint32_t HugeFaultGfp(const VmArea& vma) const;
+  void PrepareHugePage(Pfn head);
+  void AddNewHugeRmap(Pfn head, VmArea& vma, VirtAddr address);
+  bool GetHugeZero(AddressSpace& mm);
+  bool IsHugeZero(uint64_t entry) const { return huge_zero_.has_value() && format_.HugePfn(entry) == *huge_zero_; }
+  CollapseResult CollapseScan(const uint8_t* table, bool khugepaged);
+  CollapseResult TryCollapse(VmArea& vma, VirtAddr address, bool khugepaged);
+  void CollapseInto(VmArea& vma, VirtAddr address, uint8_t* table, Pfn head);
+  bool DepositTable(AddressSpace& mm);
+  Pfn WithdrawTable(AddressSpace& mm);
+  void FreeDeposited(AddressSpace& mm) { FreeTable(mm, 1, WithdrawTable(mm)); }
+  void SplitHugeEntry(VmArea& vma, uint8_t* table, VirtAddr address, const char* reason);
+  void FillSplitTable(const VmArea& vma, uint64_t entry, uint8_t* table);
+  void RemoveEntireMap(Pfn head, Frame& frame, const VmArea& vma);
+  void RemoveSubpageRmap(Pfn pfn, Frame& frame);
+  void DeferSplit(Pfn head);
+  void ForgetDeferredSplit(Pfn head);
+  void ReleaseHugePage(Pfn head, const Frame& frame);
+  void ZapHuge(VmArea& vma, uint8_t* table, VirtAddr address);
+  bool CopyHuge(AddressSpace& to, uint8_t* source, uint8_t* target, VirtAddr address);
+  void SplitEntriesOf(Pfn head, const Frame& frame);
+  void RemapSplitPages(Pfn head);
+  bool LazyFreeHuge(VmArea& vma, uint8_t* table, VirtAddr start, VirtAddr last);
+  bool AgeHuge(uint8_t* table, VirtAddr start, VirtAddr last, bool page_out);
+  PageReferences TestClearHugeReferenced(Pfn head);
+  HardwareAccess TryHugeAccess(const AddressSpace& mm, VirtAddr address, bool write, bool execute);
+  void AddHugeToSmaps(uint64_t entry, bool locked, SmapsSums& sums) const;
+  template <typename Visit>
+  void ForEachHugeMapping(Pfn head, const Frame& frame, Visit visit) const;
+  template <typename Visit>
+  void ForEachSubpageMapping(Pfn head, const Frame& frame, Visit visit) const;
+  bool ProtectForKsm(VmArea& vma, VirtAddr address, Pfn pfn);
+  void ReplaceForKsm(VmArea& vma, VirtAddr address, Pfn pfn, std::optional<Pfn> merged);
+  bool FollowHuge(const AddressSpace& mm, VirtAddr address, bool write);
+  // `mapped`: how many small entries map each frame. Returns how many pages of huge pages are mlocked.
+  uint64_t CheckHugePages(const std::vector<const AddressSpace*>& spaces, const std::map<Pfn, int>& mapped,
+                          std::vector<std::string>* violations) const;
+  void AddHugeToHash(StateHasher& hasher) const;
   // Entries of pages that were swapped out (paging_swap.cc).
   SwapEntry SwapOf(Pte pte) const { return SwapEntry{format_.SwapArea(pte), format_.SwapSlot(pte)}; }
   // page_add_anon_rmap(): takes over a reference.
@@ -244,7 +394,7 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   std::optional<Pfn> SpecialPage(const VmArea& vma, PageIndex index);
   std::optional<Pfn> VvarPage();
 
-  bool CopyTables(const VmArea& from, VmArea& to, const uint8_t* source, int level, VirtRange range);
+  bool CopyTables(const VmArea& from, VmArea& to, uint8_t* source, int level, VirtRange range);
   void CopyTable(const VmArea& from, uint8_t* source, uint8_t* target, VirtAddr start, VirtAddr last, RssDelta& delta);
   bool MoveTable(AddressSpace& mm, VirtAddr old_start, VirtAddr new_start, int level);
   void MoveEntries(AddressSpace& mm, VirtAddr old_start, VirtAddr new_start, uint64_t bytes);
@@ -263,6 +413,14 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   mutable LastTable last_mapping_;  // Of reclaim, which meets neighbours one after another too.
   LruBatches lru_;
   uint64_t mlocked_pages_ = 0;
+  HugePageSettings huge_settings_;
+  const std::unique_ptr<Khugepaged> khugepaged_;
+  const std::unique_ptr<Ksm> ksm_;
+  const std::array<std::unique_ptr<Shrinker>, 2> huge_shrinkers_;
+  std::optional<Pfn> huge_zero_;  // Of all address spaces; what huge entries of memory that was only read map.
+  uint64_t huge_zero_users_ = 0;
+  absl::btree_map<uint64_t, Pfn> deferred_splits_;  // Huge pages that are partly unmapped, in the order in which that happened.
+  uint64_t next_deferred_ = 1;
   std::vector<Pfn> vdso_pages_;                     // Made when first touched; so are these.
   std::array<std::optional<Pfn>, 3> compat_pages_;  // Of 32-bit ARM programs: vdso, vectors, sigpage.
   std::optional<Pfn> vvar_page_;

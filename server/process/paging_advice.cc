@@ -14,19 +14,20 @@ namespace mmlab {
 
 void Paging::UpdateMlocked(VmArea& vma, VirtRange range) {
   DrainLru();
-  ForEachTable(*vma.mm, range, [&](uint8_t* table, VirtAddr start, VirtAddr last) {
+  const auto update = [&](Pfn pfn, Frame& frame) { vma.is(kVmLocked) ? MlockPage(pfn, frame) : MunlockPage(pfn, frame); };
+  const auto update_table = [&](const uint8_t* table, VirtAddr start, VirtAddr last) {
     uint32_t index = format_.IndexOf(start, 1);
     const auto count = static_cast<uint32_t>((last - start).raw() >> layout_.page_size.shift());
     for (const uint32_t stop = index + count; index < stop; ++index) {
       Pfn pfn;
       Frame* frame = NormalPage(format_.Load(table, index), &pfn);
-      if (frame == nullptr) continue;
-      if (vma.is(kVmLocked)) {
-        MlockPage(pfn, *frame);
-      } else {
-        MunlockPage(pfn, *frame);
-      }
+      if (frame != nullptr && !IsCompound(*frame)) update(pfn, *frame);  // Small entries do not lock huge pages.
     }
+  };
+  ForEachTable(*vma.mm, range, update_table, [&](const uint8_t* table, uint32_t index, VirtAddr, VirtAddr) {
+    const uint64_t entry = format_.Load(table, index);
+    if (!IsHugeZero(entry)) update(format_.HugePfn(entry), memory_.frame(format_.HugePfn(entry)));
+    return true;
   });
 }
 
@@ -40,6 +41,7 @@ Errno Paging::PopulateRange(Process& task, VmArea& vma, VirtRange range, bool wr
   const Bytes page = layout_.page_size.bytes();
   for (VirtAddr address = range.start; address < range.end; address += page) {
     while (true) {
+      if (FollowHuge(*vma.mm, address, write)) break;
       // follow_page_pte()
       uint8_t* table = FindTable(*vma.mm, address, 1);
       const Pte pte = table == nullptr ? 0 : format_.Load(table, format_.IndexOf(address, 1));
@@ -69,7 +71,7 @@ Errno Paging::PopulateRange(Process& task, VmArea& vma, VirtRange range, bool wr
 void Paging::MadviseFree(Process& /*task*/, VmArea& vma, VirtRange range) {
   DrainLru();
   vma.mm->UpdateHiwaterRss();
-  ForEachTable(*vma.mm, range, [&](uint8_t* table, VirtAddr start, VirtAddr last) {
+  const auto free_table = [&](uint8_t* table, VirtAddr start, VirtAddr last) {
     uint32_t index = format_.IndexOf(start, 1);
     const auto count = static_cast<uint32_t>((last - start).raw() >> layout_.page_size.shift());
     for (const uint32_t stop = index + count; index < stop; ++index) {
@@ -83,6 +85,8 @@ void Paging::MadviseFree(Process& /*task*/, VmArea& vma, VirtRange range) {
       Pfn pfn;
       Frame* frame = NormalPage(pte, &pfn);
       if (frame == nullptr) continue;
+      // folio_estimated_sharers() looks at the first page only.
+      if (IsCompound(*frame) && (MapCountOf(HugeHead(pfn), HeadOf(pfn, *frame)) != 1 || !SplitHugePage(HugeHead(pfn)))) break;
       if ((frame->flags & (kPgDirty | kPgSwapCache)) != 0) {
         if (frame->mapcount != 1) continue;
         if ((frame->flags & kPgSwapCache) != 0 && !files_.swap().TryToFree(pfn)) continue;
@@ -91,7 +95,9 @@ void Paging::MadviseFree(Process& /*task*/, VmArea& vma, VirtRange range) {
       if (format_.Young(pte) || format_.Dirty(pte)) format_.Store(table, index, format_.MkClean(format_.MkOld(pte)));
       lru_.MarkLazyFree(pfn);
     }
-  });
+  };
+  ForEachTable(*vma.mm, range, free_table,
+               [&](uint8_t* table, uint32_t, VirtAddr start, VirtAddr last) { return LazyFreeHuge(vma, table, start, last); });
 }
 
 void Paging::MadviseCold(Process& /*task*/, VmArea& vma, VirtRange range) {
@@ -101,12 +107,13 @@ void Paging::MadviseCold(Process& /*task*/, VmArea& vma, VirtRange range) {
 
 void Paging::AgeRange(VmArea& vma, VirtRange range, std::vector<Pfn>* isolated) {
   if (vma.is(kVmPfnMap)) return;
-  ForEachTable(*vma.mm, range, [&](uint8_t* table, VirtAddr start, VirtAddr last) {
+  const auto age_table = [&](uint8_t* table, VirtAddr start, VirtAddr last) {
     for (VirtAddr address = start; address < last; address += layout_.page_size.bytes()) {
       const uint32_t index = format_.IndexOf(address, 1);
       const Pte pte = format_.Load(table, index);
       Pfn pfn;
       Frame* frame = NormalPage(pte, &pfn);
+      if (frame != nullptr && IsCompound(*frame) && (MapCountOf(pfn, *frame) != 1 || !SplitHugePage(HugeHead(pfn)))) break;
       if (frame == nullptr || (frame->flags & kPgLru) == 0 || frame->mapcount != 1) continue;
       if (format_.Young(pte)) format_.Store(table, index, format_.MkOld(pte));
       frame->flags &= ~uint32_t{kPgReferenced};
@@ -119,7 +126,9 @@ void Paging::AgeRange(VmArea& vma, VirtRange range, std::vector<Pfn>* isolated) 
         vm_stat_.Count(VmEvent::kPgdeactivate);
       }
     }
-  });
+  };
+  ForEachTable(*vma.mm, range, age_table,
+               [&](uint8_t* table, uint32_t, VirtAddr start, VirtAddr last) { return AgeHuge(table, start, last, isolated != nullptr); });
 }
 
 void Paging::MadvisePageout(Process& /*task*/, VmArea& vma, VirtRange range) {

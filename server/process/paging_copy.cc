@@ -17,12 +17,16 @@ bool Paging::CopyRange(Process& /*parent*/, VmArea& from, Process& /*child*/, Vm
 }
 
 // copy_p4d_range() and below: the child gets a table wherever the parent has one, even an empty one.
-bool Paging::CopyTables(const VmArea& from, VmArea& to, const uint8_t* source, int level, VirtRange range) {
+bool Paging::CopyTables(const VmArea& from, VmArea& to, uint8_t* source, int level, VirtRange range) {
   const uint64_t size = format_.coverage(level);
   VirtAddr next;
   for (VirtAddr address = range.start; address < range.end; address = next) {
     next = std::min(range.end, VirtAddr((address.raw() & ~(size - 1)) + size));
     const uint64_t entry = format_.Load(source, format_.IndexOf(address, level));
+    if (level == 2 && format_.Huge(entry)) {
+      if (!CopyHuge(*to.mm, source, EnsureTable(*to.mm, address, 2), address)) return false;
+      continue;
+    }
     if (!format_.TablePresent(entry)) continue;
     uint8_t* target = EnsureTable(*to.mm, address, level - 1);
     if (target == nullptr) return false;
@@ -55,7 +59,7 @@ void Paging::CopyTable(const VmArea& from, uint8_t* source, uint8_t* target, Vir
     }
     Pfn pfn;
     if (Frame* frame = NormalPage(pte, &pfn); frame != nullptr) {
-      ++frame->refcount;
+      ++HeadOf(pfn, *frame).refcount;
       ++frame->mapcount;
       frame->flags &= ~uint32_t{kPgAnonExclusive};
       ++delta[static_cast<size_t>(KindOf(*frame))];
@@ -72,7 +76,7 @@ void Paging::CopyTable(const VmArea& from, uint8_t* source, uint8_t* target, Vir
 void Paging::ChangeProtection(VmArea& vma, VirtRange range) {
   const uint64_t protection = PageProtection(vma);
   const bool try_writable = vma.shared() ? WantsWriteNotify(vma) : vma.is(kVmWrite);
-  ForEachTable(*vma.mm, range, [&](uint8_t* table, VirtAddr start, VirtAddr last) {
+  const auto change = [&](uint8_t* table, VirtAddr start, VirtAddr last) {
     uint32_t index = format_.IndexOf(start, 1);
     const auto count = static_cast<uint32_t>((last - start).raw() >> layout_.page_size.shift());
     for (const uint32_t stop = index + count; index < stop; ++index) {
@@ -87,6 +91,15 @@ void Paging::ChangeProtection(VmArea& vma, VirtRange range) {
       }
       format_.Store(table, index, pte);
     }
+  };
+  ForEachTable(*vma.mm, range, change, [&](uint8_t* table, uint32_t index, VirtAddr start, VirtAddr last) {
+    const bool whole = Whole(start, last);
+    if (whole) {
+      format_.Store(table, index, format_.ModifyHuge(format_.Load(table, index), protection));
+    } else {
+      SplitHugeEntry(vma, table, start, "part of what the huge page maps gets another protection");
+    }
+    return whole;
   });
 }
 
@@ -107,13 +120,16 @@ Bytes Paging::MoveTables(VmArea& from, VirtAddr old_start, VmArea& to, VirtAddr 
   uint64_t extent = 0;
   for (; old_address < old_end; old_address += extent, new_address += extent) {
     extent = extent_at(upper);
-    if (FindTable(mm, VirtAddr(old_address), upper - 1) == nullptr) continue;
+    if (FindTable(mm, VirtAddr(old_address), upper - 1) == nullptr && HugeEntryAt(mm, VirtAddr(old_address)) == 0) continue;
     if (EnsureTable(mm, VirtAddr(new_address), upper) == nullptr) break;
     if (upper == 3 && extent == format_.coverage(3) && MoveTable(mm, VirtAddr(old_address), VirtAddr(new_address), 3)) continue;
     extent = extent_at(2);
-    if (FindTable(mm, VirtAddr(old_address), 1) == nullptr) continue;
+    const bool huge = HugeEntryAt(mm, VirtAddr(old_address)) != 0;
+    if (!huge && FindTable(mm, VirtAddr(old_address), 1) == nullptr) continue;
     if (EnsureTable(mm, VirtAddr(new_address), 2) == nullptr) break;
     if (extent == format_.coverage(2) && MoveTable(mm, VirtAddr(old_address), VirtAddr(new_address), 2)) continue;
+    if (huge)
+      SplitHugeEntry(from, FindTable(mm, VirtAddr(old_address), 2), VirtAddr(old_address), "the huge page moves to where none fits");
     if (EnsureTable(mm, VirtAddr(new_address), 1) == nullptr) break;
     MoveEntries(mm, VirtAddr(old_address), VirtAddr(new_address), extent);
   }

@@ -27,12 +27,17 @@ FaultOutcome Paging::HandleFault(Process& task, VmArea& vma, VirtAddr address, F
   Fault fault{task, vma, *vma.mm, layout_.page_size.RoundDown(address), access};
   fault.index = format_.IndexOf(fault.address, 1);
   fault.table = FindLowestTable(fault.mm, fault.address);
+  std::optional<FaultOutcome> huge;
   if (fault.table != nullptr) {
     fault.pte = format_.Load(fault.table, fault.index);
-  } else if (EnsureTable(fault.mm, fault.address, 2) == nullptr) {
-    return FaultOutcome::kOom;  // The upper tables come first, whatever becomes of the fault.
+  } else {
+    uint8_t* upper = EnsureTable(fault.mm, fault.address, 2);
+    if (upper == nullptr) return FaultOutcome::kOom;  // The upper tables come first, whatever becomes of the fault.
+    huge = HugeFault(fault, upper);
+    fault.table = FindLowestTable(fault.mm, fault.address);  // A huge entry may have been split.
+    if (fault.table != nullptr) fault.pte = format_.Load(fault.table, fault.index);
   }
-  const FaultOutcome outcome = HandlePteFault(fault);
+  const FaultOutcome outcome = huge.has_value() ? *huge : HandlePteFault(fault);
   if (outcome == FaultOutcome::kMinor) ++task.minor_faults;
   if (outcome == FaultOutcome::kMajor) {
     ++task.major_faults;
@@ -113,27 +118,30 @@ FaultOutcome Paging::WriteProtectFault(Fault& fault) {
   if (frame->state == FrameState::kAnon) {
     if ((frame->flags & kPgAnonExclusive) == 0) {
       // A page still on its way to the LRU has a reference of the batch; one in the swap cache needs no slot when nobody else wants it.
-      if (frame->refcount <= 3) {
-        if ((frame->flags & kPgLru) == 0) DrainLru();
-        if (frame->refcount == 2) files_.swap().TryToFree(pfn);
+      const Frame& head = HeadOf(pfn, *frame);
+      const bool merged = (frame->flags & kPgKsm) != 0;
+      if (merged) vm_stat_.Count(VmEvent::kCowKsm);
+      if (head.refcount <= 3 && !merged) {
+        if ((head.flags & kPgLru) == 0) DrainLru();
+        if (head.refcount == 2 && !IsCompound(*frame)) files_.swap().TryToFree(pfn);
       }
-      if (frame->refcount != 1) {
+      if (head.refcount != 1 || merged) {
         if (why != nullptr) {
           why->Add(StepKind::kCopyOnWrite, "somebody else holds the anonymous page: it is copied")
               .Frame("pfn", pfn)
-              .Number("references", frame->refcount)
-              .Number("mapcount", frame->mapcount);
+              .Number("references", head.refcount)
+              .Number("mapcount", MapCountOf(pfn, *frame));
         }
         return CopyPage(fault, pfn);
       }
-      frame->mapping = fault.vma.anon_vma->id;
+      HeadOf(pfn, *frame).mapping = fault.vma.anon_vma->id;
       frame->flags |= kPgAnonExclusive;
     }
     if (why != nullptr) {
       why->Add(StepKind::kCopyOnWrite, "nobody else holds the anonymous page: it is used again and made writable")
           .Frame("pfn", pfn)
-          .Number("references", frame->refcount)
-          .Number("mapcount", frame->mapcount);
+          .Number("references", HeadOf(pfn, *frame).refcount)
+          .Number("mapcount", MapCountOf(pfn, *frame));
     }
     ReusePage(fault);
     return FaultOutcome::kMinor;
@@ -170,9 +178,9 @@ FaultOutcome Paging::CopyPage(Fault& fault, std::optional<Pfn> old_pfn) {
   AnonVmaPrepare(fault.vma);
   Frame* old_frame = old_pfn.has_value() ? &memory_.frame(*old_pfn) : nullptr;
   // Held, so that reclaim does not take it when the copy finds memory short.
-  if (old_frame != nullptr) ++old_frame->refcount;
+  if (old_frame != nullptr) ++HeadOf(*old_pfn, *old_frame).refcount;
   const std::optional<Pfn> pfn = memory_.AllocCharged(kGfpHighuserMovable);
-  if (old_frame != nullptr) --old_frame->refcount;
+  if (old_frame != nullptr) --HeadOf(*old_pfn, *old_frame).refcount;
   if (!pfn.has_value()) return FaultOutcome::kOom;
   if (old_pfn.has_value()) memory_.contents().Copy(*old_pfn, *pfn);
 

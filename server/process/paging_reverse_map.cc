@@ -11,6 +11,7 @@
 namespace mmlab {
 
 PageReferences Paging::TestClearReferenced(Pfn pfn) {
+  if ((memory_.frame(pfn).flags & kPgHead) != 0) return TestClearHugeReferenced(pfn);
   PageReferences found;
   ForEachMapping(pfn, memory_.frame(pfn), [&](VmArea& vma, uint8_t* table, uint32_t index) {
     if ((vma.flags & (kVmLocked | kVmSpecial)) == kVmLocked) found.locked = true;

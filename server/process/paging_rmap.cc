@@ -54,15 +54,18 @@ void Paging::AddFileRmap(Pfn pfn, Frame& frame, VmArea& vma) {
 }
 
 void Paging::RemoveRmap(Pfn pfn, Frame& frame, const VmArea& vma) {
+  if (IsCompound(frame)) return RemoveSubpageRmap(pfn, frame);
   MMLAB_CHECK(frame.mapcount > 0);
   if (--frame.mapcount == 0)
     memory_.CountPage(vm_stat_, frame, frame.state == FrameState::kAnon ? NodeStat::kNrAnonPages : NodeStat::kNrMapped, -1);
   if ((vma.flags & (kVmLocked | kVmSpecial)) == kVmLocked) MunlockPage(pfn, frame);
 }
 
-void Paging::PutPage(Pfn pfn, Frame& frame) {
+void Paging::PutPage(Pfn pfn, Frame& page) {
+  Frame& frame = HeadOf(pfn, page);
   MMLAB_CHECK(frame.refcount > 0);
   if (--frame.refcount > 0) return;
+  if (IsCompound(frame)) return ReleaseHugePage(HugeHead(pfn), frame);
   MMLAB_CHECK(frame.mapcount == 0);
   if ((frame.flags & kPgMlocked) != 0) --mlocked_pages_;
   memory_.FreePages(pfn, PageOrder(0));
@@ -71,22 +74,24 @@ void Paging::PutPage(Pfn pfn, Frame& frame) {
 // mlock_count: how many VM_LOCKED VMAs map the page; kept, as the kernel does, where the page's list link would be.
 void Paging::MlockPage(Pfn pfn, Frame& frame) {
   if ((frame.flags & kPgMlocked) == 0) {
-    if ((frame.flags & kPgLru) != 0) vm_stat_.Count(VmEvent::kUnevictablePgsCulled);
+    const uint32_t pages = CompoundPages(frame);
+    if ((frame.flags & kPgLru) != 0) vm_stat_.Count(VmEvent::kUnevictablePgsCulled, pages);
     memory_.lru().ChangeFlags(pfn, kPgMlocked | kPgUnevictable, kPgActive);
     frame.prev = 0;
-    ++mlocked_pages_;
-    vm_stat_.Count(VmEvent::kUnevictablePgsMlocked);
+    mlocked_pages_ += pages;
+    vm_stat_.Count(VmEvent::kUnevictablePgsMlocked, pages);
   }
   ++frame.prev;
 }
 
 void Paging::MunlockPage(Pfn pfn, Frame& frame) {
   if ((frame.flags & kPgMlocked) == 0 || --frame.prev > 0) return;
+  const uint32_t pages = CompoundPages(frame);
   frame.prev = kNoFrame;
-  if ((frame.flags & kPgLru) != 0) vm_stat_.Count(VmEvent::kUnevictablePgsRescued);
+  if ((frame.flags & kPgLru) != 0) vm_stat_.Count(VmEvent::kUnevictablePgsRescued, pages);
   memory_.lru().ChangeFlags(pfn, 0, kPgMlocked | kPgUnevictable);
-  --mlocked_pages_;
-  vm_stat_.Count(VmEvent::kUnevictablePgsMunlocked);
+  mlocked_pages_ -= pages;
+  vm_stat_.Count(VmEvent::kUnevictablePgsMunlocked, pages);
 }
 
 void Paging::CountRssFast(Process& task, AddressSpace& mm, RssKind kind, int64_t pages) {
@@ -140,7 +145,17 @@ void Paging::ZapTable(Process* task, VmArea& vma, uint8_t* table, VirtAddr start
 
 void Paging::ZapRange(Process* task, VmArea& vma, VirtRange range, bool even_cows) {
   DrainLru();
-  ForEachTable(*vma.mm, range, [&](uint8_t* table, VirtAddr start, VirtAddr last) { ZapTable(task, vma, table, start, last, even_cows); });
+  ForEachTable(
+      *vma.mm, range, [&](uint8_t* table, VirtAddr start, VirtAddr last) { ZapTable(task, vma, table, start, last, even_cows); },
+      [&](uint8_t* table, uint32_t, VirtAddr start, VirtAddr last) {
+        const bool whole = Whole(start, last);
+        if (whole) {
+          ZapHuge(vma, table, start);
+        } else {
+          SplitHugeEntry(vma, table, start, "part of what the huge page maps is given up");
+        }
+        return whole;
+      });
 }
 
 void Paging::Zap(Process& task, VmArea& vma, VirtRange range, bool even_cows) { ZapRange(&task, vma, range, even_cows); }

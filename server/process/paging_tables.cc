@@ -8,6 +8,9 @@
 #include "server/physical/physical_memory.h"
 #include "server/physical/vm_stat.h"
 #include "server/process/address_space.h"
+#include "server/process/huge_shrinkers.h"
+#include "server/process/khugepaged.h"
+#include "server/process/ksm.h"
 #include "server/process/paging.h"
 
 namespace mmlab {
@@ -22,7 +25,11 @@ Paging::Paging(const Layout& layout, PhysicalMemory& memory, Files& files, const
       vm_stat_(vm_stat),
       tracer_(tracer),
       hardware_access_flag_(hardware_access_flag),
-      lru_(memory, vm_stat) {}
+      lru_(memory, vm_stat),
+      huge_settings_(huge_pages()),
+      khugepaged_(std::make_unique<Khugepaged>(*this, vm_stat)),
+      ksm_(std::make_unique<Ksm>(*this, tracer)),
+      huge_shrinkers_{std::make_unique<HugeZeroShrinker>(*this), std::make_unique<DeferredSplitShrinker>(*this)} {}
 
 Paging::~Paging() = default;
 
@@ -80,6 +87,7 @@ bool Paging::CreateTables(AddressSpace& mm) {
 }
 
 void Paging::DestroyTables(AddressSpace& mm) {
+  LeaveHugePages(mm);
   const int top = format_.levels();
   uint8_t* pgd = TableBytes(mm.pgd);
   for (uint32_t i = 0; top > 2 && i < format_.entries(top); ++i) {
@@ -114,6 +122,7 @@ uint8_t* Paging::EnsureTable(AddressSpace& mm, VirtAddr address, int level) {
     const uint32_t index = format_.IndexOf(address, at);
     uint64_t entry = format_.Load(table, index);
     if (!format_.TablePresent(entry)) {
+      MMLAB_CHECK(at != 2 || !format_.Huge(entry));
       const std::optional<Pfn> made = AllocTable(mm, at - 1);
       if (!made.has_value()) return nullptr;
       entry = format_.TableEntry(*made, at);
@@ -171,7 +180,7 @@ Paging::HardwareAccess Paging::TryAccessIn(uint8_t* table, VirtAddr address, boo
 
 Paging::HardwareAccess Paging::TryAccess(const AddressSpace& mm, VirtAddr address, bool write, bool execute) {
   uint8_t* table = FindLowestTable(mm, address);
-  if (table == nullptr) return {PteVerdict::kNotPresent, Pfn(), nullptr};
+  if (table == nullptr) return TryHugeAccess(mm, address, write, execute);
   return TryAccessIn(table, address, write, execute);
 }
 

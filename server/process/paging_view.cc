@@ -9,6 +9,7 @@
 #include "server/physical/contents.h"
 #include "server/physical/physical_memory.h"
 #include "server/process/address_space.h"
+#include "server/process/ksm.h"
 #include "server/process/paging.h"
 #include "server/process/paging_walk.h"
 
@@ -46,15 +47,17 @@ void Paging::AccumulateSmaps(const VmArea& vma, SmapsSums& sums) const {
       Pfn pfn;
       const Frame* frame = NormalPage(pte, &pfn);
       if (frame == nullptr) continue;
-      const bool dirty = format_.Dirty(pte) || (frame->flags & kPgDirty) != 0;
+      const Frame& head = HeadOf(pfn, *frame);
+      const int mapcount = MapCountOf(pfn, *frame);
+      const bool dirty = format_.Dirty(pte) || (head.flags & kPgDirty) != 0;
       sums.rss += page;
       if (frame->state == FrameState::kAnon) {
         sums.anonymous += page;
-        if ((frame->flags & kPgSwapBacked) == 0 && !dirty) sums.lazy_free += page;
+        if ((head.flags & kPgSwapBacked) == 0 && !dirty) sums.lazy_free += page;
       }
-      if (format_.Young(pte) || (frame->flags & kPgReferenced) != 0) sums.referenced += page;
-      const bool is_private = frame->mapcount < 2;
-      const uint64_t share = (page << kPssShift) / (is_private ? 1 : static_cast<uint64_t>(frame->mapcount));
+      if (format_.Young(pte) || (head.flags & kPgReferenced) != 0) sums.referenced += page;
+      const bool is_private = mapcount < 2;
+      const uint64_t share = (page << kPssShift) / (is_private ? 1 : static_cast<uint64_t>(mapcount));
       sums.pss += share;
       if (frame->state == FrameState::kAnon) {
         sums.pss_anon += share;
@@ -66,6 +69,7 @@ void Paging::AccumulateSmaps(const VmArea& vma, SmapsSums& sums) const {
       (dirty ? (is_private ? sums.private_dirty : sums.shared_dirty) : (is_private ? sums.private_clean : sums.shared_clean)) += page;
     }
   });
+  ForEachHugeEntry(*vma.mm, vma.range(), [&](uint64_t entry, VirtAddr) { AddHugeToSmaps(entry, locked, sums); });
 }
 
 Smaps Paging::ToSmaps(const SmapsSums& sums) {
@@ -80,6 +84,7 @@ Smaps Paging::ToSmaps(const SmapsSums& sums) {
   smaps.referenced = Bytes(sums.referenced);
   smaps.anonymous = Bytes(sums.anonymous);
   smaps.lazy_free = Bytes(sums.lazy_free);
+  smaps.anon_huge_pages = Bytes(sums.anon_huge);
   smaps.locked = WholeKib(sums.pss_locked >> kPssShift);
   smaps.swap = Bytes(sums.swap);
   smaps.swap_pss = WholeKib(sums.pss_swap >> kPssShift);
@@ -138,6 +143,9 @@ std::array<int64_t, kRssKinds> Paging::CountRss(const AddressSpace& mm) const {
         }
       }
     });
+    ForEachHugeEntry(mm, vma->range(), [&](uint64_t entry, VirtAddr) {
+      if (!IsHugeZero(entry)) total[static_cast<size_t>(RssKind::kAnon)] += huge_pages();
+    });
   }
   return total;
 }
@@ -154,8 +162,8 @@ void Paging::Mincore(const VmArea& vma, VirtRange range, std::string& out) const
   for (VirtAddr address = range.start; address < range.end; address += page_size.bytes()) {
     const uint8_t* table = FindTable(*vma.mm, address, 1);
     const Pte pte = table == nullptr ? 0 : format_.Load(table, format_.IndexOf(address, 1));
-    bool resident = !format_.None(pte);
-    if (resident && format_.IsSwap(pte)) {
+    bool resident = !format_.None(pte) || (table == nullptr && HugeEntryAt(*vma.mm, address) != 0);
+    if (table != nullptr && resident && format_.IsSwap(pte)) {
       resident = files_.swap().CachedPage(SwapOf(pte)).has_value();
     } else if (!resident && inode != nullptr) {
       const PageIndex index = vma.IndexOf(address, page_size);
@@ -198,9 +206,11 @@ void Paging::CheckInvariants(const std::vector<const Process*>& tasks, std::vect
     }
   }
   if (!vdso_pages_.empty()) ++mapped[vdso_pages_[0]];
-  uint64_t mlocked = 0;
+  ksm_->CheckInvariants(violations);
+  uint64_t mlocked = CheckHugePages(spaces, mapped, violations);
   for (const auto& [pfn, maps] : mapped) {
     const Frame& frame = memory_.frame(pfn);
+    if (IsCompound(frame)) continue;
     if ((frame.flags & kPgMlocked) != 0) ++mlocked;
     if (frame.mapcount != maps || frame.refcount < maps) {
       violations->push_back(
@@ -230,6 +240,7 @@ void Paging::CountTables(const AddressSpace& mm, size_t which, std::vector<std::
     }
     tables = std::move(below);
   }
+  counted[1] += mm.deposited_tables.size();
   for (size_t level = 1; level < counted.size(); ++level) {
     if (counted[level] != mm.table_pages[level]) {
       violations->push_back(absl::StrFormat("address space %d: %d tables of level %d are counted, %d exist", which, mm.table_pages[level],
@@ -249,12 +260,22 @@ void Paging::AddToHash(const AddressSpace& mm, StateHasher& hasher) const {
         hasher.Add(pte);
       }
     });
+    ForEachHugeEntry(mm, vma->range(), [&](uint64_t entry, VirtAddr address) {
+      hasher.Add(address.raw());
+      hasher.Add(entry);
+    });
   }
+  for (const Pfn table : mm.deposited_tables) hasher.Add(table.raw());
+  hasher.Add((mm.thp_disabled ? 1 : 0) | (mm.uses_huge_zero ? 2 : 0));
+  hasher.Add(mm.khugepaged_slot);
+  hasher.Add(mm.ksm_slot);
 }
 
 void Paging::AddToHash(StateHasher& hasher) const {
   lru_.AddToHash(hasher);
   hasher.Add(mlocked_pages_);
+  AddHugeToHash(hasher);
+  ksm_->AddToHash(hasher);
   for (const Pfn pfn : vdso_pages_) hasher.Add(pfn.raw());
   hasher.Add(vvar_page_.has_value() ? vvar_page_->raw() : 0);
   for (const std::optional<Pfn>& page : compat_pages_) hasher.Add(page.has_value() ? page->raw() : 0);

@@ -8,6 +8,7 @@
 #include "server/process/address_space.h"
 #include "server/process/anon_vma.h"
 #include "server/process/commit_account.h"
+#include "server/process/ksm.h"
 #include "server/process/paging.h"
 #include "server/process/processes.h"
 #include "server/process/shm_table.h"
@@ -185,7 +186,7 @@ void Processes::AddToHash(StateHasher& hasher) const {
 }
 
 Bytes Processes::HostMemory() const {
-  uint64_t bytes = sizeof(Processes) + sizeof(Paging) + anon_vmas_->size() * sizeof(AnonVma);
+  uint64_t bytes = sizeof(Processes) + sizeof(Paging) + paging_->ksm().HostMemory() + anon_vmas_->size() * sizeof(AnonVma);
   for (const auto& [pid, process] : processes_) {
     bytes += sizeof(Process) + process->comm.capacity() + process->files->size() * (sizeof(OpenFile) + 32);
     if (process->mm == nullptr) continue;

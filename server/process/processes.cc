@@ -14,6 +14,8 @@
 #include "server/physical/physical_memory.h"
 #include "server/process/address_space.h"
 #include "server/process/commit_account.h"
+#include "server/process/khugepaged.h"
+#include "server/process/ksm.h"
 #include "server/process/mm_call.h"
 #include "server/process/paging.h"
 #include "server/process/shm_table.h"
@@ -41,6 +43,21 @@ Processes::~Processes() {
   files_.SetMapper(nullptr);
 }
 
+HugePageSettings& Processes::huge_settings() { return paging_->huge_settings(); }
+const HugePageSettings& Processes::huge_settings() const { return paging_->huge_settings(); }
+
+std::vector<Shrinker*> Processes::shrinkers() { return paging_->shrinkers(); }
+
+Ksm& Processes::ksm() { return paging_->ksm(); }
+const Ksm& Processes::ksm() const { return paging_->ksm(); }
+
+void Processes::WakeKhugepaged() { paging_->khugepaged().Wake(); }
+
+void Processes::AdvanceBackground(int64_t now) {
+  BeginOperation();
+  paging_->khugepaged().Advance(now);
+  paging_->ksm().Advance(now);
+}
 void Processes::SetKernelObjects(KernelObjects* objects) { anon_vmas_->SetKernelObjects(objects); }
 
 ReverseMap& Processes::reverse_map() { return *paging_; }
@@ -227,6 +244,8 @@ int Processes::ThreadCount(const Process& process) const {
   for (const auto& [pid, other] : processes_) count += other->thread_group == process.thread_group ? 1 : 0;
   return count;
 }
+
+bool Processes::ThpEligible(const VmArea& vma) const { return paging_->ThpEligible(vma); }
 
 uint64_t Processes::PageProtection(const VmArea& vma) const { return paging_->PageProtection(vma); }
 

@@ -25,6 +25,7 @@ class AddressSpace;
 class AnonVmaTable;
 class CommitAccount;
 class Files;
+class Ksm;
 class KernelObjects;
 class MmCall;
 class OpenFile;
@@ -35,11 +36,13 @@ class PhysicalMemory;
 class Process;
 class ReverseMap;
 class ShmTable;
+class Shrinker;
 class StateHasher;
 class Tracer;
 class VmStat;
 struct ExecLayout;
 struct Frame;
+struct HugePageSettings;
 struct Layout;
 struct PageWalk;
 struct ProcessCore;
@@ -63,6 +66,17 @@ class Processes {
 
   ProcessLimits& limits() { return limits_; }
   const ProcessLimits& limits() const { return limits_; }
+  // Who gets transparent huge pages.
+  HugePageSettings& huge_settings();
+  const HugePageSettings& huge_settings() const;
+  Ksm& ksm();
+  const Ksm& ksm() const;
+  // What can give back memory of processes, beside their pages.
+  std::vector<Shrinker*> shrinkers();
+  // An attribute was written that makes khugepaged look around at once.
+  void WakeKhugepaged();
+  // The clock reads `now` (nanoseconds): the kernel threads that look after processes do what is due.
+  void AdvanceBackground(int64_t now);
   // Where the kernel objects of processes are accounted; it outlives the processes. Before the first one is made.
   void SetKernelObjects(KernelObjects* objects);
   // Who maps which page, for reclaim; and who takes pages away when a process asks for it.
@@ -158,6 +172,7 @@ class Processes {
   std::optional<int> RunsOn(Pid pid) const;
   int MmCount(const AddressSpace& mm) const;  // mm->mm_count: 1 for all users, and one for each CPU that borrows it.
   int ThreadCount(const Process& process) const;
+  bool ThpEligible(const VmArea& vma) const;         // smaps' THPeligible
   uint64_t PageProtection(const VmArea& vma) const;  // vma->vm_page_prot: bits of its page-table entries.
   // The page-table walk that the processor makes for an address of the process, level by level. REQUIRES: it has an address space.
   PageWalk Walk(const Process& process, VirtAddr address) const;

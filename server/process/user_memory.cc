@@ -78,8 +78,9 @@ int32_t UserMemory::X86ErrorCode(FaultAccess access, PteVerdict verdict) const {
 
 // ESR_EL1 of an abort taken from user mode.
 uint64_t UserMemory::Arm64Syndrome(uint64_t address, FaultAccess access, PteVerdict verdict) const {
-  uint64_t status = kStatusPermission | 3;
-  if (verdict == PteVerdict::kAccessFlag) status = kStatusAccessFlag | 3;
+  const bool huge = address < mm_.task_size.raw() && core_.paging.HugeEntryAt(mm_, VirtAddr(address)) != 0;
+  uint64_t status = kStatusPermission | (huge ? 2 : 3);
+  if (verdict == PteVerdict::kAccessFlag) status = kStatusAccessFlag | (huge ? 2 : 3);
   if (verdict == PteVerdict::kNotPresent) {
     // ARM64 counts levels from the top: 0 is the pgd, 3 the pte.
     status = kStatusTranslation;

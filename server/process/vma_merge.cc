@@ -3,6 +3,7 @@
 #include "server/base/check.h"
 #include "server/files/open_file.h"
 #include "server/process/mm_call.h"
+#include "server/process/paging.h"
 #include "server/process/process_limits.h"
 
 // Joining and cutting VMAs: vma_merge(), __vma_adjust() and __split_vma() of mm/mmap.c.
@@ -93,6 +94,7 @@ VmArea* MmCall::VmaMerge(VmArea* prev, uint64_t start, uint64_t end, uint64_t vm
       if (mid->end.raw() <= end) {
         TakeOver(*prev, *mid);
       } else {
+        core_.paging.SplitHugeAt(*mid, VirtAddr(end));
         mid->pgoff = PageIndex(Wrap(mid->pgoff.raw() + ((end - mid->start.raw()) >> shift_)));
         mm_.vmas.Resize(*mid, VirtAddr(end), mid->end);
       }
@@ -104,6 +106,7 @@ VmArea* MmCall::VmaMerge(VmArea* prev, uint64_t start, uint64_t end, uint64_t vm
   if (merge_next) {
     if (prev != nullptr && start < prev->end.raw()) {
       ImportAnonVma(*next, *prev);
+      core_.paging.SplitHugeAt(*prev, VirtAddr(start));
       mm_.vmas.Resize(*prev, prev->start, VirtAddr(start));
     } else if (mid != next) {
       ImportAnonVma(*next, *mid);
@@ -132,6 +135,7 @@ Errno MmCall::SplitUnchecked(VmArea& vma, uint64_t address, bool new_below) {
   if (vma.special_mapping()) {
     return Refuse(Errno::kEINVAL, "a special mapping (vvar, vdso) can't be split");
   }
+  core_.paging.SplitHugeAt(vma, VirtAddr(address));  // vma_adjust_trans_huge()
   const uint64_t pages_below = (address - vma.start.raw()) >> shift_;
   std::unique_ptr<VmArea> part = Duplicate(vma);
   AnonVmaClone(*part, vma);

@@ -97,7 +97,7 @@ bool IsDerived(VmEvent item) {
     case VmEvent::kNumaHintFaults:
     case VmEvent::kNumaHintFaultsLocal:
     case VmEvent::kNumaPagesMigrated:
-    // With transparent_hugepage=never and no huge page pools.
+    // Transparent huge pages. There are none of files, and no huge page pools.
     case VmEvent::kThpMigrationSuccess:
     case VmEvent::kThpMigrationFail:
     case VmEvent::kThpMigrationSplit:
@@ -123,7 +123,7 @@ bool IsDerived(VmEvent item) {
     case VmEvent::kThpZeroPageAllocFailed:
     case VmEvent::kThpSwpout:
     case VmEvent::kThpSwpoutFallback:
-    // Without balloon, KSM and users of CMA.
+    // KSM. There is no balloon, and nobody uses CMA.
     case VmEvent::kBalloonInflate:
     case VmEvent::kBalloonDeflate:
     case VmEvent::kBalloonMigrate:

@@ -129,7 +129,8 @@ std::vector<MeminfoField> MeminfoFields(const Machine& machine) {
   // Pages of the per-CPU allocator's first chunk, as the recorded kernels made it for each CPU.
   fields.Pages("Percpu", static_cast<uint64_t>(machine.spec().cpus) * (x86 ? 33u : 34u));
   fields.Pages("HardwareCorrupted", uint64_t{0});
-  for (absl::string_view name : {"AnonHugePages", "ShmemHugePages", "ShmemPmdMapped", "FileHugePages", "FilePmdMapped"}) {
+  fields.Pages("AnonHugePages", stat.Get(NodeStat::kNrAnonTransparentHugepages));
+  for (absl::string_view name : {"ShmemHugePages", "ShmemPmdMapped", "FileHugePages", "FilePmdMapped"}) {
     fields.Pages(name, uint64_t{0});
   }
   if (!x86) {

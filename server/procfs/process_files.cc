@@ -7,6 +7,7 @@
 #include "absl/strings/str_replace.h"
 #include "server/machine/machine.h"
 #include "server/process/address_space.h"
+#include "server/process/ksm.h"
 #include "server/process/process.h"
 #include "server/process/processes.h"
 #include "server/procfs/text.h"
@@ -115,7 +116,8 @@ std::string SmapsText(const Machine& machine, const Process& process) {
     AppendSize(out, "KernelPageSize:", page);
     AppendSize(out, "MMUPageSize:", page);
     AppendSmapsSums(out, smaps[i], nullptr);
-    out += "THPeligible:    0\n";  // transparent_hugepage=never
+    const VmArea* vma = process.mm->vmas.Find(vmas[i].start);
+    out += vma != nullptr && machine.processes().ThpEligible(*vma) ? "THPeligible:    1\n" : "THPeligible:    0\n";
     out += "VmFlags: ";
     out += vmas[i].vm_flags;
     out += " \n";
@@ -195,6 +197,16 @@ std::string LimitsText(const Process& process) {
   AppendLimit(out, "Max locked memory", process.rlimit(RlimitKind::kMemlock));
   AppendLimit(out, "Max address space", process.rlimit(RlimitKind::kAs));
   return out;
+}
+
+std::string KsmMergingPagesText(const Machine& machine, const Process& process) {
+  if (process.mm == nullptr) return "";
+  return absl::StrCat(machine.processes().ksm().MergingPages(*process.mm), "\n");
+}
+
+std::string KsmStatText(const Machine& machine, const Process& process) {
+  if (process.mm == nullptr) return "";
+  return absl::StrCat("ksm_rmap_items ", machine.processes().ksm().RmapItems(*process.mm), "\n");
 }
 
 }  // namespace mmlab

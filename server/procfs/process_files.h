@@ -16,6 +16,8 @@ std::string SmapsRollupText(const Machine& machine, const Process& process);
 // Only the lines that are derived.
 std::string StatusText(const Machine& machine, const Process& process);
 std::string StatmText(const Machine& machine, const Process& process);
+std::string KsmMergingPagesText(const Machine& machine, const Process& process);
+std::string KsmStatText(const Machine& machine, const Process& process);
 std::string OomScoreText(const Machine& machine, const Process& process);
 std::string OomScoreAdjText(const Process& process);
 std::string CommText(const Process& process);

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "absl/status/status.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
@@ -107,6 +108,8 @@ constexpr ProcessFile kProcessFiles[] = {
     {"comm", [](const Machine&, const Process& p) { return CommText(p); }},
     {"environ", EnvironText},
     {"exe", [](const Machine&, const Process& p) { return ExeText(p); }},
+    {"ksm_merging_pages", KsmMergingPagesText},
+    {"ksm_stat", KsmStatText},
     {"limits", [](const Machine&, const Process& p) { return LimitsText(p); }},
     {"maps", MapsText},
     {"numa_maps", NumaMapsText},
@@ -199,6 +202,7 @@ std::vector<std::string> ListProcFiles(const Machine& machine) {
     if (Exists(machine, file)) paths.emplace_back(file.path);
   }
   for (const absl::string_view name : kFrameFiles) paths.emplace_back(name);
+  for (std::string& path : machine.SysfsPaths()) paths.push_back(std::move(path));
   for (absl::string_view name : machine.sysctls().Names()) {
     if (!machine.sysctls().Text(*machine.sysctls().Find(name))) continue;
     paths.push_back(absl::StrCat("sys/", absl::StrReplaceAll(name, {{".", "/"}})));
@@ -233,6 +237,10 @@ absl::StatusOr<std::string> ReadProcFile(const Machine& machine, absl::string_vi
   if (IsFrameFile(path)) return ReadFrameFile(machine, path, 0, kMaxFrameFileBytes);
   for (const MachineFile& file : kMachineFiles) {
     if (file.path == path && Exists(machine, file)) return file.text(machine);
+  }
+  if (absl::StartsWith(path, "/sys/kernel/mm/")) {
+    std::optional<std::string> text = machine.SysfsText(path);
+    return text ? absl::StatusOr<std::string>(*std::move(text)) : absl::NotFoundError(absl::StrCat(path, ": no such file"));
   }
   if (absl::string_view name = path; absl::ConsumePrefix(&name, "sys/")) {
     const std::optional<Sysctl> id = machine.sysctls().Find(absl::StrReplaceAll(name, {{"/", "."}}));

@@ -172,6 +172,11 @@ absl::Status CheckFields(const v1::WriteSysctlRequest& request) {
   MMLAB_RETURN_IF_ERROR(CheckString("sysctl", request.sysctl(), kMaxSysctlName));
   return CheckString("value", request.value(), kMaxSysctlValue);
 }
+absl::Status CheckFields(const v1::WriteSysfsRequest& request) {
+  if (request.path().empty()) return InvalidField("path", "must be set");
+  MMLAB_RETURN_IF_ERROR(CheckString("path", request.path(), kMaxSysctlName));
+  return CheckString("value", request.value(), kMaxSysctlValue);
+}
 
 absl::Status CheckFields(const v1::AdvanceTimeRequest& request) {
   if (request.nanoseconds() < 0 || request.nanoseconds() > kMaxTimeStep) return InvalidField("nanoseconds", "must be 0 to 10^18");
@@ -253,6 +258,7 @@ op::WriteSysctl ToNative(const v1::WriteSysctlRequest& r) {
   std::replace(native.name.begin(), native.name.end(), '/', '.');
   return native;
 }
+op::WriteSysfs ToNative(const v1::WriteSysfsRequest& r) { return {r.path(), r.value()}; }
 op::AdvanceTime ToNative(const v1::AdvanceTimeRequest& r) { return {r.nanoseconds()}; }
 
 bool IsShort(const v1::AccessMemoryRequest& request) {

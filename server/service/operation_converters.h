@@ -52,6 +52,7 @@ absl::Status CheckFields(const v1::CreateCgroupRequest& request);
 absl::Status CheckFields(const v1::RemoveCgroupRequest& request);
 absl::Status CheckFields(const v1::WriteCgroupFileRequest& request);
 absl::Status CheckFields(const v1::WriteSysctlRequest& request);
+absl::Status CheckFields(const v1::WriteSysfsRequest& request);
 absl::Status CheckFields(const v1::AdvanceTimeRequest& request);
 template <typename Request>
 absl::Status CheckFields(const Request&) {  // All other requests hold numbers of which any could be passed.
@@ -82,6 +83,8 @@ inline bool IsShort(const v1::SwapoffRequest&) { return false; }
 inline bool IsShort(const v1::WriteSysctlRequest&) { return false; }
 inline bool IsShort(const v1::WriteCgroupFileRequest&) { return false; }
 inline bool IsShort(const v1::CompactMemoryRequest&) { return false; }
+inline bool IsShort(const v1::WriteSysfsRequest&) { return false; }
+inline bool IsShort(const v1::AdvanceTimeRequest&) { return false; }
 inline constexpr int kShortPages = 1024;
 inline bool IsShort(const v1::AllocPagesBulkRequest& request) { return request.count() <= kShortPages; }
 inline bool IsShort(const v1::FreePageListRequest& request) { return request.pfns_size() <= kShortPages; }

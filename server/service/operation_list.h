@@ -101,6 +101,7 @@
 
 #define MMLAB_MACHINE_OPERATIONS(X) \
   X(WriteSysctl, write_sysctl)      \
+  X(WriteSysfs, write_sysfs)        \
   X(AdvanceTime, advance_time)
 
 #define MMLAB_OPERATIONS(X)          \

@@ -133,6 +133,8 @@ const char* FrameStateName(FrameState state) {
       return "kernel_stack";
     case FrameState::kVmalloc:
       return "vmalloc";
+    case FrameState::kHugetlb:
+      return "hugetlb";
   }
   return "";
 }

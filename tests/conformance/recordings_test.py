@@ -23,8 +23,7 @@ FLOORS = os.path.join(HERE, "floors.json")
 README = os.path.join(ROOT, "README.md")
 BUILD = os.environ.get("MMLAB_BUILD_DIR", os.path.join(ROOT, "build", "release"))
 
-# Not yet: 686-thp and arm64-thp, since transparent huge pages are not simulated.
-FLAVOURS = ("686", "686-pae", "arm64", "arm64-swaf")
+FLAVOURS = ("686", "686-pae", "arm64", "arm64-swaf", "686-thp", "arm64-thp")
 # Category of compare.py: how the table calls it.
 COLUMNS = {"result": "result", "faults": "faults", "vmas": "VMAs", "rss": "resident", "smaps": "smaps", "vm_flags": "flags",
            "status": "status", "status_rss": "status RSS", "commit": "commit", "oom_score": "OOM score"}

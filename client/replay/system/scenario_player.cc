@@ -157,6 +157,18 @@ absl::Status ScenarioPlayer::WriteFile(const Json& op) {
     write.mutable_write_sysctl()->set_value(op.at("value").get<std::string>());
     MMLAB_ASSIGN_OR_RETURN(const Tried tried, Try(absl::StrCat("write ", path), write));
     result["error"] = tried.ErrorText();
+  } else if (absl::StartsWith(path, "/sys/kernel/mm/")) {
+    v1::Operation write;
+    write.mutable_write_sysfs()->set_path(path);
+    write.mutable_write_sysfs()->set_value(op.at("value").get<std::string>());
+    MMLAB_ASSIGN_OR_RETURN(const Tried tried, Try(absl::StrCat("write ", path), write));
+    result["error"] = tried.ErrorText();
+    if (path == "/sys/kernel/mm/ksm/run" && op.at("value") == "1") {
+      // The recorder waited until ksmd had nothing more to merge.
+      v1::Operation wait;
+      wait.mutable_advance_time()->set_nanoseconds(int64_t{1'000'000'000});
+      MMLAB_RETURN_IF_ERROR(stage_.MustApply(wait).status());
+    }
   } else if (absl::ConsumePrefix(&name, "/cg/")) {
     const size_t slash = name.rfind('/');
     const std::string cgroup(slash == absl::string_view::npos ? "" : name.substr(0, slash));

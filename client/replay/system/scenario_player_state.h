@@ -63,6 +63,7 @@ class ScenarioPlayer {
   absl::Status StartWorker(const Json& op);
   absl::Status EndWorker(const Json& op);
   absl::Status MapRegion(const Json& op);
+  absl::StatusOr<uint64_t> MapHugeAligned(int32_t pid, uint64_t bytes);
   absl::Status TouchRegion(const Json& op, bool identical);
   absl::Status RangeCall(const Json& op);
   absl::Status PunchRegion(const Json& op);

@@ -1,5 +1,7 @@
 #include <algorithm>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "client/replay/recording.h"
 #include "client/replay/system/scenario_player_state.h"
@@ -107,6 +109,14 @@ absl::Status ScenarioPlayer::MapRegion(const Json& op) {
   MMLAB_ASSIGN_OR_RETURN(Worker* const worker, Acting(op));
   if (worker == nullptr) return absl::OkStatus();
   MMLAB_ASSIGN_OR_RETURN(const uint64_t bytes, KibBytes(op, "kib"));
+  if (header_.value("name", "") == "thp") {
+    MMLAB_ASSIGN_OR_RETURN(const uint64_t start, MapHugeAligned(worker->pid, bytes));
+    worker->regions.push_back(start);
+    worker->lengths.push_back(bytes);
+    answers_.results.push_back(
+        {{"kind", "result"}, {"process", op.at("process")}, {"mmap", static_cast<int64_t>(worker->regions.size()) - 1}});
+    return absl::OkStatus();
+  }
   v1::Operation map = AnonymousMap(worker->pid, bytes, kind == "shared_anon" ? kMapShared : kMapPrivate);
   int32_t fd = -1;
   if (kind == "file_shared") {
@@ -128,6 +138,24 @@ absl::Status ScenarioPlayer::MapRegion(const Json& op) {
                               {"process", op.at("process")},
                               {"mmap", tried.ok() ? static_cast<int64_t>(worker->regions.size()) - 1 : tried.Return()}});
   return absl::OkStatus();
+}
+
+// The recorder kept room for one more huge page, without permissions, and gave them to the aligned part.
+absl::StatusOr<uint64_t> ScenarioPlayer::MapHugeAligned(int32_t pid, uint64_t bytes) {
+  MMLAB_ASSIGN_OR_RETURN(const std::string text, ReadProcFile("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size"));
+  uint64_t huge = 0;
+  if (!absl::SimpleAtoi(absl::StripAsciiWhitespace(text), &huge) || huge == 0) return absl::InternalError("hpage_pmd_size: no number");
+  v1::Operation map = AnonymousMap(pid, bytes + huge, kMapPrivate);
+  map.mutable_mmap()->set_prot(0);
+  MMLAB_ASSIGN_OR_RETURN(const v1::Outcome mapped, stage_.MustApply(map));
+  const uint64_t start = (mapped.value() + huge - 1) / huge * huge;
+  v1::Operation protect;
+  protect.mutable_mprotect()->set_pid(pid);
+  protect.mutable_mprotect()->set_address(start);
+  protect.mutable_mprotect()->set_length_bytes(bytes);
+  protect.mutable_mprotect()->set_prot(kReadWriteProt);
+  MMLAB_RETURN_IF_ERROR(stage_.MustApply(protect).status());
+  return start;
 }
 
 absl::StatusOr<bool> ScenarioPlayer::ReportKilled(const std::string& acting) {

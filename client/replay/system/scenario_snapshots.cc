@@ -83,6 +83,18 @@ absl::Status ScenarioPlayer::Snapshot(const std::string& name) {
   if (!std::exchange(baseline_matched_, true)) MMLAB_RETURN_IF_ERROR(MatchBaseline());
   for (const char* file : kMachineFiles) MMLAB_RETURN_IF_ERROR(AddProcFile(file, absl::StrCat(name, "/", file)));
   MMLAB_RETURN_IF_ERROR(AddHugepageFiles(name));
+  if (header_.value("name", "") == "ksm" && !workers_.empty()) {
+    for (const char* file :
+         {"full_scans", "max_page_sharing", "pages_shared", "pages_sharing", "pages_to_scan", "pages_unshared", "pages_volatile", "run",
+          "sleep_millisecs", "stable_node_chains", "stable_node_chains_prune_millisecs", "stable_node_dups", "use_zero_pages"}) {
+      MMLAB_RETURN_IF_ERROR(AddProcFile(absl::StrCat("/sys/kernel/mm/ksm/", file), absl::StrCat(name, "/ksm_", file)));
+    }
+  }
+  if (header_.value("name", "") == "thp") {
+    for (const char* file : {"defrag", "enabled", "hpage_pmd_size", "shmem_enabled", "use_zero_page"}) {
+      MMLAB_RETURN_IF_ERROR(AddProcFile(absl::StrCat("/sys/kernel/mm/transparent_hugepage/", file), absl::StrCat(name, "/thp_", file)));
+    }
+  }
   for (const auto& [process, worker] : workers_) {
     for (const char* file : kProcessFiles) {
       MMLAB_RETURN_IF_ERROR(AddProcFile(absl::StrCat(worker.pid, "/", file), absl::StrCat(name, "/process-", process, "-", file)));

@@ -210,8 +210,6 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(
         RefusedCase{"NegativeCpus", [](MachineSpec& s) { s.cpus = -1; }, "spec.cpus: "},
         RefusedCase{"TooManyCpus", [](MachineSpec& s) { s.cpus = 65; }, "spec.cpus: "},
-        RefusedCase{"Thp", [](MachineSpec& s) { s.transparent_hugepage = MachineSpec::TransparentHugepage::kAlways; },
-                    "spec.transparent_hugepage: ", absl::StatusCode::kUnimplemented},
         RefusedCase{"NoRam", [](MachineSpec& s) { s.firmware_ranges.clear(); }, "spec.firmware_ranges: "},
         RefusedCase{"OnlyReserved", [](MachineSpec& s) { s.firmware_ranges[0].type = FirmwareRange::Type::kReserved; },
                     "spec.firmware_ranges: "},

@@ -221,6 +221,7 @@ MachineSpec SmallMachine(uint64_t seed) {
     EXPECT_TRUE(DescribeUsualBoard(Bytes(64 << 20), spec).ok());
   }
   spec.cpus = seed % 2 == 0 ? 1 : 2;
+  if (seed % 4 < 2) spec.transparent_hugepage = MachineSpec::TransparentHugepage::kAlways;
   spec.slab_allocator = static_cast<SlabAllocatorKind>(1 + (seed + seed / 3) % 3);
   return spec;
 }

@@ -201,7 +201,7 @@ Operation RandomProgram::MappingOperation(Pid pid) {
 Operation RandomProgram::MemoryOperation(Pid pid) {
   switch (random_.Below(12)) {
     case 0: {
-      static constexpr int32_t kAdvice[] = {0, 1, 2, 3, 4, 8, 9, 10, 11, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 100};
+      static constexpr int32_t kAdvice[] = {0, 1, 2, 3, 4, 8, 9, 10, 11, 12, 13, 14, 25, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 100};
       return op::Madvise{pid, Address(), Length(), OneIn(20) ? static_cast<int32_t>(Edge()) : kAdvice[random_.Below(std::size(kAdvice))]};
     }
     case 1:
@@ -331,9 +331,30 @@ Operation RandomProgram::SysctlOperation() {
     case 1:
       // Most sysctls go back to what lets processes live.
       return op::WriteSysctl{"vm.overcommit_memory", "1"};
+    case 2:
+      return SysfsOperation();
     default:
       return op::WriteSysctl{kNames[random_.Below(std::size(kNames))], kValues[random_.Below(std::size(kValues))]};
   }
+}
+
+Operation RandomProgram::SysfsOperation() {
+  static constexpr const char* kPaths[] = {"transparent_hugepage/enabled",
+                                           "transparent_hugepage/defrag",
+                                           "transparent_hugepage/use_zero_page",
+                                           "transparent_hugepage/khugepaged/max_ptes_none",
+                                           "transparent_hugepage/khugepaged/pages_to_scan",
+                                           "transparent_hugepage/khugepaged/scan_sleep_millisecs",
+                                           "ksm/run",
+                                           "ksm/run",
+                                           "ksm/pages_to_scan",
+                                           "ksm/max_page_sharing",
+                                           "ksm/use_zero_pages",
+                                           "ksm/full_scans",
+                                           "nonsense"};
+  static constexpr const char* kValues[] = {"always", "madvise", "never", "defer", "0", "1", "1", "2", "500", "99999999999", "-1", ""};
+  return op::WriteSysfs{std::string("/sys/kernel/mm/") + kPaths[random_.Below(std::size(kPaths))],
+                        kValues[random_.Below(std::size(kValues))]};
 }
 
 Operation RandomProgram::CgroupOperation(Pid pid) {

@@ -46,6 +46,7 @@ class RandomProgram {
   Operation PageOperation();
   Operation SlabOperation();
   Operation SysctlOperation();
+  Operation SysfsOperation();
   Operation CgroupOperation(Pid pid);
   AccessRequest Access();
 

@@ -247,7 +247,8 @@ INSTANTIATE_TEST_SUITE_P(
         ErrorCase{"CreateNotSimulated",
                   [](Server& s) {
                     return Create(s, "n", [](auto& r) {
-                      r.mutable_spec()->set_transparent_hugepage(v1::TRANSPARENT_HUGEPAGE_ALWAYS);
+                      r.mutable_spec()->set_layout(v1::LAYOUT_ARM64);
+                      r.mutable_spec()->set_va_bits(39);
                       r.set_validate_only(true);
                     });
                   },

@@ -1,0 +1,146 @@
+// Small pages become a huge one. Linux: mm/khugepaged.c (hpage_collapse_scan_pmd, collapse_huge_page), MADV_COLLAPSE.
+#include "server/base/check.h"
+#include "server/base/explanation.h"
+#include "server/physical/contents.h"
+#include "server/physical/physical_memory.h"
+#include "server/physical/vm_stat.h"
+#include "server/process/address_space.h"
+#include "server/process/khugepaged.h"
+#include "server/process/paging.h"
+
+namespace mmlab {
+namespace {
+
+constexpr Gfp kGfpTransHugeLight = (kGfpHighuserMovable | kGfpComp | kGfpNoMemalloc | kGfpNoWarn) & ~kGfpReclaim;  // GFP_TRANSHUGE_LIGHT
+
+const char* Reason(CollapseResult result) {
+  switch (result) {
+    case CollapseResult::kSucceed:
+      return "the small pages were copied into a huge page";
+    case CollapseResult::kNoTable:
+      return "not collapsed: nothing is mapped there";
+    case CollapseResult::kAlreadyHuge:
+      return "not collapsed: a huge page is mapped there already";
+    case CollapseResult::kTooManyNone:
+      return "not collapsed: more pages are missing than max_ptes_none allows";
+    case CollapseResult::kTooManySwapped:
+      return "not collapsed: more pages are swapped out than max_ptes_swap allows";
+    case CollapseResult::kTooManyShared:
+      return "not collapsed: more pages are shared than max_ptes_shared allows";
+    case CollapseResult::kNotNormal:
+      return "not collapsed: an entry maps no ordinary page";
+    case CollapseResult::kNotAnonymous:
+      return "not collapsed: a page of a file lies in between";
+    case CollapseResult::kNotOnLru:
+      return "not collapsed: a page is not on the LRU lists";
+    case CollapseResult::kPinned:
+      return "not collapsed: somebody else holds a page";
+    case CollapseResult::kReadOnly:
+      return "not collapsed: no page of the range is writable";
+    case CollapseResult::kNotReferenced:
+      return "not collapsed: no page of the range was used";
+    case CollapseResult::kAllocationFailed:
+      return "not collapsed: no block of that size is free";
+    case CollapseResult::kSwappedOut:
+      return "not collapsed: a page is swapped out";
+  }
+  return "";
+}
+
+}  // namespace
+
+bool Paging::CollapseAllowed(const VmArea& vma, bool by_settings) const {
+  if (by_settings) return HugeAllowed(vma, vma.flags, /*in_fault=*/false, /*for_smaps=*/false);
+  const uint64_t size = format_.coverage(2);
+  return !vma.is(kVmNoHugePage | kVmSpecial | kVmHugetlb) && !vma.mm->thp_disabled && vma.anonymous() && vma.anon_vma != nullptr &&
+         vma.end.raw() >= size && ((vma.end.raw() - size) & ~(size - 1)) >= vma.start.raw();
+}
+
+// Holds the entries of a range against the limits.
+CollapseResult Paging::CollapseScan(const uint8_t* table, bool khugepaged) {
+  const KhugepagedSettings& limits = huge_settings_.khugepaged;
+  const auto exceeds = [khugepaged](uint32_t count, uint32_t limit) { return khugepaged && count > limit; };
+  uint32_t none = 0, swapped = 0, shared = 0, referenced = 0;
+  bool writable = false;
+  for (uint32_t i = 0; i < huge_pages(); ++i) {
+    const Pte pte = format_.Load(table, i);
+    if (!format_.None(pte) && !format_.Present(pte)) {
+      if (!exceeds(++swapped, limits.max_ptes_swap)) continue;
+      vm_stat_.Count(VmEvent::kThpScanExceedSwapPte);
+      return CollapseResult::kTooManySwapped;
+    }
+    if (format_.None(pte) || format_.PfnOf(pte) == memory_.zero_frame()) {
+      if (!exceeds(++none, limits.max_ptes_none)) continue;
+      vm_stat_.Count(VmEvent::kThpScanExceedNonePte);
+      return CollapseResult::kTooManyNone;
+    }
+    writable = writable || format_.Writable(pte);
+    Pfn pfn;
+    const Frame* frame = NormalPage(pte, &pfn);
+    if (frame == nullptr) return CollapseResult::kNotNormal;
+    if (MapCountOf(pfn, *frame) > 1 && exceeds(++shared, limits.max_ptes_shared)) {
+      vm_stat_.Count(VmEvent::kThpScanExceedSharePte);
+      return CollapseResult::kTooManyShared;
+    }
+    const Frame& head = HeadOf(pfn, *frame);
+    if ((head.flags & kPgLru) == 0) return CollapseResult::kNotOnLru;
+    if (frame->state != FrameState::kAnon) return CollapseResult::kNotAnonymous;
+    if (!IsCompound(*frame) && head.refcount != head.mapcount + ((head.flags & kPgSwapCache) != 0 ? 1 : 0)) return CollapseResult::kPinned;
+    if (format_.Young(pte) || (head.flags & kPgReferenced) != 0) ++referenced;
+  }
+  if (!writable) return CollapseResult::kReadOnly;
+  if (khugepaged && (referenced == 0 || (swapped > 0 && referenced < huge_pages() / 2))) return CollapseResult::kNotReferenced;
+  return swapped > 0 ? CollapseResult::kSwappedOut : CollapseResult::kSucceed;
+}
+
+CollapseResult Paging::Collapse(VmArea& vma, VirtAddr address, bool khugepaged) {
+  const CollapseResult result = TryCollapse(vma, address, khugepaged);
+  if (Explanation* why = tracer_.explanation()) why->Add(StepKind::kHugeCollapse, Reason(result)).Address("address", address);
+  return result;
+}
+
+CollapseResult Paging::TryCollapse(VmArea& vma, VirtAddr address, bool khugepaged) {
+  if (HugeEntryAt(*vma.mm, address) != 0) return CollapseResult::kAlreadyHuge;
+  uint8_t* table = FindTable(*vma.mm, address, 1);
+  if (table == nullptr) return CollapseResult::kNoTable;
+  if (const CollapseResult found = CollapseScan(table, khugepaged); found != CollapseResult::kSucceed) return found;
+  const bool may_reclaim = !khugepaged || huge_settings_.khugepaged.defrag;
+  const PageOrder order(format_.shift(2) - format_.shift(1));
+  const std::optional<Pfn> head = memory_.AllocPages(kGfpTransHugeLight | (may_reclaim ? kGfpDirectReclaim : 0), order);
+  vm_stat_.Count(head.has_value() ? VmEvent::kThpCollapseAlloc : VmEvent::kThpCollapseAllocFailed);
+  if (!head.has_value()) return CollapseResult::kAllocationFailed;
+  // Getting the block may have taken pages away.
+  if (const CollapseResult found = CollapseScan(table, khugepaged); found != CollapseResult::kSucceed) {
+    memory_.FreePages(*head, order);
+    return found;
+  }
+  CollapseInto(vma, address, table, *head);
+  return CollapseResult::kSucceed;
+}
+
+// __collapse_huge_page_copy() and what follows it.
+void Paging::CollapseInto(VmArea& vma, VirtAddr address, uint8_t* table, Pfn head) {
+  AddressSpace& mm = *vma.mm;
+  PrepareHugePage(head);
+  for (uint32_t i = 0; i < huge_pages(); ++i) {
+    const Pte pte = format_.Load(table, i);
+    format_.Store(table, i, 0);
+    Pfn pfn;
+    Frame* frame = format_.None(pte) ? nullptr : NormalPage(pte, &pfn);
+    if (frame == nullptr) {
+      ++mm.rss[static_cast<size_t>(RssKind::kAnon)];
+      continue;
+    }
+    memory_.contents().Copy(pfn, head + PageCount(i));
+    RemoveRmap(pfn, *frame, vma);
+    PutPage(pfn, *frame);
+  }
+  uint8_t* upper = FindTable(mm, address, 2);
+  const uint32_t index = format_.IndexOf(address, 2);
+  mm.deposited_tables.push_back(format_.TableOf(format_.Load(upper, index)));
+  last_table_.table = nullptr;
+  AddNewHugeRmap(head, vma, address);
+  format_.Store(upper, index, format_.MkHuge(MaybeWritable(format_.MkDirty(format_.Make(head, PageProtection(vma))), vma)));
+}
+
+}  // namespace mmlab
