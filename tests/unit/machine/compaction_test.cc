@@ -162,8 +162,8 @@ TEST_P(CompactionTest, ACostlyRequestCompactsFirst) {
   lab.ExpectContents(pid, start, pages, 2);
 }
 
-INSTANTIATE_TEST_SUITE_P(Layouts, CompactionTest, testing::Values("arm64-128M", "686-64M", "686-pae-1G"), [](const auto& info) {
-  std::string name = info.param;
+INSTANTIATE_TEST_SUITE_P(Layouts, CompactionTest, testing::Values("arm64-128M", "686-64M", "686-pae-1G"), [](const auto& test) {
+  std::string name = test.param;
   for (char& c : name) c = c == '-' ? '_' : c;
   return name;
 });
