@@ -305,7 +305,9 @@ TEST(VirtualAddressBitsTest, ThirtyNineBitsHaveThreeLevelsOfTables) {
   EXPECT_LT(mapped.value, uint64_t{1} << 39);
   EXPECT_GT(mapped.value, uint64_t{1} << 38);
   op::AccessMemory touch{.pid = pid, .access = {}};
-  touch.access = {.kind = AccessKind::kTouchWrite, .address = mapped.value, .length = 1 << 20};
+  touch.access.kind = AccessKind::kTouchWrite;
+  touch.access.address = mapped.value;
+  touch.access.length = 1 << 20;
   EXPECT_EQ(machine->Apply(touch).access->done, 256u);
   EXPECT_EQ(machine->processes().Walk(*machine->processes().Find(pid), VirtAddr(mapped.value)).count, 3);
   EXPECT_EQ(machine->Apply(op::Mmap{.pid = pid, .address = uint64_t{1} << 39, .length = 4096, .prot = 3, .flags = 0x32}).error,
