@@ -11,7 +11,6 @@ namespace mmlab {
 namespace {
 
 bool IsFreeHead(const Frame& frame) { return frame.state == FrameState::kFree && frame.order != kTailOrder; }
-bool IsCompound(const Frame& frame) { return (frame.flags & (kPgHead | kPgTail)) != 0; }
 // compound_order(): a tail does not know.
 int CompoundOrder(const Frame& frame) { return (frame.flags & kPgHead) != 0 ? frame.order : 0; }
 bool IsMovableType(int type) { return type == kMigrateMovable || type == kMigrateCma; }
