@@ -104,6 +104,7 @@ class Paging final : public FileMapper, public ReverseMap {
   void CleanFilePage(Inode& inode, PageIndex index) override;
   void AddToLru(Pfn pfn) override;
   void DrainLru() override;
+  void ForgetMlocked() override { --mlocked_pages_; }
 
   // ReverseMap (paging_reverse_map.cc).
   PageReferences TestClearReferenced(Pfn pfn) override;
