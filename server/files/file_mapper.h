@@ -18,6 +18,8 @@ class FileMapper {
   // folio_add_lru() and lru_add_drain(): new pages reach the LRU lists in batches.
   virtual void AddToLru(Pfn pfn) = 0;
   virtual void DrainLru() = 0;
+  // free_pages_prepare() of a page that is still marked mlocked, which nobody maps: it is counted no more.
+  virtual void ForgetMlocked() = 0;
 };
 
 }  // namespace mmlab

@@ -197,6 +197,7 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   void CleanFilePage(Inode& inode, PageIndex index) override;
   void AddToLru(Pfn pfn) override;
   void DrainLru() override;
+  void ForgetMlocked() override { --mlocked_pages_; }
 
   // Who takes pages for MADV_PAGEOUT; null: nobody. Outlives its use here.
   void SetReclaimer(PageReclaimer* reclaimer) { reclaimer_ = reclaimer; }

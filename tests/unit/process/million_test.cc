@@ -258,7 +258,6 @@ TEST_P(MillionTest, NoCounterEverDisagrees) {
     EXPECT_EQ(crowd.lab().vm_stat.Get(NodeStat::kNrAnonPages), 0);
     EXPECT_EQ(crowd.lab().vm_stat.Get(NodeStat::kNrMapped), 0);
     EXPECT_EQ(crowd.lab().vm_stat.Get(NodeStat::kNrPageTablePages), 0);
-    EXPECT_EQ(crowd.lab().processes->mlocked_pages(), PageCount(0));
     EXPECT_FALSE(crowd.lab().processes->any_held());
   }
 }
