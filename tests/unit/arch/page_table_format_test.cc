@@ -201,7 +201,7 @@ TEST_P(SwapEntryTest, HasTheLayoutsBits) { EXPECT_EQ(FormatOf(GetParam().layout)
 INSTANTIATE_TEST_SUITE_P(AllLayouts, SwapEntryTest,
                          testing::Values(SwapEntryCase{"TwoLevels", kX86, 0x246802}, SwapEntryCase{"Pae", kPae, 0x0fff'ffff'ffdb'9600},
                                          SwapEntryCase{"Arm64", kArm, 0x123408}),
-                         [](const auto& info) { return info.param.name; });
+                         [](const auto& c) { return c.param.name; });
 
 INSTANTIATE_TEST_SUITE_P(Layouts, AllLayoutsTest, testing::Values(kX86, kPae, kArm),
                          [](const auto& c) { return std::string(GetLayout(c.param).name); });

@@ -266,7 +266,7 @@ TEST(QuarantineTest, KeepsABrokenMachineForReadersOnly) {
   {
     std::optional<MachineLane> lane = broken->TryEnter();
     ASSERT_TRUE(lane.has_value());
-    ElfImage image{"/bin/a", 0x8048000, false, {{ProgramHeader::Type::kLoad, 0, 0x8048000, 4096, 4096, 5, 4096}}};
+    ElfImage image{"/bin/a", 0x8048000, false, 0, {{ProgramHeader::Type::kLoad, 0, 0x8048000, 4096, 4096, 5, 4096}}};
     ASSERT_TRUE(lane->Apply(op::CreateFile{"/bin/a", op::FileSystem::kExt4, 4096, "", true}, nullptr, outcome).ok());
     ASSERT_TRUE(lane->Apply(op::CreateProcess{"a"}, nullptr, outcome).ok());
     ASSERT_TRUE(lane->Apply(op::Exec{Pid(1), image, std::nullopt, {}, {}}, nullptr, outcome).ok());
