@@ -95,8 +95,8 @@ SysResult<Pid> Processes::Fork(Pid pid, uint64_t clone_flags) {
   ++forks_;
   if ((clone_flags & kCloneVfork) != 0) {
     child->vfork_parent = pid;
+    if (parent->vfork_child == Pid()) ++held_;  // Else it did not wait, and waits for the younger child from now on.
     parent->vfork_child = child->pid;
-    ++held_;
     if (Explanation* why = tracer_.explanation()) {
       why->Add(StepKind::kSystemCallCheck, "CLONE_VFORK: the parent waits until the child execs or exits")
           .Number("child", child->pid.raw());

@@ -97,12 +97,12 @@ class WatchTest(unittest.TestCase):
             self.assertEqual(gone.exception.code(), grpc.StatusCode.OUT_OF_RANGE)
 
     def test_who_comes_too_late_loses_and_is_told(self):
+        self.api.call("ProcessService", "CreateProcess", machine=self.name, comm="hog")
         stream, _ = self.watch(events=["kmem:mm_page_alloc"])
         self.alloc(1)
         last = self.events(stream, 1)[-1].sequence
         # One operation tells more than is kept: nobody can be fast enough, the machine does not wait, and every event is either seen or counted.
         pages = 20000
-        pid = self.api.call("ProcessService", "CreateProcess", machine=self.name, comm="hog").outcome.value
         for _ in range(4):
             self.alloc(5000)
         seen = lost = 0
@@ -112,7 +112,6 @@ class WatchTest(unittest.TestCase):
             seen += len(answer.events)
             self.assertTrue(all(event.sequence > last for event in answer.events))
         self.assertEqual(seen + lost, pages)
-        self.assertGreater(pid, 0)
 
     def test_a_reader_that_does_not_read_costs_the_machine_nothing_but_events(self):
         stream, _ = self.watch()

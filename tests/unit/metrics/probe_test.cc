@@ -54,7 +54,7 @@ TEST_F(ProbeTest, ShowsAMachineAsNodeExporterWould) {
                            "\nnode_scrape_collector_success{collector=\"meminfo\"} 1\n"}) {
     EXPECT_THAT(page.body, HasSubstr(line));
   }
-  EXPECT_THAT(page.body, Not(HasSubstr("node_pressure")));
+  EXPECT_THAT(page.body, Not(HasSubstr("node_network")));
 }
 
 TEST_F(ProbeTest, RefusesWhatIsNoQuestion) {

@@ -111,7 +111,7 @@ TEST(MovableZoneTest, TakesOnlyWhatMovesAndIsHighmem) {
 TEST(ExplainRequestTest, TellsTheWholeWayToAFailure) {
   Tracer tracer;
   const auto memory = MakeTestMemory(kFrames, tracer);
-  memory->SetMinFreeKbytes(65536);
+  while (memory->AllocPages(kGfpKernel | kGfpMemalloc, PageOrder(0)).has_value()) continue;
   Explanation why;
   tracer.Explain(&why);
   EXPECT_FALSE(memory->AllocPages(kGfpAtomic, PageOrder(3)).has_value());

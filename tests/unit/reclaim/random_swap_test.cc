@@ -223,7 +223,7 @@ INSTANTIATE_TEST_SUITE_P(AllLayouts, RandomSwapTest,
                          testing::Values(RandomCase{"TwoLevelsWithSwap", "686-64M", LayoutKind::kX86_32, true},
                                          RandomCase{"TwoLevelsWithoutSwap", "686-64M", LayoutKind::kX86_32, false},
                                          RandomCase{"Arm64WithSwap", "arm64-128M", LayoutKind::kArm64, true}),
-                         [](const auto& info) { return info.param.name; });
+                         [](const auto& c) { return c.param.name; });
 
 }  // namespace
 }  // namespace mmlab

@@ -221,7 +221,7 @@ INSTANTIATE_TEST_SUITE_P(AllLayouts, SwapTest,
                          testing::Values(SwapCase{"TwoLevels", "686-64M", LayoutKind::kX86_32},
                                          SwapCase{"Pae", "686-pae-1G", LayoutKind::kX86_32Pae},
                                          SwapCase{"Arm64", "arm64-128M", LayoutKind::kArm64}),
-                         [](const auto& info) { return info.param.name; });
+                         [](const auto& c) { return c.param.name; });
 
 }  // namespace
 }  // namespace mmlab

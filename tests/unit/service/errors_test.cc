@@ -247,8 +247,7 @@ INSTANTIATE_TEST_SUITE_P(
         ErrorCase{"CreateNotSimulated",
                   [](Server& s) {
                     return Create(s, "n", [](auto& r) {
-                      r.mutable_spec()->set_layout(v1::LAYOUT_ARM64);
-                      r.mutable_spec()->set_va_bits(39);
+                      (*r.mutable_spec()->mutable_sysctls())["vm.nr_hugepages"] = "1";
                       r.set_validate_only(true);
                     });
                   },
