@@ -64,6 +64,10 @@ void Declare(CLI::App& app, Flags& flags) {
   app.add_option("--max-concurrent-streams", flags.server.max_concurrent_streams, "Calls at once on one connection")
       ->check(CLI::Range(1, 1'000'000))
       ->envname("MMLABD_MAX_CONCURRENT_STREAMS");
+  app.add_option("--max-connections-of-peer", flags.server.max_connections_of_peer,
+                 "gRPC connections of one address at once; more are closed at once")
+      ->check(CLI::Range(size_t{1}, size_t{10'000'000}))
+      ->envname("MMLABD_MAX_CONNECTIONS_OF_PEER");
   app.add_option("--max-request-memory", flags.server.max_request_memory_bytes, "Bytes for requests under way, of all connections")
       ->check(CLI::Range(size_t{16} << 20, size_t{1} << 40))
       ->envname("MMLABD_MAX_REQUEST_MEMORY");

@@ -3,6 +3,9 @@
 #include <array>
 
 #include "absl/container/flat_hash_set.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "server/arch/page_table_format.h"
 #include "server/kernel/vmalloc.h"
 #include "server/machine/machine.h"
@@ -11,6 +14,7 @@
 #include "server/process/address_space.h"
 #include "server/process/process.h"
 #include "server/process/processes.h"
+#include "server/procfs/process_files.h"
 #include "server/procfs/procfs.h"
 
 namespace mmlab {
@@ -68,14 +72,7 @@ bool ReadText(const Machine& machine, absl::string_view path, std::string& text)
   return true;
 }
 
-bool ReadCpu(const Machine& machine, MachineSnapshot& snapshot) { return ReadText(machine, "stat", snapshot.stat); }
-
-bool ReadStat(const Machine& machine, MachineSnapshot& snapshot) {
-  ReadText(machine, "stat", snapshot.stat);
-  snapshot.boot_time_seconds = machine.spec().boot_time_seconds;
-  snapshot.forks = machine.processes().forks();
-  return true;
-}
+bool ReadStat(const Machine& machine, MachineSnapshot& snapshot) { return ReadText(machine, "stat", snapshot.stat); }
 
 bool ReadLoadavg(const Machine& machine, MachineSnapshot& snapshot) { return ReadText(machine, "loadavg", snapshot.loadavg); }
 
@@ -85,12 +82,36 @@ bool ReadPressure(const Machine& machine, MachineSnapshot& snapshot) {
          ReadText(machine, "pressure/memory", snapshot.pressure_memory);
 }
 
+// At most so many, by path.
+constexpr size_t kMaxCgroups = 200;
+
+bool ReadCgroup(const Machine& machine, MachineSnapshot& snapshot) {
+  constexpr absl::string_view kRoot = "/sys/fs/cgroup/";
+  constexpr absl::string_view kEach = "cgroup.procs";  // Every cgroup has it.
+  for (const std::string& path : ListProcFiles(machine)) {
+    if (!absl::StartsWith(path, kRoot) || !absl::EndsWith(path, absl::StrCat("/", kEach))) continue;
+    if (snapshot.cgroups.size() == kMaxCgroups) break;
+    const std::string folder = path.substr(0, path.size() - kEach.size());
+    CgroupSample& sample = snapshot.cgroups.emplace_back();
+    sample.path = absl::StrCat("/", absl::StripSuffix(folder.substr(kRoot.size()), "/"));
+    for (const char* file : {"cgroup.procs", "cgroup.threads", "memory.current", "memory.events", "memory.max", "memory.min", "memory.peak",
+                             "memory.pressure", "memory.stat", "memory.swap.current", "memory.swap.max"}) {
+      if (absl::StatusOr<std::string> text = ReadProcFile(machine, folder + file); text.ok()) sample.files[file] = *std::move(text);
+    }
+  }
+  return !snapshot.cgroups.empty();
+}
+
 bool ReadSlabinfo(const Machine& machine, MachineSnapshot& snapshot) { return ReadText(machine, "slabinfo", snapshot.slabinfo); }
 
 bool ReadSwap(const Machine& machine, MachineSnapshot& snapshot) { return ReadText(machine, "swaps", snapshot.swaps); }
 
 bool ReadProcesses(const Machine& machine, MachineSnapshot& snapshot) {
-  for (const auto& [pid, process] : machine.processes().all()) snapshot.processes += process->leads() ? 1 : 0;
+  for (const auto& [pid, process] : machine.processes().all()) {
+    if (!process->leads()) continue;
+    ++snapshot.processes;
+    ++snapshot.process_states[TaskState(machine, *process)];
+  }
   snapshot.threads = machine.processes().all().size();
   snapshot.pid_max = machine.sysctls().value(Sysctl::kKernelPidMax);
   snapshot.threads_max = machine.sysctls().value(Sysctl::kKernelThreadsMax);
@@ -98,11 +119,14 @@ bool ReadProcesses(const Machine& machine, MachineSnapshot& snapshot) {
 }
 
 bool ReadProcess(const Machine& machine, MachineSnapshot& snapshot) {
+  snapshot.boot_time_seconds = machine.spec().boot_time_seconds;
   for (const auto& [pid, process] : machine.processes().all()) {
     ProcessSample& sample = snapshot.tasks.emplace_back();
     sample.comm = process->comm;
     sample.leads = process->leads();
-    if (!sample.leads || process->mm == nullptr) continue;
+    if (!sample.leads) continue;
+    ReadText(machine, absl::StrCat(pid.raw(), "/stat"), sample.stat);
+    if (process->mm == nullptr) continue;
     sample.memory = machine.processes().Status(*process);
     for (const Smaps& smaps : machine.processes().AllSmaps(*process)) {
       sample.pss = sample.pss + smaps.pss;
@@ -128,10 +152,22 @@ void ReadPageTables(const Machine& machine, MachineSnapshot& snapshot) {
   snapshot.page_tables.emplace_back(kLevels[4], pages[4]);
 }
 
+const char* SlabName(SlabAllocatorKind kind) {
+  switch (kind) {
+    case SlabAllocatorKind::kSlab:
+      return "slab";
+    case SlabAllocatorKind::kSlob:
+      return "slob";
+    default:
+      return "slub";
+  }
+}
+
 bool ReadMmlab(const Machine& machine, MachineSnapshot& snapshot) {
   ReadPageTables(machine, snapshot);
   snapshot.layout = &machine.layout();
   snapshot.preset = machine.spec().preset;
+  snapshot.slab = SlabName(machine.spec().slab_allocator);
   snapshot.kernel_release = machine.spec().kernel_release;
   snapshot.operations_applied = machine.operations_applied();
   snapshot.vma_count = machine.processes().vma_count();
@@ -141,7 +177,8 @@ bool ReadMmlab(const Machine& machine, MachineSnapshot& snapshot) {
 
 constexpr Collector kCollectors[] = {
     {"buddyinfo", true, ReadZones, CollectBuddyinfo},
-    {"cpu", true, ReadCpu, CollectCpu},
+    {"cgroup", false, ReadCgroup, CollectCgroup},
+    {"cpu", true, ReadStat, CollectCpu},
     {"loadavg", true, ReadLoadavg, CollectLoadavg},
     {"meminfo", true, ReadMeminfo, CollectMeminfo},
     {"mmlab", true, ReadMmlab, CollectMmlab},

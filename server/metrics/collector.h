@@ -43,7 +43,8 @@ Families CollectUname(const MachineSnapshot& snapshot);
 Families CollectTime(const MachineSnapshot& snapshot);
 Families CollectStat(const MachineSnapshot& snapshot);
 Families CollectProcesses(const MachineSnapshot& snapshot);
-// ... process-exporter's groups of processes ...
+// ... cAdvisor's memory cgroups, process-exporter's groups of processes ...
+Families CollectCgroup(const MachineSnapshot& snapshot);
 Families CollectProcess(const MachineSnapshot& snapshot);
 // ... and what no exporter has.
 Families CollectMmlab(const MachineSnapshot& snapshot);

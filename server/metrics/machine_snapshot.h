@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,6 +17,12 @@
 
 namespace mmlab {
 
+// The files of a memory cgroup.
+struct CgroupSample {
+  std::string path;                          // "/" for the root.
+  std::map<std::string, std::string> files;  // By name: "memory.current", ... Those that it has.
+};
+
 // What process-exporter reads of a task.
 struct ProcessSample {
   std::string comm;
@@ -23,6 +30,7 @@ struct ProcessSample {
   MemoryStatus memory;
   Bytes pss;
   Bytes swap_pss;
+  std::string stat;  // Text of /proc/PID/stat; empty where the machine has none.
 };
 
 // What the collectors of one answer work on: copies of a machine's plain data, taken in one hold of its lane, so that all samples of the
@@ -45,6 +53,7 @@ struct MachineSnapshot {
   std::string swaps;
 
   std::string preset;
+  const char* slab = "slub";  // The slab allocator.
   std::string kernel_release;
   std::string kernel_version;
   std::string uname_machine;
@@ -56,10 +65,11 @@ struct MachineSnapshot {
   uint64_t vma_count = 0;
   uint64_t vmalloc_areas = 0;
   std::vector<std::pair<const char*, uint64_t>> page_tables;  // Of all address spaces, by the levels that the layout has.
-  uint64_t forks = 0;
   uint64_t processes = 0;
   uint64_t threads = 0;
+  std::map<char, uint64_t> process_states;  // By the letter of /proc/PID/stat.
   std::vector<ProcessSample> tasks;
+  std::vector<CgroupSample> cgroups;
   uint64_t pid_max = 0;
   uint64_t threads_max = 0;
 };

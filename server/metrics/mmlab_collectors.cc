@@ -56,7 +56,7 @@ Families CollectMmlab(const MachineSnapshot& snapshot) {
              {"kernel", snapshot.kernel_release},
              {"page_size", absl::StrCat(snapshot.layout->page_size.bytes().raw())},
              {"preset", snapshot.preset},
-             {"slab", "slub"}},
+             {"slab", snapshot.slab}},
             1);
   families.push_back(std::move(info));
   AddFragmentation(snapshot, families);

@@ -25,6 +25,7 @@
 #include "server/service/cgroup_service.h"
 #include "server/service/connect.h"
 #include "server/service/file_service.h"
+#include "server/service/grpc_acceptor.h"
 #include "server/service/kernel_address_service.h"
 #include "server/service/layout_service.h"
 #include "server/service/machine_service.h"
@@ -78,8 +79,6 @@ void SetTransport(const ServerOptions& options, grpc::ServerBuilder& builder) {
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, kMinPingIntervalMillis);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options.max_concurrent_streams);
-  // A second server on the same port must fail, not share it.
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   if (options.enable_channelz) builder.AddChannelArgument(GRPC_ARG_ENABLE_CHANNELZ, 1);
 
   grpc::ResourceQuota quota("mmlab");
@@ -135,7 +134,7 @@ struct Server::Parts {
   std::unique_ptr<grpc::Server> grpc_server;
   ConnectBridge connect;
   std::unique_ptr<HttpServer> http_server;  // Null: not listening.
-  int grpc_port = 0;
+  std::unique_ptr<GrpcAcceptor> acceptor;   // Null: not listening.
   bool down = false;
 };
 
@@ -148,7 +147,12 @@ absl::Status Server::Parts::StartGrpc(const ServerOptions& options) {
   grpc::ServerBuilder builder;
   SetTransport(options, builder);
   const bool listens = !options.grpc_address.empty();
-  if (listens) builder.AddListeningPort(options.grpc_address, grpc::InsecureServerCredentials(), &grpc_port);
+  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> connections;
+  if (listens) {
+    MMLAB_ASSIGN_OR_RETURN(acceptor, GrpcAcceptor::Listen(options.grpc_address, options.max_connections_of_peer));
+    connections = builder.experimental().AddExternalConnectionAcceptor(
+        grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, grpc::InsecureServerCredentials());
+  }
   builder.SetOption(std::make_unique<ChosenPlugins>(listens && options.reflection, listens && options.enable_channelz));
   builder.RegisterService(&machine_service);
   builder.RegisterService(&process_service);
@@ -164,11 +168,9 @@ absl::Status Server::Parts::StartGrpc(const ServerOptions& options) {
   builder.RegisterService(&operation_service);
   builder.RegisterService(&watch_service);
   grpc_server = builder.BuildAndStart();
-  if (grpc_server == nullptr || (listens && grpc_port == 0)) {
-    return absl::UnavailableError(absl::StrCat("cannot listen for gRPC on ", options.grpc_address,
-                                               " (malformed, not an address of this computer, or already in use)"));
-  }
+  if (grpc_server == nullptr) return absl::UnavailableError("gRPC does not start");
   for (const std::string& service : RpcServices()) grpc_server->GetHealthCheckService()->SetServingStatus(service, true);
+  if (listens) acceptor->Start(std::move(connections));
   return absl::OkStatus();
 }
 
@@ -204,13 +206,14 @@ std::shared_ptr<grpc::Channel> Server::InProcessChannel() {
   return parts_->grpc_server->InProcessChannel(arguments);
 }
 
-int Server::grpc_port() const { return parts_->grpc_port; }
+int Server::grpc_port() const { return parts_->acceptor == nullptr ? 0 : parts_->acceptor->port(); }
 int Server::http_port() const { return parts_->http_server == nullptr ? 0 : parts_->http_server->port(); }
 Host& Server::host() { return parts_->host; }
 
 void Server::Shutdown(absl::Duration drain) {
   if (parts_->down) return;
   parts_->down = true;
+  if (parts_->acceptor != nullptr) parts_->acceptor->Stop();
   parts_->connect.Close();
   parts_->watch_service.Shutdown();
   parts_->grpc_server->GetHealthCheckService()->Shutdown();

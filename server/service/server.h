@@ -28,6 +28,7 @@ struct ServerOptions {
   bool reflection = true;                             // Let clients ask for the schema (not in process).
   bool enable_channelz = false;                       // Process-wide: later servers have it too.
   int max_concurrent_streams = 1000;                  // Of one connection.
+  size_t max_connections_of_peer = 1000;              // To the gRPC port, of one address; more are closed at once.
   size_t max_request_memory_bytes = size_t{1} << 30;  // For requests under way, of all connections.
   int max_threads = 64;                               // That gRPC may start for calls of its synchronous services (reflection).
   EventLog* log = nullptr;                            // Null: silent. Outlives the server.

@@ -74,9 +74,9 @@ class Children:
 Server = collections.namedtuple("Server", "process grpc http")  # Addresses as HOST:PORT.
 
 
-def start_server(children, *flags, name="mmlabd"):
-    """mmlabd on free ports; serving when this returns."""
-    process = children.start(name, [os.path.join(BUILD, "bin", "mmlabd"), "--grpc-address", "127.0.0.1:0",
+def start_server(children, *flags, name="mmlabd", limits=()):
+    """mmlabd on free ports; serving when this returns. `limits`: a command in front, which becomes the server."""
+    process = children.start(name, [*limits, os.path.join(BUILD, "bin", "mmlabd"), "--grpc-address", "127.0.0.1:0",
                                     "--http-address", "127.0.0.1:0", *flags])
     line = re.compile(r" serving .*grpc=(\S+) http=(\S+)")
     children.wait_for(name + " to serve", lambda: line.search(children.log(name)))

@@ -106,13 +106,11 @@ TEST(SystemCollectors, SayWhatUnameAndTheClockSay) {
   snapshot.uname_machine = "i686";
   snapshot.hostname = "box";
   snapshot.now_nanoseconds = 1700000000500000000;
-  snapshot.boot_time_seconds = 1700000000;
   EXPECT_THAT(
       Exposition(CollectUname(snapshot)),
       HasSubstr("\nnode_uname_info{domainname=\"(none)\",machine=\"i686\",nodename=\"box\",release=\"6.1.0-50-686\",sysname=\"Linux\","
                 "version=\"#1 SMP\"} 1\n"));
   EXPECT_THAT(Exposition(CollectTime(snapshot)), HasSubstr("\nnode_time_seconds 1700000000.5\n"));
-  EXPECT_THAT(Exposition(CollectStat(snapshot)), HasSubstr("\nnode_boot_time_seconds 1700000000\n"));
 }
 
 TEST(MmlabCollector, HasIndexesBoostAndCpuLists) {
@@ -151,8 +149,8 @@ TEST(TextCollectors, ReadWhatTheKernelPrints) {
   EXPECT_THAT(cpu, HasSubstr("\nnode_cpu_seconds_total{cpu=\"1\",mode=\"steal\"} 0.06\n"));
   EXPECT_EQ(CollectCpu(snapshot)[0].metric.size(), 16u);
   const std::string stat = Exposition(CollectStat(snapshot));
-  for (const char* line :
-       {"\nnode_intr_total 3379\n", "\nnode_context_switches_total 1351\n", "\nnode_procs_running 1\n", "\nnode_procs_blocked 3\n"}) {
+  for (const char* line : {"\nnode_boot_time_seconds 1795312792\n", "\nnode_forks_total 99\n", "\nnode_intr_total 3379\n",
+                           "\nnode_context_switches_total 1351\n", "\nnode_procs_running 1\n", "\nnode_procs_blocked 3\n"}) {
     EXPECT_THAT(stat, HasSubstr(line));
   }
   snapshot.loadavg = "0.15 0.07 0.02 1/63 96\n";
@@ -193,6 +191,8 @@ TEST(ProcessCollector, GroupsByNameAndSumsTheSmallOnes) {
     task.leads = true;
     task.memory.vm_rss = Bytes(static_cast<uint64_t>(i) * 4096);
   }
+  snapshot.boot_time_seconds = 1700000000;
+  snapshot.tasks[58].stat = "59 (a) b) R 1 0 0 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 250 0 0\n";
   ProcessSample thread = snapshot.tasks.back();
   thread.leads = false;
   thread.memory = {};
@@ -204,6 +204,39 @@ TEST(ProcessCollector, GroupsByNameAndSumsTheSmallOnes) {
   EXPECT_THAT(text, HasSubstr("\nnamedprocess_namegroup_num_procs{groupname=\"_other\"} 10\n"));
   EXPECT_THAT(text, HasSubstr("\nnamedprocess_namegroup_memory_bytes{groupname=\"_other\",memtype=\"resident\"} 184320\n"));
   EXPECT_THAT(text, Not(HasSubstr("groupname=\"p9\"")));
+  EXPECT_THAT(text, HasSubstr("\nnamedprocess_namegroup_oldest_start_time_seconds{groupname=\"p58\"} 1700000002.5\n"));
+  EXPECT_THAT(text, HasSubstr("\nnamedprocess_namegroup_states{groupname=\"p58\",state=\"Running\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("\nnamedprocess_namegroup_states{groupname=\"p58\",state=\"Sleeping\"} 0\n"));
+  EXPECT_THAT(text, Not(HasSubstr("states{groupname=\"p59\"")));  // It has no file.
+}
+
+TEST(CgroupCollector, SaysWhatCadvisorWould) {
+  MachineSnapshot snapshot;
+  CgroupSample& root = snapshot.cgroups.emplace_back();
+  root.path = "/";
+  root.files = {{"cgroup.procs", "1\n2\n"}};
+  CgroupSample& web = snapshot.cgroups.emplace_back();
+  web.path = "/web";
+  web.files = {
+      {"cgroup.procs", ""},
+      {"memory.current", "8192\n"},
+      {"memory.events", "low 0\nhigh 1\nmax 2\noom 3\noom_kill 4\n"},
+      {"memory.max", "max\n"},
+      {"memory.min", "4096\n"},
+      {"memory.pressure", "some avg10=0.00 avg60=0.00 avg300=0.00 total=2500000\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=1\n"},
+      {"memory.stat", "anon 100\nfile 200\ninactive_anon 7\ninactive_file 10000\npgfault 9\npgmajfault 1\n"}};
+  const std::string text = Exposition(CollectCgroup(snapshot));
+  for (const char* sample :
+       {"processes{id=\"/\",image=\"\",name=\"\"} 2", "processes{id=\"/web\",image=\"\",name=\"\"} 0",
+        "memory_usage_bytes{id=\"/web\",image=\"\",name=\"\"} 8192", "memory_working_set_bytes{id=\"/web\",image=\"\",name=\"\"} 0",
+        "memory_rss{id=\"/web\",image=\"\",name=\"\"} 100", "memory_failcnt{id=\"/web\",image=\"\",name=\"\"} 2",
+        "oom_events_total{id=\"/web\",image=\"\",name=\"\"} 4", "spec_memory_limit_bytes{id=\"/web\",image=\"\",name=\"\"} 0",
+        "spec_memory_reservation_limit_bytes{id=\"/web\",image=\"\",name=\"\"} 4096",
+        "pressure_memory_waiting_seconds_total{id=\"/web\",image=\"\",name=\"\"} 2.5",
+        "memory_failures_total{failure_type=\"pgmajfault\",id=\"/web\",image=\"\",name=\"\",scope=\"hierarchy\"} 1"}) {
+    EXPECT_THAT(text, HasSubstr(std::string("\ncontainer_") + sample + "\n"));
+  }
+  EXPECT_THAT(text, Not(HasSubstr("container_memory_swap")));
 }
 
 TEST(PagetypeinfoCollector, HasTheMigrateTypesOfTheKernel) {
