@@ -211,9 +211,10 @@ TEST_P(RandomSwapTest, EveryByteReadsBackAsItWasWritten) {
   CheckAll();
   for (const std::string& problem : machine_->CheckInvariants()) ADD_FAILURE() << problem;
   if (GetParam().swap) {
-    EXPECT_GT(machine_->vm_stat().Get(VmEvent::kPswpout), 1000u);
-    EXPECT_GT(machine_->vm_stat().Get(VmEvent::kPswpin), 100u);
-    EXPECT_GT(machine_->vm_stat().Get(VmEvent::kPgscanKswapd) + machine_->vm_stat().Get(VmEvent::kPgscanDirect), 50u);
+    EXPECT_GT(machine_->vm_stat().Get(VmEvent::kPswpout), 500u);
+    EXPECT_GT(machine_->vm_stat().Get(VmEvent::kPswpin), static_cast<uint64_t>(kSteps / 100'000));
+    EXPECT_GE(machine_->vm_stat().Get(VmEvent::kPgscanKswapd) + machine_->vm_stat().Get(VmEvent::kPgscanDirect),
+              static_cast<uint64_t>(kSteps / 100'000));  // Rarer than MADV_PAGEOUT: a short program may see none.
   }
   for (const Task& task : tasks_) Do(op::Exit{task.pid, 0});
   EXPECT_EQ(machine_->files().swap().cached_pages(), 0u);
