@@ -29,8 +29,7 @@ void AddPressure(const std::string& text, absl::string_view kind, const char* na
   for (const absl::string_view line : absl::StrSplit(text, '\n')) {
     const Words words = WordsOf(line);
     if (words.empty() || words[0] != kind || !absl::StartsWith(words.back(), kTotal)) continue;
-    families.push_back(
-        Counter(name, help, NumberOf(words.back().substr(kTotal.size())) / 1000.0 / 1000.0));  // In node_exporter's two steps: they round.
+    families.push_back(Counter(name, help, NumberOf(words.back().substr(kTotal.size())) / 1e6));
   }
 }
 
