@@ -168,11 +168,11 @@ inline uint32_t BuddyMemory::AllocQuick(Gfp gfp, int order) {
 }
 
 std::optional<Pfn> BuddyMemory::AllocPages(Gfp gfp, PageOrder page_order) {
-  const std::optional<Pfn> pfn = AllocBlock(gfp, page_order);
-  if (charger() == nullptr || (gfp & kGfpAccount) == 0 || !pfn.has_value()) [[likely]]
-    return pfn;
+  if (charger() == nullptr || (gfp & kGfpAccount) == 0) [[likely]]
+    return AllocBlock(gfp, page_order);
   // What the kernel needs on behalf of a process is charged to that process's memory cgroup.
-  if (charger()->ChargeKernelPages(*pfn, page_order.raw(), gfp)) return pfn;
+  const std::optional<Pfn> pfn = AllocBlock(gfp, page_order);
+  if (!pfn.has_value() || charger()->ChargeKernelPages(*pfn, page_order.raw(), gfp)) return pfn;
   FreePages(*pfn, page_order);
   return std::nullopt;
 }
