@@ -167,12 +167,14 @@ void AddSysctl(CLI::App* parent, Session& session) {
     const size_t equals = options->name.find('=');
     const std::string name = options->name.substr(0, equals);
     if (equals != std::string::npos) {
+      const std::string value = options->name.substr(equals + 1);
       v1::Operation operation;
       operation.mutable_write_sysctl()->set_sysctl(name);
-      operation.mutable_write_sysctl()->set_value(options->name.substr(equals + 1));
+      operation.mutable_write_sysctl()->set_value(value);
       operation.mutable_write_sysctl()->set_explain(session.options().explain);
       const v1::Outcome outcome = RunOperation(session, options->machine, operation);
       if (outcome.error_number() != 0) return PrintOutcome(session, "write_sysctl", outcome);
+      return fmt::print("{} = {}\n", name, value);  // As sysctl(8) does: some can't be read.
     }
     v1::ReadProcFileRequest request;
     request.set_machine("machines/" + options->machine);
