@@ -40,7 +40,6 @@ class ClassicSlab final : public SlabAllocator {
 
   SlabCacheView View(SlabCacheId id) const override;
   std::vector<SlabPageView> Slabs(SlabCacheId id) const override;
-  SlabUsage Usage() const override;
   // Where the first object of a slab starts, in bytes from the slab's start.
   uint32_t ColourOf(SlabObject object) const { return slabs_[object.slab].colour; }
 

@@ -1,11 +1,11 @@
 // Slabs and their pages. Linux: cache_grow_begin(), shuffle_freelist(), slab_get_obj(), slab_put_obj(), slab_destroy(), mm/slab.c.
 
 #include <algorithm>
-#include <numeric>
 #include <utility>
 
 #include "server/base/check.h"
 #include "server/kernel/classic_slab.h"
+#include "server/kernel/slot_table.h"
 
 namespace mmlab {
 
@@ -25,13 +25,7 @@ uint32_t ClassicSlab::NewSlab(Cache& cache, Gfp gfp) {
     }
     management = *list;
   }
-  auto at = static_cast<uint32_t>(slabs_.size());
-  if (free_slots_.empty()) {
-    slabs_.emplace_back();
-  } else {
-    at = free_slots_.back();
-    free_slots_.pop_back();
-  }
+  const uint32_t at = TakeSlot(slabs_, free_slots_);
   MMLAB_CHECK(at + 1 < (1u << 24));  // Frame::mapping holds it.
   Slab& slab = slabs_[at];
   slab.pfn = static_cast<uint32_t>(pfn->raw());
@@ -55,9 +49,7 @@ void ClassicSlab::FillFreelist(Cache& cache, Slab& slab) {
   const uint32_t count = cache.geometry.objects;
   if (count < 2) return;
   if (cache.random_order == nullptr) {
-    cache.random_order = std::make_unique<uint8_t[]>(count);
-    std::iota(&cache.random_order[0], &cache.random_order[0] + count, uint8_t{0});
-    for (uint32_t i = count - 1; i > 0; --i) std::swap(cache.random_order[i], cache.random_order[random_.Below(i + 1)]);
+    cache.random_order = RandomOrder<uint8_t>(count, random_);
   }
   const auto position = static_cast<ptrdiff_t>(random_.Below(count));
   std::rotate_copy(&cache.random_order[0], &cache.random_order[position], &cache.random_order[0] + count, &slab.free[0]);

@@ -104,17 +104,6 @@ std::vector<SlabPageView> ClassicSlab::Slabs(SlabCacheId id) const {
   return views;
 }
 
-SlabUsage ClassicSlab::Usage() const {
-  SlabUsage usage;
-  for (const auto& cache : caches_) {
-    if (cache == nullptr) continue;
-    usage.objects += cache->allocated;
-    usage.object_bytes += cache->allocated * cache->geometry.size;
-  }
-  AddLarge(usage);
-  return usage;
-}
-
 uint64_t ClassicSlab::HostMemory() const {
   uint64_t bytes = sizeof(*this) + caches_.capacity() * sizeof(caches_[0]) + slabs_.capacity() * sizeof(Slab) + free_slots_.capacity() * 4;
   for (const auto& cache : caches_) {

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/base/check.h"
+#include "server/kernel/slot_table.h"
 
 namespace mmlab {
 namespace {
@@ -47,13 +48,7 @@ uint64_t MapleNodes(uint64_t vmas) {
 }
 
 uint32_t KernelObjects::Take(KernelObject kind) {
-  auto number = static_cast<uint32_t>(slots_.size());
-  if (free_slots_.empty()) {
-    slots_.emplace_back();
-  } else {
-    number = free_slots_.back();
-    free_slots_.pop_back();
-  }
+  const uint32_t number = TakeSlot(slots_, free_slots_);
   Slot& slot = slots_[number];
   slot.state = State::kNoted;
   slot.kind = kind;

@@ -301,6 +301,17 @@ SlabObjectView SlabAllocator::LocateLarge(VirtAddr address, Pfn head, bool of_ca
   return view;
 }
 
+SlabUsage SlabAllocator::Usage() const {
+  SlabUsage usage;
+  for (const SlabCacheId id : Caches()) {
+    const SlabCacheView cache = View(id);
+    usage.objects += cache.allocated;
+    usage.object_bytes += cache.allocated * cache.geometry.size;
+  }
+  AddLarge(usage);
+  return usage;
+}
+
 void SlabAllocator::AddLarge(SlabUsage& usage) const {
   usage.objects += large_count_;
   usage.object_bytes += large_pages_ << platform_.page_size.shift();

@@ -152,7 +152,7 @@ class SlabAllocator {
   std::vector<SlabCacheId> Caches() const;  // Oldest first.
   virtual SlabCacheView View(SlabCacheId id) const = 0;
   virtual std::vector<SlabPageView> Slabs(SlabCacheId id) const = 0;
-  virtual SlabUsage Usage() const = 0;
+  virtual SlabUsage Usage() const;
   VirtAddr AddressOfPage(Pfn pfn) const { return VirtAddr(linear_base_ + (pfn.raw() << platform_.page_size.shift())); }
 
   // The caches that a kernel of this layout has when its first process starts, without objects.

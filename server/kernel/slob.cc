@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "server/base/check.h"
+#include "server/kernel/slot_table.h"
 
 namespace mmlab {
 
@@ -164,13 +165,7 @@ uint32_t Slob::NewPage(int order, Gfp gfp) {
   // Pages of caches need not be compound in the kernel; here the tails lead to the object.
   const std::optional<Pfn> pfn = TakePages((gfp & ~kGfpZero) | (order > 0 ? kGfpComp : 0), order);
   if (!pfn) return kNoPage;
-  auto at = static_cast<uint32_t>(pages_.size());
-  if (free_slots_.empty()) {
-    pages_.emplace_back();
-  } else {
-    at = free_slots_.back();
-    free_slots_.pop_back();
-  }
+  const uint32_t at = TakeSlot(pages_, free_slots_);
   MMLAB_CHECK(at + 1 < (1u << 24));  // Frame::mapping holds it.
   Page& page = pages_[at];
   page.pfn = static_cast<uint32_t>(pfn->raw());

@@ -63,7 +63,6 @@ class Slub final : public SlabAllocator {
 
   SlabCacheView View(SlabCacheId id) const override;
   std::vector<SlabPageView> Slabs(SlabCacheId id) const override;
-  SlabUsage Usage() const override;
   SlabPageView SlabOf(SlabObject object) const;
   // The partial lists of the current CPU and of the node, from head to tail.
   std::vector<SlabPageView> CpuPartial(SlabCacheId id) const;

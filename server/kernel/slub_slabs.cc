@@ -1,9 +1,7 @@
 // Slabs and their pages. Linux: allocate_slab(), shuffle_freelist(), free_slab(), mm/slub.c.
 
-#include <numeric>
-#include <utility>
-
 #include "server/base/check.h"
+#include "server/kernel/slot_table.h"
 #include "server/kernel/slub.h"
 
 namespace mmlab {
@@ -23,13 +21,7 @@ uint32_t Slub::NewSlab(Cache& cache, Gfp gfp) {
     pfn = TakePages(wanted, order);
     if (!pfn) return kNoSlab;
   }
-  uint32_t at = static_cast<uint32_t>(slabs_.size());
-  if (free_slots_.empty()) {
-    slabs_.emplace_back();
-  } else {
-    at = free_slots_.back();
-    free_slots_.pop_back();
-  }
+  const uint32_t at = TakeSlot(slabs_, free_slots_);
   MMLAB_CHECK(at + 1 < (1u << 24));  // Frame::mapping holds it.
   Slab& slab = slabs_[at];
   slab.pfn = static_cast<uint32_t>(pfn->raw());
@@ -52,9 +44,7 @@ uint32_t Slub::NewSlab(Cache& cache, Gfp gfp) {
 void Slub::FillFreelist(Cache& cache, Slab& slab) {
   const uint32_t count = cache.geometry.objects;
   if (count >= 2 && cache.random_order == nullptr) {
-    cache.random_order = std::make_unique<uint16_t[]>(count);
-    std::iota(&cache.random_order[0], &cache.random_order[0] + count, uint16_t{0});
-    for (uint32_t i = count - 1; i > 0; --i) std::swap(cache.random_order[i], cache.random_order[random_.Below(i + 1)]);
+    cache.random_order = RandomOrder<uint16_t>(count, random_);
   }
   if (slab.objects < 2) {
     slab.freelist = 0;

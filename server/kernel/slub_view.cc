@@ -96,17 +96,6 @@ SlabCacheView Slub::View(SlabCacheId id) const {
   return view;
 }
 
-SlabUsage Slub::Usage() const {
-  SlabUsage usage;
-  for (const auto& cache : caches_) {
-    if (cache == nullptr) continue;
-    usage.objects += cache->allocated;
-    usage.object_bytes += cache->allocated * cache->geometry.size;
-  }
-  AddLarge(usage);
-  return usage;
-}
-
 std::vector<SlabPageView> Slub::Slabs(SlabCacheId id) const {
   std::vector<SlabPageView> views;
   for (const Slab& slab : slabs_) {

@@ -3,9 +3,7 @@
 #include "server/kernel/kernel_objects.h"
 
 #include <map>
-#include <memory>
 #include <string>
-#include <tuple>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -14,32 +12,16 @@
 #include "server/machine/machine.h"
 #include "server/physical/page_allocator.h"
 #include "server/process/processes.h"
-#include "tests/unit/machine/preset_specs.h"
 #include "tests/unit/machine/random_program.h"
+#include "tests/unit/machine/slab_machine.h"
 
 namespace mmlab {
 namespace {
 
 using testing::IsEmpty;
 
-using Built = std::tuple<const char*, SlabAllocatorKind>;
-
-std::string NameOf(const testing::TestParamInfo<Built>& info) {
-  constexpr const char* kKinds[] = {"", "Slub", "Slab", "Slob"};
-  std::string name = std::string(kKinds[static_cast<int>(std::get<1>(info.param))]) + std::get<0>(info.param);
-  std::erase(name, '-');
-  return name;
-}
-
-class KernelObjectsTest : public testing::TestWithParam<Built> {
+class KernelObjectsTest : public SlabMachineTest {
  protected:
-  void SetUp() override {
-    MachineSpec spec = PresetSpec(std::get<0>(GetParam()));
-    spec.slab_allocator = std::get<1>(GetParam());
-    absl::StatusOr<std::unique_ptr<Machine>> machine = Machine::Boot(std::move(spec));
-    ASSERT_TRUE(machine.ok()) << machine.status();
-    machine_ = *std::move(machine);
-  }
   uint64_t Must(const Operation& operation) {
     const Outcome outcome = machine_->Apply(operation);
     EXPECT_EQ(outcome.error, Errno::kOk) << OperationName(operation);
@@ -74,8 +56,6 @@ class KernelObjectsTest : public testing::TestWithParam<Built> {
     });
     return address;
   }
-
-  std::unique_ptr<Machine> machine_;
 };
 
 TEST_P(KernelObjectsTest, AForkCostsWhatAProcessIsMadeOf) {
@@ -165,7 +145,7 @@ TEST_P(KernelObjectsTest, AnIdleMachineHasNone) {
 INSTANTIATE_TEST_SUITE_P(AllKernels, KernelObjectsTest,
                          testing::Combine(testing::Values("686-1G-smp4", "686-pae-1G", "arm64-1G"),
                                           testing::Values(SlabAllocatorKind::kSlub, SlabAllocatorKind::kSlab, SlabAllocatorKind::kSlob)),
-                         NameOf);
+                         SlabMachineName);
 
 }  // namespace
 }  // namespace mmlab

@@ -1,6 +1,5 @@
 // Objects of the kernel as operations of a whole machine, under each of the three allocators.
 
-#include <memory>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -12,7 +11,7 @@
 #include "server/machine/kernel_log.h"
 #include "server/machine/machine.h"
 #include "server/physical/page_allocator.h"
-#include "tests/unit/machine/preset_specs.h"
+#include "tests/unit/machine/slab_machine.h"
 
 namespace mmlab {
 namespace {
@@ -20,24 +19,8 @@ namespace {
 using testing::HasSubstr;
 using testing::IsEmpty;
 
-using Built = std::tuple<const char*, SlabAllocatorKind>;
-
-std::string NameOf(const testing::TestParamInfo<Built>& info) {
-  constexpr const char* kKinds[] = {"", "Slub", "Slab", "Slob"};
-  std::string name = std::string(kKinds[static_cast<int>(std::get<1>(info.param))]) + std::get<0>(info.param);
-  std::erase(name, '-');
-  return name;
-}
-
-class SlabOperationsTest : public testing::TestWithParam<Built> {
+class SlabOperationsTest : public SlabMachineTest {
  protected:
-  void SetUp() override {
-    MachineSpec spec = PresetSpec(std::get<0>(GetParam()));
-    spec.slab_allocator = std::get<1>(GetParam());
-    absl::StatusOr<std::unique_ptr<Machine>> machine = Machine::Boot(std::move(spec));
-    ASSERT_TRUE(machine.ok()) << machine.status();
-    machine_ = *std::move(machine);
-  }
   bool Is(SlabAllocatorKind kind) const { return std::get<1>(GetParam()) == kind; }
   SlabUsage Usage() const {
     SlabUsage usage;
@@ -54,8 +37,6 @@ class SlabOperationsTest : public testing::TestWithParam<Built> {
     create.constructor = true;
     return machine_->Apply(create).error;
   }
-
-  std::unique_ptr<Machine> machine_;
 };
 
 TEST_P(SlabOperationsTest, ManyObjectsComeAndGoAtOnce) {
@@ -174,7 +155,7 @@ TEST_P(SlabOperationsTest, NoObjectComesFromHighMemory) {
 INSTANTIATE_TEST_SUITE_P(AllKernels, SlabOperationsTest,
                          testing::Combine(testing::Values("686-1G-smp4", "arm64-1G"),
                                           testing::Values(SlabAllocatorKind::kSlub, SlabAllocatorKind::kSlab, SlabAllocatorKind::kSlob)),
-                         NameOf);
+                         SlabMachineName);
 
 }  // namespace
 }  // namespace mmlab
