@@ -67,7 +67,7 @@ void KernelObjects::DropOne(KernelObject kind) {
 
 bool KernelObjects::Settle() {
   bool complete = true;
-  for (size_t i = 0; i < notes_.size(); ++i) {  // Allocating may end a process, which adds notes.
+  for (size_t i = 0; i < notes_.size(); ++i) {  // NOLINT(modernize-loop-convert): allocating may end a process, which adds notes.
     const uint32_t number = notes_[i] / 2;
     if (notes_[i] % 2 == 0) {
       complete = Acquire(number) && complete;

@@ -49,7 +49,7 @@ SysResult<uint64_t> Slob::Ksize(VirtAddr address) const {
   if (!view.object.has_value()) return platform_.page_size.bytes().raw() << view.slab.order;
   const Page& page = pages_[view.object->slab];
   const Block& block = page.blocks[page.whole ? 0 : BlockAt(page, view.object->index)];
-  return uint64_t{(block.bytes + kSlobUnit - 1) / kSlobUnit * kSlobUnit};
+  return uint64_t{(block.bytes + kSlobUnit - 1) / kSlobUnit} * kSlobUnit;
 }
 
 std::string Slob::FaultReport(VirtAddr address, const SlabObjectView& view) const {

@@ -142,9 +142,10 @@ uint64_t Slub::HostMemory() const {
   uint64_t bytes = sizeof(*this) + caches_.capacity() * sizeof(caches_[0]) + slabs_.capacity() * sizeof(Slab) + free_slots_.capacity() * 4;
   for (const auto& cache : caches_) {
     if (cache == nullptr) continue;
-    bytes += sizeof(Cache) + cache->cpus.capacity() * sizeof(CpuSlab) + (cache->random_order != nullptr ? 2 * cache->geometry.objects : 0);
+    bytes += sizeof(Cache) + cache->cpus.capacity() * sizeof(CpuSlab) +
+             (cache->random_order != nullptr ? uint64_t{2} * cache->geometry.objects : 0);
   }
-  for (const Slab& slab : slabs_) bytes += 2u * slab.objects;
+  for (const Slab& slab : slabs_) bytes += uint64_t{2} * slab.objects;
   return bytes;
 }
 
@@ -169,7 +170,7 @@ void Slub::AddToHash(StateHasher& hasher) const {
   for (const Slab& slab : slabs_) {
     hasher.Add(uint64_t{slab.pfn} << 16 | slab.freelist);
     hasher.Add(uint64_t{slab.next} << 32 | slab.cache);
-    if (slab.links != nullptr) hasher.AddBytes(&slab.links[0], 2u * slab.objects);
+    if (slab.links != nullptr) hasher.AddBytes(&slab.links[0], size_t{2} * slab.objects);
   }
   for (const uint32_t slot : free_slots_) hasher.Add(slot);
 }

@@ -232,7 +232,8 @@ Errno MmCall::MadviseVma(VmArea* vma, VmArea** prev, uint64_t start, uint64_t en
 // madvise_update_vma(): gives the part [start, end) of `vma` its new flags and name. *prev becomes the VMA that holds the part.
 Errno MmCall::MadviseUpdate(VmArea* vma, VmArea** prev, uint64_t start, uint64_t end, uint64_t new_flags,
                             const std::shared_ptr<const std::string>& new_name) {
-  const std::shared_ptr<const std::string> name = new_name;  // `vma` may go away below.
+  // NOLINTNEXTLINE(performance-unnecessary-copy-initialization): `vma`, whose name it may be, may go away below.
+  const std::shared_ptr<const std::string> name = new_name;
   const bool same_name = vma->name == name || (vma->name != nullptr && name != nullptr && *vma->name == *name);
   if (new_flags == vma->flags && same_name) {
     *prev = vma;
