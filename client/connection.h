@@ -32,7 +32,7 @@ namespace mmlab {
 // that change something carry a request_id then, so that the server does the work once even when only its answer was lost.
 class Connection {
  public:
-  explicit Connection(std::shared_ptr<grpc::Channel> channel, std::chrono::milliseconds deadline = std::chrono::seconds(10),
+  explicit Connection(const std::shared_ptr<grpc::Channel>& channel, std::chrono::milliseconds deadline = std::chrono::seconds(10),
                       int retries = 0)
       : channel_(channel),
         deadline_(deadline),

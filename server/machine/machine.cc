@@ -86,10 +86,10 @@ Machine::~Machine() {
 absl::StatusOr<std::unique_ptr<Machine>> Machine::Boot(MachineSpec spec) {
   MMLAB_RETURN_IF_ERROR(CompleteSpec(spec));
   MMLAB_ASSIGN_OR_RETURN(const PhysicalConfig config, PlanPhysicalMemory(spec));
-  MMLAB_ASSIGN_OR_RETURN(KernelLayout kernel, PlanKernelLayout(spec));
+  MMLAB_ASSIGN_OR_RETURN(const KernelLayout kernel, PlanKernelLayout(spec));
   std::unique_ptr<Machine> machine(new Machine(std::move(spec)));
   Machine& m = *machine;
-  m.kernel_layout_ = std::move(kernel);
+  m.kernel_layout_ = kernel;
   m.memory_ = std::make_unique<BuddyMemory>(config, *m.tracer_);
   m.cgroups_ = std::make_unique<Cgroups>(*m.memory_, m.layout_->word_bytes, m.now_nanoseconds_, *m.tracer_);
   m.memory_->SetController(m.cgroups_.get());

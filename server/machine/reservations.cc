@@ -97,7 +97,7 @@ class Planner {
     Keep("kernel image", {PhysAddr(image.start), PhysAddr(image.init_start)});
     Keep("init sections", {PhysAddr(image.init_start), PhysAddr(image.init_end)}, true);
     Keep("kernel image", {PhysAddr(image.early_end), PhysAddr(image.end)});
-    const absl::Status planned = layout_.is_x86() ? PlanX86(image) : PlanArm64(image);
+    absl::Status planned = layout_.is_x86() ? PlanX86(image) : PlanArm64(image);
     JoinSmall();
     return planned;
   }
