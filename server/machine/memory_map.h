@@ -18,7 +18,7 @@ namespace mmlab {
 std::vector<FirmwareRange> SanitizeFirmwareRanges(absl::Span<const FirmwareRange> ranges);
 
 // What the kernel makes of the firmware's map: changed as the command line says (mem=, memmap=) and sanitised; on x86 the first page is
-// kept from use and no RAM is believed between 640 KiB and 1 MiB; RAM that the layout cannot address is left out, and anything beyond
+// kept from use and no RAM is believed between 640 KiB and 1 MiB; RAM in a range that the layout cannot address to its end is left out (with PAE: only what lies beyond MAX_ARCH_PFN, of which no frames are made), and anything beyond
 // ResourceEnd. Linux: setup_arch(), trim_bios_range().
 std::vector<FirmwareRange> KernelMemoryMap(const MachineSpec& spec);
 

@@ -301,6 +301,7 @@ bool BuddyMemory::AboveLowWatermark(int zone_index, int highest_zone) const {
 void BuddyMemory::SetReclaimActive(int zone, bool active) {
   uint32_t& flags = lists_.zones()[static_cast<size_t>(zone)].flags;
   flags = active ? flags | kZoneReclaimActive : flags & ~uint32_t{kZoneReclaimActive};
+  RecomputeQuick();
 }
 
 }  // namespace mmlab
