@@ -72,7 +72,8 @@ inline uint32_t BuddyMemory::TakeFromZone(Zone& zone, int order, uint32_t flags,
   }
   if (pfn == kNoFrame) pfn = TakeFromBuddy(zone, order, flags, type);
   if ((zone.flags & kZoneBoostedWatermark) != 0) [[unlikely]] {
-    zone.flags &= ~uint32_t{kZoneBoostedWatermark};  // Here the kernel wakes kswapd.
+    zone.flags &= ~uint32_t{kZoneBoostedWatermark};
+    boosted_zone_ = zone.index;
     RecomputeQuick();
   }
   return pfn;
@@ -202,11 +203,13 @@ std::optional<Pfn> BuddyMemory::AllocBlock(Gfp gfp, PageOrder page_order) {
       if (Explanation* why = tracer_.explanation()) {
         why->Add(StepKind::kAllocationFailure, "no zone could give the pages").Number("order", order).Pages("free", free_pages());
       }
+      WakeForBoost();
       return std::nullopt;
     }
   }
   PrepareNewPage(pfn, order, gfp);
   EmitAlloc(pfn, order, gfp, context.migrate_type);
+  WakeForBoost();
   return Pfn(pfn);
 }
 

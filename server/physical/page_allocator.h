@@ -256,6 +256,8 @@ class BuddyMemory final : public PhysicalMemory {
   uint32_t AfterCompaction(SlowRequest& request);
   uint32_t AfterKilling(SlowRequest& request);
   void WakeDaemons(const SlowRequest& request);
+  bool RunKswapd(Gfp gfp, int order, int highest_zone);
+  void WakeForBoost();
   bool ReclaimAgain(SlowRequest& request);
   bool CompactAgain(SlowRequest& request);
   uint64_t ReclaimablePages(const Zone& zone) const;
@@ -367,6 +369,7 @@ class BuddyMemory final : public PhysicalMemory {
   Compaction* compaction_ = nullptr;
   Capture* capture_ = nullptr;  // While compaction for a request runs.
   bool freeing_ = false;        // Inside the slow path: memory is being freed (PF_MEMALLOC).
+  int boosted_zone_ = kNoZone;  // Within a request: kswapd is to be woken for this zone's boost when the page is there.
 };
 
 }  // namespace mmlab

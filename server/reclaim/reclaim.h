@@ -106,6 +106,7 @@ class Reclaim final : public MemoryPressure, public CgroupPressure, public PageR
   Fate Evict(Pfn pfn, Frame& frame, const ScanControl& sc);
 
   bool Balanced(int highest_zone, int order) const;
+  uint64_t Boost(int highest_zone) const;
   uint64_t TryToFree(ScanControl& sc);
   // balance_pgdat(). `until_written`: not further than to the first round in which pages were written.
   void BalanceNode(int highest_zone, int order, bool until_written);
