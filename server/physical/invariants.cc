@@ -132,10 +132,15 @@ void BuddyMemory::CheckInvariants(std::vector<std::string>* problems) const {
   for (Gfp bits = 0; bits <= kQuickMask; ++bits) {
     if (quick_[bits].floor != QuickFloor(bits)) problems->push_back(absl::StrCat("the quick path of gfp ", bits, " has an old floor"));
   }
+  int64_t pending = 0;
   for (const Zone& zone : zones()) {
+    pending += zone.stats[static_cast<size_t>(ZoneStat::kNrZoneWritePending)];
     for (const PerCpuPages& pcp : zone.pcp) {
       if (pcp.limit != PcpLimit(zone, pcp)) problems->push_back(absl::StrCat("zone ", zone.name(), ": a CPU has an old limit"));
     }
+  }
+  if (pending != vm_stat_.Get(NodeStat::kNrDirty) + vm_stat_.Get(NodeStat::kNrWriteback)) {
+    problems->push_back(absl::StrCat("nr_zone_write_pending is ", pending, " in all zones, nr_dirty ", vm_stat_.Get(NodeStat::kNrDirty)));
   }
   if (touched != listed[0]) problems->push_back(absl::StrCat(listed[0], " blocks say they are free, ", touched, " are on free lists"));
   if (on_cpus != listed[1]) problems->push_back(absl::StrCat(listed[1], " blocks say a CPU has them, ", on_cpus, " are on per-CPU lists"));

@@ -142,9 +142,6 @@ class BuddyMemory final : public PhysicalMemory {
 
   VmStat& vm_stat() { return vm_stat_; }
   const VmStat& vm_stat() const { return vm_stat_; }
-  // A counter of the zone that a frame is in. Not for nr_free_pages and nr_free_cma, which are this class's own.
-  void AddZoneStat(Pfn pfn, ZoneStat item, int64_t delta);
-
   uint64_t HostMemory() const;  // Bytes that this takes on the host.
   void StateHash(StateHasher& hasher) const;
   // Proves the promises above; appends one line for each that is broken. Costs time in proportion to touched memory.

@@ -345,13 +345,6 @@ Pfn BuddyMemory::HeadOf(Pfn pfn) const {
   return pfn;
 }
 
-void BuddyMemory::AddZoneStat(Pfn pfn, ZoneStat item, int64_t delta) {
-  MMLAB_CHECK(item != ZoneStat::kNrFreePages && item != ZoneStat::kNrFreeCma);
-  int64_t& value = lists_.zones()[frame(pfn).zone].stats[static_cast<size_t>(item)];
-  value += delta;
-  MMLAB_CHECK(value >= 0);
-}
-
 uint64_t BuddyMemory::HostMemory() const {
   uint64_t bytes = sizeof(*this) + lists_.HostMemory() + contents_.HostMemory() + lru_.HostMemory();
   for (const Zone& zone : lists_.zones()) bytes += zone.pcp.size() * sizeof(PerCpuPages);

@@ -2,23 +2,9 @@
 
 namespace mmlab {
 
-bool IsDerived(ZoneStat item) {
-  switch (item) {
-    case ZoneStat::kNrFreePages:
-    case ZoneStat::kNrFreeCma:
-    case ZoneStat::kNrZoneInactiveAnon:
-    case ZoneStat::kNrZoneActiveAnon:
-    case ZoneStat::kNrZoneInactiveFile:
-    case ZoneStat::kNrZoneActiveFile:
-    case ZoneStat::kNrZoneUnevictable:
-    case ZoneStat::kNrMlock:    // Counted for all zones together.
-    case ZoneStat::kNrBounce:   // No device that cannot reach high memory.
-    case ZoneStat::kNrZspages:  // No compressed swap.
-      return true;
-    default:  // nr_zone_write_pending is not counted by zone.
-      return false;
-  }
-}
+// nr_mlock is counted for all zones together. There is no device that cannot reach high memory (nr_bounce), no compressed swap
+// (nr_zspages).
+bool IsDerived(ZoneStat) { return true; }
 
 bool IsDerived(NumaStat) { return true; }
 
@@ -85,6 +71,18 @@ bool IsDerived(VmEvent item) {
     case VmEvent::kPswpout:
     case VmEvent::kSwapRa:
     case VmEvent::kSwapRaHit:
+    // Compaction and migration.
+    case VmEvent::kPgmigrateSuccess:
+    case VmEvent::kPgmigrateFail:
+    case VmEvent::kCompactMigrateScanned:
+    case VmEvent::kCompactFreeScanned:
+    case VmEvent::kCompactIsolated:
+    case VmEvent::kCompactStall:
+    case VmEvent::kCompactFail:
+    case VmEvent::kCompactSuccess:
+    case VmEvent::kCompactDaemonWake:
+    case VmEvent::kCompactDaemonMigrateScanned:
+    case VmEvent::kCompactDaemonFreeScanned:
     // Without compressed swap.
     case VmEvent::kZswpin:
     case VmEvent::kZswpout:
@@ -132,7 +130,7 @@ bool IsDerived(VmEvent item) {
     case VmEvent::kCmaAllocSuccess:
     case VmEvent::kCmaAllocFail:
       return true;
-    default:  // Compaction, inodes, the direct map.
+    default:  // Inodes, the direct map.
       return false;
   }
 }
