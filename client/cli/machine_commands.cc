@@ -266,7 +266,8 @@ void DescribeFrame(Session& session, const std::string& machine, uint64_t pfn) {
   fmt::print("Frame:       {} ({})\nZone:        {}, node {}, section {}\nState:       {}\nReferences:  {}, {} entries map it\n",
              HexText(frame.pfn()), frame.pfn(), or_none(frame.zone()), frame.node(), frame.section(), frame.state(),
              frame.reference_count(), frame.map_count());
-  fmt::print("Flags:       {}\nkpageflags:  {}\n", or_none(flags), HexText(frame.kpageflags()));
+  fmt::print("Flags:       {}\npage->flags: {}\nkpageflags:  {}\n", or_none(flags), HexText(frame.raw_flags()),
+             HexText(frame.kpageflags()));
   fmt::print("Mapping:     {} {}, index {}\nLRU list:    {}\nCgroup:      {}\n", or_none(frame.mapping()), frame.mapping_id(),
              HexText(frame.index()), or_none(frame.lru()), frame.memory_cgroup());
   fmt::print("Block:       starts at {}, order {}, compound {}, type {}, private {}\nPage block:  {}\n", HexText(frame.head_pfn()),

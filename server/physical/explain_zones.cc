@@ -73,7 +73,8 @@ void BuddyMemory::ExplainWatermarks(absl::Span<const Zone> from) const {
       .Number("lowmem_kbytes", static_cast<int64_t>(buffer_pages << to_kbytes))
       .Number("root_rule", DefaultMinFreeKbytes(bare, page_size_))
       .Number("huge_pages_rule", HugepageMinFreeKbytes(from, page_size_, pageblock_order(), 0))
-      .Number("min_free_kbytes", min_free_kbytes_);
+      .Number("min_free_kbytes", min_free_kbytes_)
+      .Pages("totalreserve_pages", PageCount(TotalReservePages(from)));
   const uint64_t pages_min = uint64_t{min_free_kbytes_} >> to_kbytes;
   for (const Zone& zone : from) {
     if (zone.managed == 0) continue;
