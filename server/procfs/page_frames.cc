@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <iterator>
 
+#include "server/cgroup/cgroups.h"
 #include "server/machine/machine.h"
 #include "server/physical/page_allocator.h"
 
@@ -97,7 +98,7 @@ uint64_t Count(const Machine& machine, Pfn pfn) {
 }
 
 // Pages of users that no group is charged for belong to the root; others to none.
-uint64_t Cgroup(const Machine& machine, Pfn pfn) {
+uint64_t CgroupInode(const Machine& machine, Pfn pfn) {
   const Frame frame = machine.memory().PeekFrame(pfn);
   if (frame.memcg != 0) return machine.cgroups().InodeOf(frame.memcg);
   return frame.state == FrameState::kAnon || frame.state == FrameState::kFile || frame.state == FrameState::kShmem ? 1 : 0;
@@ -147,7 +148,7 @@ std::string ReadFrameFile(const Machine& machine, absl::string_view path, uint64
   const uint64_t first = offset / 8;
   if (first >= end_pfn) return "";
   const uint64_t last = first + std::min(end_pfn - first, length / 8);
-  const auto value = path == "kpageflags" ? KpageFlags : path == "kpagecount" ? Count : Cgroup;
+  const auto value = path == "kpageflags" ? KpageFlags : path == "kpagecount" ? Count : CgroupInode;
   std::string bytes;
   bytes.reserve((last - first) * 8);
   for (uint64_t pfn = first; pfn < last; ++pfn) {
