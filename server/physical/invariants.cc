@@ -158,6 +158,7 @@ void BuddyMemory::StateHash(StateHasher& hasher) const {
     for (const int64_t value : zone.stats) hasher.Add(static_cast<uint64_t>(value));
     hasher.Add(zone.nr_reserved_highatomic);
     hasher.Add(zone.flags);
+    hasher.Add(zone.numa_hits);
     for (int order = 0; order <= kMaxOrder; ++order) {
       for (int type = 0; type < kMigrateTypes; ++type) {
         lists_.ForEach(zone, order, type, [&](uint32_t pfn) { hasher.Add(pfn); });

@@ -119,6 +119,8 @@ class LruLists {
     value += delta;
     MMLAB_CHECK(value >= 0);
   }
+  // global_zone_page_state() of such a counter.
+  uint64_t SumOfZones(ZoneStat item) const;
   // count_memcg_events() beside count_vm_events().
   void Count(uint16_t memcg, VmEvent item, uint64_t times = 1) {
     vm_stat_.Count(item, times);

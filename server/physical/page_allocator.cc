@@ -142,7 +142,7 @@ inline void BuddyMemory::PrepareNewPage(uint32_t pfn, int order, Gfp gfp) {
 [[gnu::always_inline]] inline uint32_t BuddyMemory::AllocQuick(Gfp gfp, int order) {
   const QuickRequest& quick = quick_[gfp & kQuickMask];
   const uint32_t pages = 1u << order;
-  const Zone& zone = *quick.zone;
+  Zone& zone = *quick.zone;
   const int64_t floor = quick.floor + std::max<int64_t>(*quick.withheld, 0) + (pages - 1);
   if (zone.stats[static_cast<size_t>(ZoneStat::kNrFreePages)] <= floor) [[unlikely]]
     return kNoFrame;
@@ -157,7 +157,7 @@ inline void BuddyMemory::PrepareNewPage(uint32_t pfn, int order, Gfp gfp) {
   quick.pcp->free_factor >>= 1;
   quick.pcp->count -= pages;
   *quick.allocated += pages;
-  CountNode(1);
+  CountNode(zone, 1);
   Frame& frame = lists_.table().At(pfn);
   list.head = frame.next;
   frame.next = frame.prev = kNoFrame;

@@ -182,7 +182,7 @@ class BuddyMemory final : public PhysicalMemory {
   // What a request that can be served at once needs to know, by the bits of its Gfp that decide it: those of the zone and of the migrate
   // type (kQuickMask).
   struct alignas(64) QuickRequest {
-    const Zone* zone = nullptr;  // Of the current CPU's lists: the first one that the request may use.
+    Zone* zone = nullptr;  // Of the current CPU's lists: the first one that the request may use.
     PerCpuPages* pcp = nullptr;
     PcpList* lists = nullptr;           // Those of its migrate type: this one for order 0, every third from here on for the next orders.
     uint64_t* allocated = nullptr;      // pgalloc_*
@@ -318,12 +318,13 @@ class BuddyMemory final : public PhysicalMemory {
   static VmEvent PgallocOf(const Zone& zone) {
     return static_cast<VmEvent>(static_cast<int>(VmEvent::kPgallocDma) + static_cast<int>(zone.type));
   }
-  void CountAlloc(const Zone& zone, uint64_t pages, uint64_t requests = 1) {
+  void CountAlloc(Zone& zone, uint64_t pages, uint64_t requests = 1) {
     vm_stat_.Count(PgallocOf(zone), pages);
-    CountNode(requests);
+    CountNode(zone, requests);
   }
-  void CountNode(uint64_t requests) {
+  void CountNode(Zone& zone, uint64_t requests) {
     if (zone_set_ != ZoneSet::kArm64) return;  // The one kernel with NUMA, of one node.
+    zone.numa_hits += requests;
     vm_stat_.Count(NumaStat::kNumaHit, requests);
     vm_stat_.Count(NumaStat::kNumaLocal, requests);
   }

@@ -100,6 +100,8 @@ struct Zone {
   std::array<FreeArea, kOrders> free_area;
   std::vector<PerCpuPages> pcp;  // By CPU.
 
+  uint64_t numa_hits = 0;  // Requests that it served (numa_hit, numa_local), where the kernel counts by node: there is one.
+
   // By ZoneStat. nr_free_pages and nr_free_cma here leave out what the CPUs still hold back, and so may be a little off, even negative.
   std::array<int64_t, kZoneStats> stats{};
 

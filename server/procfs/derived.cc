@@ -2,23 +2,15 @@
 
 namespace mmlab {
 
-// nr_mlock is counted for all zones together. There is no device that cannot reach high memory (nr_bounce), no compressed swap
+// There is no device that cannot reach high memory (nr_bounce), no compressed swap
 // (nr_zspages).
 bool IsDerived(ZoneStat) { return true; }
 
 bool IsDerived(NumaStat) { return true; }
 
-bool IsDerived(NodeStat item) {
-  switch (item) {
-    // The kernel's own memory.
-    case NodeStat::kNrKernelMiscReclaimable:
-      return false;
-    // Counted by files (nr_file_pages, nr_shmem, nr_dirty, nr_dirtied, nr_written, nr_swapcached), reclaim and process (nr_anon_pages,
-    // nr_mapped, nr_page_table_pages); the rest needs huge pages, devices or more than one node.
-    default:
-      return true;
-  }
-}
+// Counted by files (nr_file_pages, nr_shmem, nr_dirty, nr_dirtied, nr_written, nr_swapcached), reclaim and process (nr_anon_pages,
+// nr_mapped, nr_page_table_pages); the rest needs huge pages, devices, drivers with pages of their own to reclaim, or more than one node.
+bool IsDerived(NodeStat) { return true; }
 
 bool IsDerived(VmEvent item) {
   switch (item) {

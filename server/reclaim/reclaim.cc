@@ -26,10 +26,12 @@ bool Reclaim::Balanced(int highest_zone, int order) const {
   return false;
 }
 
+bool Reclaim::hopeless() const { return kswapd_failures_ >= kMaxReclaimRetries; }
+
 bool Reclaim::WakeKswapd(Gfp gfp, int order, int highest_zone) {
   (void)gfp;
   const bool boosted = Boost(highest_zone) > 0;
-  if (kswapd_failures_ >= kMaxReclaimRetries || (Balanced(highest_zone, order) && !boosted)) return false;
+  if (hopeless() || (Balanced(highest_zone, order) && !boosted)) return false;
   // It is awake already, and goes on when what it wrote is on the disk.
   if (kswapd_waits_) return true;
   if (Explanation* why = tracer_.explanation()) {

@@ -63,6 +63,9 @@ class Reclaim final : public MemoryPressure, public CgroupPressure, public PageR
 
   void AddToHash(StateHasher& hasher) const;
 
+  // Whether kswapd gave up on the node (kswapd_failures), until somebody else frees something.
+  bool hopeless() const;
+
  private:
   struct ScanControl;
   // What became of a page that was looked at (the labels of shrink_folio_list()).
