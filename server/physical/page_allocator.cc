@@ -169,21 +169,23 @@ inline void BuddyMemory::PrepareNewPage(uint32_t pfn, int order, Gfp gfp) {
 
 std::optional<Pfn> BuddyMemory::AllocPages(Gfp gfp, PageOrder page_order) {
   const int order = page_order.raw();
-  if (order <= kCostlyOrder && !tracer_.observed() && (gfp & (kGfpComp | kGfpAccount)) == 0) [[likely]] {
-    const uint32_t pfn = AllocQuick(gfp, order);
-    if (pfn != kNoFrame) [[likely]]
-      return Given(pfn);
-  }
-  return AllocCharging(gfp, page_order);
+  if (order > kCostlyOrder || tracer_.observed() || (gfp & (kGfpComp | kGfpAccount)) != 0) [[unlikely]]
+    return AllocSpecial(gfp, page_order);
+  const uint32_t pfn = AllocQuick(gfp, order);
+  return pfn != kNoFrame ? Given(pfn) : AllocBlock(gfp, page_order);
 }
 
-// What is not quite so ordinary: a block that is charged, or compound, or that must be looked for.
-[[gnu::noinline]] std::optional<Pfn> BuddyMemory::AllocCharging(Gfp gfp, PageOrder page_order) {
-  if (charger() == nullptr || (gfp & kGfpAccount) == 0) [[likely]]
-    return AllocBlock(gfp, page_order);
+// Of many pages, compound, charged, or watched by somebody. On its own, so that the ordinary case need not save registers over a call.
+[[gnu::noinline]] std::optional<Pfn> BuddyMemory::AllocSpecial(Gfp gfp, PageOrder page_order) {
+  const int order = page_order.raw();
+  std::optional<Pfn> pfn;
+  if (order <= kCostlyOrder && !tracer_.observed() && (order == 0 || (gfp & kGfpComp) == 0)) {
+    if (const uint32_t quick = AllocQuick(gfp, order); quick != kNoFrame) pfn = Pfn(quick);
+  }
+  if (!pfn.has_value()) pfn = AllocBlock(gfp, page_order);
   // What the kernel needs on behalf of a process is charged to that process's memory cgroup.
-  const std::optional<Pfn> pfn = AllocBlock(gfp, page_order);
-  if (!pfn.has_value() || charger()->ChargeKernelPages(*pfn, page_order.raw(), gfp)) return pfn;
+  if (!pfn.has_value() || charger() == nullptr || (gfp & kGfpAccount) == 0) return pfn;
+  if (charger()->ChargeKernelPages(*pfn, order, gfp)) return pfn;
   FreePages(*pfn, page_order);
   return std::nullopt;
 }

@@ -232,7 +232,7 @@ class BuddyMemory final : public PhysicalMemory {
   bool FreeQuick(uint32_t pfn, int order);
   uint32_t FirstFlags(Gfp gfp, const AllocContext& context) const;
   uint32_t GetPageFromFreelist(Gfp gfp, int order, uint32_t flags, const AllocContext& context);
-  std::optional<Pfn> AllocCharging(Gfp gfp, PageOrder order);
+  std::optional<Pfn> AllocSpecial(Gfp gfp, PageOrder order);
   std::optional<Pfn> AllocBlock(Gfp gfp, PageOrder order);
   void FreeWritten(Pfn head, PageOrder order);
   void FreeBlockOf(Pfn head, PageOrder order);
