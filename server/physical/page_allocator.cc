@@ -172,7 +172,9 @@ std::optional<Pfn> BuddyMemory::AllocPages(Gfp gfp, PageOrder page_order) {
   if (order > kCostlyOrder || tracer_.observed() || (gfp & (kGfpComp | kGfpAccount)) != 0) [[unlikely]]
     return AllocSpecial(gfp, page_order);
   const uint32_t pfn = AllocQuick(gfp, order);
-  return pfn != kNoFrame ? Given(pfn) : AllocBlock(gfp, page_order);
+  if (pfn == kNoFrame) [[unlikely]]
+    return AllocBlock(gfp, page_order);
+  return Given(pfn);
 }
 
 // Of many pages, compound, charged, or watched by somebody. On its own, so that the ordinary case need not save registers over a call.
