@@ -1,6 +1,7 @@
 #ifndef MMLAB_SERVER_PHYSICAL_FRAME_H_
 #define MMLAB_SERVER_PHYSICAL_FRAME_H_
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -69,6 +70,7 @@ struct Frame {
 
   // Changes the state and clears all flags, in one store: two of other widths stall whoever reads them soon after.
   void Become(FrameState to) {
+    static_assert(std::endian::native == std::endian::little);
     const uint32_t word = static_cast<uint32_t>(to) << 24;
     std::memcpy(reinterpret_cast<unsigned char*>(this) + offsetof(Frame, order) - sizeof(word), &word, sizeof(word));
   }

@@ -347,10 +347,11 @@ void BuddyMemory::FreePages(Pfn head, PageOrder page_order) {
   Frame& frame = lists_.frame(pfn);
   MMLAB_CHECK(frame.state > FrameState::kPcp && frame.order == order);
   const bool listed = (frame.flags & kPgLru) != 0;
+  const bool charged = frame.memcg != 0;
   if (listed) lru_.Remove(head);
-  if (frame.memcg != 0 && charger() != nullptr) charger()->Uncharge(head, order);
+  if (charged && charger() != nullptr) charger()->Uncharge(head, order);
   // Nothing else may have kept it from the quick path.
-  if (listed && order <= kCostlyOrder && !tracer_.observed()) {
+  if ((listed || charged) && order <= kCostlyOrder && !tracer_.observed()) {
     frame.memcg = 0;
     contents_.ClearRange(pfn, 1u << order);
     if (FreeQuick(pfn, order)) return;
