@@ -19,7 +19,7 @@ void AddOperationCommands(CLI::App& app, Session& session);  // mmap, fork, allo
 void AddExplainCommand(CLI::App& app, Session& session, GlobalOptions& options);
 void AddSlabCommands(CLI::App& app, Session& session);    // slabtop, get caches, describe cache, describe object; after AddMachineCommands
 void AddCompareCommand(CLI::App& app, Session& session);  // compare slab-allocators
-// get layout, get domains, dmesg, translate, boot --capture. After AddMachineCommands.
+// get layout, get domains, dmesg, translate, explain boot, boot --capture. After AddMachineCommands and AddExplainCommand.
 void AddLayoutCommands(CLI::App& app, Session& session);
 // describe mm, get vmas, memory read, memory write. After AddMachineCommands.
 void AddMemoryCommands(CLI::App& app, Session& session);

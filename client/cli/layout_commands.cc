@@ -133,6 +133,21 @@ void AddDmesg(CLI::App& app, Session& session) {
   });
 }
 
+void AddExplainBoot(CLI::App& app, Session& session) {
+  const auto machine = std::make_shared<std::string>();
+  CLI::App* boot = app.get_subcommand("explain")->add_subcommand(
+      "boot", "How a machine's memory came to be: firmware's map, zones, reserves, watermarks, with the numbers they come from");
+  boot->add_option("machine", *machine, "Machine")->required();
+  boot->callback([machine, &session] {
+    v1::GetBootLogRequest request;
+    request.set_machine(MachineOf(*machine));
+    request.set_explain(true);
+    v1::GetBootLogResponse response;
+    session.Call(*session.connection().layouts, &v1::LayoutService::Stub::GetBootLog, request, &response);
+    if (!PrintStructured(session.options(), response.explanation())) fmt::print("{}", response.explanation().text());
+  });
+}
+
 void WriteFile(const fs::path& path, const std::string& content) {
   std::error_code error;
   fs::create_directories(path.parent_path(), error);
@@ -246,6 +261,7 @@ void AddLayoutCommands(CLI::App& app, Session& session) {
   domains->callback([machine, &session] { GetDomains(session, *machine); });
   AddDmesg(app, session);
   AddTranslate(app, session);
+  AddExplainBoot(app, session);
   AddBootCapture(app, session);
 }
 

@@ -174,7 +174,10 @@ void AddSysctl(CLI::App* parent, Session& session) {
       operation.mutable_write_sysctl()->set_explain(session.options().explain);
       const v1::Outcome outcome = RunOperation(session, options->machine, operation);
       if (outcome.error_number() != 0) return PrintOutcome(session, "write_sysctl", outcome);
-      return fmt::print("{} = {}\n", name, value);  // As sysctl(8) does: some can't be read.
+      if (PrintStructured(session.options(), outcome)) return;
+      fmt::print("{} = {}\n", name, value);  // As sysctl(8) does: some can't be read.
+      fmt::print("{}", outcome.explanation().text());
+      return;
     }
     v1::ReadProcFileRequest request;
     request.set_machine("machines/" + options->machine);
@@ -245,6 +248,7 @@ void AddExplainCommand(CLI::App& app, Session& session, GlobalOptions& options) 
   explain->parse_complete_callback([&options] { options.explain = true; });
   explain->preparse_callback([&options](size_t) { options.explain = true; });
   AddExec(explain, session);
+  AddSysctl(explain, session);
   for (const Verb& verb : Verbs()) AddVerb(explain, session, verb);
 }
 

@@ -153,6 +153,26 @@ absl::string_view StepKindName(StepKind kind) {
       return "ksm_scan";
     case StepKind::kKsmMerge:
       return "ksm_merge";
+    case StepKind::kFirmwareMap:
+      return "firmware_map";
+    case StepKind::kMapEdit:
+      return "map_edit";
+    case StepKind::kRamLimit:
+      return "ram_limit";
+    case StepKind::kAddressSplit:
+      return "address_split";
+    case StepKind::kBootReservation:
+      return "boot_reservation";
+    case StepKind::kZoneBounds:
+      return "zone_bounds";
+    case StepKind::kZoneManaged:
+      return "zone_managed";
+    case StepKind::kMinFreeKbytes:
+      return "min_free_kbytes";
+    case StepKind::kZoneWatermarks:
+      return "zone_watermarks";
+    case StepKind::kPcpSizes:
+      return "pcp_sizes";
     case StepKind::kKsmBreak:
       return "ksm_break";
   }

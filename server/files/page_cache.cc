@@ -56,7 +56,7 @@ void Files::PutPage(Pfn pfn) {
   MMLAB_CHECK(frame.refcount > 0);
   if (--frame.refcount > 0) return;
   MMLAB_CHECK(frame.mapcount == 0);
-  if ((frame.flags & kPgMlocked) != 0 && mapper_ != nullptr) mapper_->ForgetMlocked();
+  if ((frame.flags & kPgMlocked) != 0 && mapper_ != nullptr) mapper_->ForgetMlocked(frame);
   memory_.FreePages(pfn, PageOrder(0));
 }
 

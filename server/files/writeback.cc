@@ -25,6 +25,7 @@ void Files::MarkDirty(Inode& inode, Pfn pfn) {
   frame.flags &= ~uint32_t{kPgReclaim};
   if (inode.dirty_pages++ == 0) inode.dirtied_when = clock_ == nullptr ? 0 : *clock_;
   memory_.CountPage(vm_stat_, frame, NodeStat::kNrDirty, 1);
+  memory_.lru().AddZoneStat(frame, ZoneStat::kNrZoneWritePending, 1);
   vm_stat_.Add(NodeStat::kNrDirtied, 1);
   ++dirtied_since_check_;
 }
@@ -33,6 +34,7 @@ void Files::NoteClean(Inode& inode, const Frame& frame) {
   MMLAB_CHECK(inode.dirty_pages > 0);
   --inode.dirty_pages;
   memory_.CountPage(vm_stat_, frame, NodeStat::kNrDirty, -1);
+  memory_.lru().AddZoneStat(frame, ZoneStat::kNrZoneWritePending, -1);
 }
 
 void Files::BalanceDirty() {

@@ -95,10 +95,27 @@ class Writer {
     for (const FirmwareRange& r : SanitizeFirmwareRanges(spec_.firmware_ranges)) {
       Add(kInfo, absl::StrCat("BIOS-e820: ", Mem(r.range.start.raw(), r.range.end.raw()), " ", E820Name(r.type)), "an entry of that table");
     }
+    EarlyArguments();
     if (spec_.layout == LayoutKind::kX86_32Pae) {
       Add(kInfo, "NX (Execute Disable) protection: active", "entries of 64 bits have room for the bit");
     } else {
       Add(kNotice, "Notice: NX (Execute Disable) protection cannot be enabled: non-PAE kernel!", "entries of 32 bits have no bit for it");
+    }
+  }
+
+  // What parse_early_param() says of mem= and memmap= as it comes upon them.
+  void EarlyArguments() {
+    constexpr uint64_t kEnd = ~uint64_t{0};
+    for (const MemoryEdit& edit : ParseBootArguments(spec_.command_line).edits) {
+      if (edit.kind == MemoryEdit::Kind::kLimit) {
+        Add(kDebug, absl::StrFormat("e820: remove [mem %#010x-%#010x] usable", edit.size, kEnd - 1), "mem= or memmap= of the command line");
+      } else if (edit.kind == MemoryEdit::Kind::kChange && (edit.from != 0 || edit.to == 0)) {
+        const std::string range = absl::StrFormat("[mem %#010x-%#010x]", edit.start, edit.start + edit.size - 1);
+        std::string text = absl::StrCat("e820: ", edit.to == 0 ? "remove " : "update ", range);
+        if (edit.from != 0) absl::StrAppend(&text, " ", E820Name(static_cast<FirmwareRange::Type>(edit.from)));
+        if (edit.to != 0) absl::StrAppend(&text, " ==> ", E820Name(static_cast<FirmwareRange::Type>(edit.to)));
+        Add(kDebug, std::move(text), "memmap= of the command line");
+      }
     }
   }
 
@@ -159,6 +176,12 @@ class Writer {
     stage_ = BootStage::kAddressSpace;
     const uint64_t start = Address(frames_.front().start.raw());
     const uint64_t end = Address(frames_.back().end.raw());
+    for (const MemoryEdit& edit : ParseBootArguments(spec_.command_line).edits) {
+      if (!edit.memmap) Add(kNotice, absl::StrFormat("Memory limited to %dMB", edit.size >> 20), "mem= of the command line");
+    }
+    if (kernel_.firmware_end_pfn > kernel_.max_pfn) {
+      Add(kWarning, "Memory doesn't fit in the linear mapping, VA_BITS too small", "RAM goes on beyond the linear map: the rest is lost");
+    }
     Add(kInfo, "NUMA: No NUMA configuration found", "the device tree names no nodes");
     Add(kInfo, absl::StrCat("NUMA: Faking a node at ", Mem(start, end)), "one node for all of RAM");
   }
@@ -365,7 +388,7 @@ class Writer {
     }
     Add(kInfo,
         absl::StrFormat("Memory: %dK/%dK available (%s, %dK reserved, %dK cma-reserved%s)", Kib(free), Kib(present), image,
-                        Kib(present - free - cma), Kib(cma), layout_.is_x86() ? absl::StrFormat(", %dK highmem", Kib(high)) : ""),
+                        Kib(present - free - cma), Kib(cma), kernel_.has_highmem_zone() ? absl::StrFormat(", %dK highmem", Kib(high)) : ""),
         "given to the page allocator by now, of all RAM");
   }
 

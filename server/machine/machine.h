@@ -72,6 +72,7 @@ class Machine {
   // The page tables in which the kernel keeps what it maps page by page; null before it mapped anything.
   const KernelPageTables* kernel_tables() const;
   const Files& files() const { return *files_; }
+  const Reclaim& reclaim() const { return *reclaim_; }
   DirtyLimits dirty_limits() const;  // global_dirty_limits(), now.
   const Processes& processes() const { return *processes_; }
   const Sysctls& sysctls() const { return *sysctls_; }

@@ -236,6 +236,9 @@ class VmStat {
   void Count(VmEvent item, uint64_t times = 1) { events_[static_cast<size_t>(item)] += times; }
   void Count(NumaStat item, uint64_t times = 1) { numa_[static_cast<size_t>(item)] += times; }
 
+  // Where an event is counted, for paths that cannot afford to look for it.
+  uint64_t& counter(VmEvent item) { return events_[static_cast<size_t>(item)]; }
+
   int64_t Get(NodeStat item) const { return node_[static_cast<size_t>(item)]; }
   uint64_t Get(VmEvent item) const { return events_[static_cast<size_t>(item)]; }
   uint64_t Get(NumaStat item) const { return numa_[static_cast<size_t>(item)]; }

@@ -197,7 +197,7 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   void CleanFilePage(Inode& inode, PageIndex index) override;
   void AddToLru(Pfn pfn) override;
   void DrainLru() override;
-  void ForgetMlocked() override { --mlocked_pages_; }
+  void ForgetMlocked(const Frame& frame) override;
 
   // Who takes pages for MADV_PAGEOUT; null: nobody. Outlives its use here.
   void SetReclaimer(PageReclaimer* reclaimer) { reclaimer_ = reclaimer; }
@@ -215,7 +215,7 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   VmaPages CountPages(const VmArea& vma) const;  // numa_maps
   // Resident pages by kind, counted over the tables of all VMAs.
   std::array<int64_t, kRssKinds> CountRss(const AddressSpace& mm) const;
-  uint64_t mlocked_pages() const { return mlocked_pages_; }
+  uint64_t mlocked_pages() const;                    // nr_mlock of all zones.
   uint64_t PageProtection(const VmArea& vma) const;  // vm_page_prot
 
   // What the processor does with a user access: whether the entry allows it; sets the bits that the hardware sets. The frame where allowed.
@@ -413,7 +413,6 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   LastTable last_table_;            // Of faults. Both are forgotten when any table goes or moves.
   mutable LastTable last_mapping_;  // Of reclaim, which meets neighbours one after another too.
   LruBatches lru_;
-  uint64_t mlocked_pages_ = 0;
   HugePageSettings huge_settings_;
   const std::unique_ptr<Khugepaged> khugepaged_;
   const std::unique_ptr<Ksm> ksm_;

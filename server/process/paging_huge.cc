@@ -340,7 +340,7 @@ void Paging::ForgetDeferredSplit(Pfn head) {
 void Paging::ReleaseHugePage(Pfn head, const Frame& frame) {
   ForgetDeferredSplit(head);
   MMLAB_CHECK(EntireMapCount(head) == 0);
-  if ((frame.flags & kPgMlocked) != 0) mlocked_pages_ -= huge_pages();
+  if ((frame.flags & kPgMlocked) != 0) ForgetMlocked(frame);
   memory_.FreePages(head, PageOrder(format_.shift(2) - format_.shift(1)));
 }
 

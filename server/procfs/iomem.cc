@@ -78,7 +78,12 @@ std::vector<IomemResource> IomemTree(const Machine& machine) {
   const MachineSpec& spec = machine.spec();
   std::vector<IomemResource> tree;
   const auto last = [](PhysRange range) { return PhysAddr(range.end.raw() - 1); };
-  for (const FirmwareRange& r : KernelMemoryMap(spec)) {
+  for (FirmwareRange r : KernelMemoryMap(spec)) {
+    // arm64_memblock_init() takes away what the linear map cannot hold.
+    if (!machine.layout().is_x86() && r.type == FirmwareRange::Type::kRam) {
+      r.range.end = std::min(r.range.end, machine.layout().page_size.StartOf(machine.kernel_layout().max_pfn));
+      if (r.range.start >= r.range.end) continue;
+    }
     Insert(tree, {r.range.start, last(r.range), std::string(FirmwareName(r.type)), {}});
   }
   for (const NamedRange& section : spec.kernel_sections) Insert(tree, {section.range.start, last(section.range), section.name, {}});

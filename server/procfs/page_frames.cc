@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <iterator>
 
+#include "server/cgroup/cgroups.h"
 #include "server/machine/machine.h"
 #include "server/physical/page_allocator.h"
 
@@ -59,6 +60,26 @@ constexpr Copied kCopied[] = {
     {kPgSwapCache, kKpfOwnerPrivate},
 };
 
+// enum pageflags of include/linux/page-flags.h. PG_swapcache is PG_owner_priv_1 by another name, PG_anon_exclusive PG_mappedtodisk.
+struct PgBit {
+  uint32_t flag;
+  int bit;
+};
+constexpr PgBit kPgBits[] = {
+    {kPgReferenced, 1},     {kPgUptodate, 2},   {kPgDirty, 3},       {kPgLru, 4},          {kPgActive, 5},
+    {kPgWorkingset, 6},     {kPgSwapCache, 10}, {kPgPrivate, 13},    {kPgWriteback, 15},   {kPgHead, 16},
+    {kPgAnonExclusive, 17}, {kPgReclaim, 18},   {kPgSwapBacked, 19}, {kPgUnevictable, 20}, {kPgMlocked, 21},
+};
+constexpr int kPgSlabBit = 9;
+constexpr int kPgReservedBit = 12;
+// Above the flags, include/linux/page-flags-layout.h: the zone's two bits on top on x86-32; on ARM64 four of the node (0), two of the
+// zone, and 8 + ilog2(NR_CPUS) of the task and CPU that faulted it in last, all set as long as NUMA balancing is off. The generation of
+// the multi-generational LRU below them is 0: that is off.
+constexpr int kX86ZoneShift = 30;
+constexpr int kArm64ZoneShift = 58;
+constexpr int kArm64LastCpupidBits = 16;
+constexpr uint64_t kArm64LastCpupid = ((uint64_t{1} << kArm64LastCpupidBits) - 1) << (kArm64ZoneShift - kArm64LastCpupidBits);
+
 bool InAnyZone(const BuddyMemory& memory, Pfn pfn) {
   for (const Zone& zone : memory.zones()) {
     if (zone.Spans(static_cast<uint32_t>(pfn.raw()))) return true;
@@ -76,10 +97,10 @@ uint64_t Count(const Machine& machine, Pfn pfn) {
   return static_cast<uint64_t>(frame.mapcount);
 }
 
-// page_cgroup_ino(): pages of users that no group is charged for belong to the root, whose inode number is 1; others to none.
-uint64_t Cgroup(const Machine& machine, Pfn pfn) {
+// Pages of users that no group is charged for belong to the root; others to none.
+uint64_t CgroupInode(const Machine& machine, Pfn pfn) {
   const Frame frame = machine.memory().PeekFrame(pfn);
-  if (frame.memcg != 0) return frame.memcg;
+  if (frame.memcg != 0) return machine.cgroups().InodeOf(frame.memcg);
   return frame.state == FrameState::kAnon || frame.state == FrameState::kFile || frame.state == FrameState::kShmem ? 1 : 0;
 }
 
@@ -106,6 +127,18 @@ uint64_t KpageFlags(const Machine& machine, Pfn pfn) {
   return bits;
 }
 
+uint64_t PageFlagsWord(const Machine& machine, Pfn pfn) {
+  const BuddyMemory& memory = machine.memory();
+  if (!InAnyZone(memory, pfn)) return 0;
+  const Frame frame = memory.PeekFrame(pfn);
+  uint64_t word = 0;
+  for (const PgBit& one : kPgBits) word |= uint64_t{(frame.flags & one.flag) != 0} << one.bit;
+  word |= uint64_t{frame.state == FrameState::kSlab} << kPgSlabBit;
+  word |= uint64_t{frame.state == FrameState::kReserved} << kPgReservedBit;
+  if (machine.layout().is_x86()) return word | uint64_t{frame.zone} << kX86ZoneShift;
+  return word | uint64_t{frame.zone} << kArm64ZoneShift | kArm64LastCpupid;
+}
+
 bool IsFrameFile(absl::string_view path) {
   return std::find(std::begin(kFrameFiles), std::end(kFrameFiles), path) != std::end(kFrameFiles);
 }
@@ -115,7 +148,7 @@ std::string ReadFrameFile(const Machine& machine, absl::string_view path, uint64
   const uint64_t first = offset / 8;
   if (first >= end_pfn) return "";
   const uint64_t last = first + std::min(end_pfn - first, length / 8);
-  const auto value = path == "kpageflags" ? KpageFlags : path == "kpagecount" ? Count : Cgroup;
+  const auto value = path == "kpageflags" ? KpageFlags : path == "kpagecount" ? Count : CgroupInode;
   std::string bytes;
   bytes.reserve((last - first) * 8);
   for (uint64_t pfn = first; pfn < last; ++pfn) {

@@ -18,6 +18,9 @@ inline constexpr uint64_t kMaxFrameFileBytes = uint64_t{1} << 20;  // Of one rea
 // stable_page_flags(): bits KPF_* of include/uapi/linux/kernel-page-flags.h. REQUIRES: below the machine's end_pfn().
 uint64_t KpageFlags(const Machine& machine, Pfn pfn);
 
+// page->flags of struct page. 0: none. REQUIRES: below the machine's end_pfn().
+uint64_t PageFlagsWord(const Machine& machine, Pfn pfn);
+
 // `path` below /proc.
 bool IsFrameFile(absl::string_view path);
 // The bytes from `offset` on, at most `length` of them; none beyond the end. REQUIRES: IsFrameFile(path); both multiples of 8.

@@ -26,19 +26,24 @@ bool Reclaim::Balanced(int highest_zone, int order) const {
   return false;
 }
 
+bool Reclaim::hopeless() const { return kswapd_failures_ >= kMaxReclaimRetries; }
+
 bool Reclaim::WakeKswapd(Gfp gfp, int order, int highest_zone) {
   (void)gfp;
-  if (kswapd_failures_ >= kMaxReclaimRetries || Balanced(highest_zone, order)) return false;
+  const bool boosted = Boost(highest_zone) > 0;
+  if (hopeless() || (Balanced(highest_zone, order) && !boosted)) return false;
   // It is awake already, and goes on when what it wrote is on the disk.
   if (kswapd_waits_) return true;
   if (Explanation* why = tracer_.explanation()) {
-    ExplanationStep& step = why->Add(StepKind::kKswapdWake, "no zone that the request may use is above its low watermark: kswapd is woken");
+    ExplanationStep& step = why->Add(
+        StepKind::kKswapdWake, boosted ? "page blocks were stolen and watermarks boosted, so that larger blocks stay free: kswapd is woken"
+                                       : "no zone that the request may use is above its low watermark: kswapd is woken");
     step.Number("order", order).Number("highest_zone", highest_zone);
     for (int zone = 0; zone <= highest_zone; ++zone) {
       const Zone& of = memory_.zones()[static_cast<size_t>(zone)];
       if (of.managed == 0) continue;
       step.Text("zone", of.name()).Pages("free", PageCount(of.free_pages())).Pages("low", PageCount(of.wmark_low));
-      step.Pages("high", PageCount(of.wmark_high));
+      step.Pages("high", PageCount(of.wmark_high)).Pages("boost", PageCount(of.watermark_boost));
     }
   }
   kswapd_zone_ = highest_zone;
@@ -53,6 +58,14 @@ void Reclaim::ContinueKswapd() {
   if (!Balanced(kswapd_zone_, kswapd_order_)) BalanceNode(kswapd_zone_, kswapd_order_, false);
 }
 
+// pgdat_watermark_boosted(): the pages that watermarks are boosted by.
+uint64_t Reclaim::Boost(int highest_zone) const {
+  uint64_t pages = 0;
+  for (int zone = 0; zone <= highest_zone; ++zone) pages += memory_.zones()[static_cast<size_t>(zone)].watermark_boost;
+  return pages;
+}
+
+// balance_pgdat(). While watermarks are boosted and a zone is above them all the same, as many clean pages of files go as the boost has.
 void Reclaim::BalanceNode(int highest_zone, int order, bool until_written) {
   files_.DrainLru();
   for (int zone = 0; zone <= highest_zone; ++zone) memory_.SetReclaimActive(zone, true);
@@ -60,9 +73,16 @@ void Reclaim::BalanceNode(int highest_zone, int order, bool until_written) {
   sc.kswapd = true;
   sc.highest_zone = highest_zone;
   bool balanced = false;
+  uint64_t boost = Boost(highest_zone);
   while (sc.priority >= 1) {
     balanced = Balanced(highest_zone, order);
-    if (balanced) break;
+    if (!balanced && boost > 0) {
+      boost = 0;
+      sc.priority = kDefaultPriority;
+    }
+    if (balanced && boost == 0) break;
+    sc.may_write = sc.may_swap = boost == 0;
+    const bool deep_enough = boost > 0 && sc.priority == kDefaultPriority - 2;
     const uint64_t freed_before = sc.freed;
     sc.scanned = 0;
     sc.target = 0;
@@ -74,7 +94,10 @@ void Reclaim::BalanceNode(int highest_zone, int order, bool until_written) {
     ShrinkNode(sc);
     // Enough for compaction to make the block of (compact_gap()).
     if (sc.freed >= uint64_t{2} << order) order = 0;
-    if (sc.scanned < sc.target || sc.freed == freed_before) --sc.priority;
+    const uint64_t freed = sc.freed - freed_before;
+    boost -= std::min(boost, freed);
+    if (boost > 0 && freed == 0) break;
+    if ((sc.scanned < sc.target && !deep_enough) || freed == 0) --sc.priority;
     kswapd_waits_ = until_written && memory_.vm_stat().Get(NodeStat::kNrVmscanWrite) > written;
     if (kswapd_waits_) break;
   }

@@ -20,6 +20,8 @@ struct Reclaim::ScanControl {
   bool for_cgroup = false;         // cgroup_reclaim(): a limit asks, not the node.
   uint16_t target_memcg = 0;       // Whose pages are looked at, with those below it; 0: all of the node.
   bool ignore_references = false;  // Used lately or not: MADV_PAGEOUT.
+  bool may_write = true;           // may_writepage
+  bool may_swap = true;
 
   bool force_deactivate = false;
   bool skipped_deactivate = false;

@@ -79,6 +79,7 @@ Reclaim::Fate Reclaim::WriteOut(Pfn pfn, Frame& frame, References references, Sc
     return Activate(pfn, "the page is dirty: it goes as soon as it is written back");
   }
   if (references == References::kReclaimClean) return Keep(pfn, Fate::kKept, "the page was used and is dirty");
+  if (!sc.may_write) return Keep(pfn, Fate::kKept, "the page is dirty, and nothing is written for a boost of the watermarks");
   if (frame.refcount != 1 + CacheReferences(frame)) return Keep(pfn, Fate::kKept, "somebody holds the page");
   if (of_file) {
     Inode* inode = files_.FindById(static_cast<uint32_t>(frame.mapping));

@@ -39,7 +39,7 @@ class Mapper : public FileMapper {
   void CleanFilePage(Inode& /*inode*/, PageIndex index) override { calls.push_back("clean " + std::to_string(index.raw())); }
   void AddToLru(Pfn /*pfn*/) override {}
   void DrainLru() override {}
-  void ForgetMlocked() override {}
+  void ForgetMlocked(const Frame&) override {}
   std::vector<std::string> calls;
 };
 

@@ -7,6 +7,8 @@
 #include <memory>
 #include <string>
 
+#include "absl/strings/str_cat.h"
+#include "server/cgroup/cgroups.h"
 #include "server/hardware/page_walk.h"
 #include "server/machine/machine.h"
 #include "server/physical/page_allocator.h"
@@ -102,6 +104,39 @@ TEST_F(PageFramesTest, AnAnonymousPage) {
   EXPECT_NE(child, pid_);
   EXPECT_EQ(Entry("kpagecount", now), 2u);
   EXPECT_EQ(Flags(now) & Bits({kMappedToDisk}), 0u);  // Not exclusive any more.
+}
+
+// struct page as `crash` or a log of the kernel shows it: "flags: 0xbfffc0000000000(node=0|zone=2|lastcpupid=0xffff)".
+TEST_F(PageFramesTest, TheWordOfFlagsAsTheKernelLaysItOut) {
+  constexpr uint64_t kDmaZone = uint64_t{0xffff} << 42;
+  const uint64_t address = Must(op::Mmap{.pid = pid_, .length = 4096, .prot = 3, .flags = 0x22});
+  const uint64_t pfn = Written(address);
+  constexpr int kUptodateBit = 2, kExclusiveBit = 17, kSwapBackedBit = 19;
+  EXPECT_EQ(PageFlagsWord(*machine_, Pfn(pfn)) & ~Bits({4}), kDmaZone | Bits({kUptodateBit, kExclusiveBit, kSwapBackedBit}));
+  EXPECT_EQ(PageFlagsWord(*machine_, machine_->memory().zero_frame()), kDmaZone | Bits({12}));
+  EXPECT_EQ(PageFlagsWord(*machine_, Pfn(0)), 0u);
+  const auto pc = Machine::Boot(PresetSpec("686-1G"));
+  ASSERT_TRUE(pc.ok());
+  const uint64_t high = (*pc)->memory().zones()[2].start_pfn + 100;
+  EXPECT_EQ(PageFlagsWord(**pc, Pfn(high)), uint64_t{2} << 30);
+  EXPECT_EQ(PageFlagsWord(**pc, Pfn(0)), 0u);
+  EXPECT_EQ(PageFlagsWord(**pc, Pfn(1)) & Bits({12}), Bits({12}));
+}
+
+TEST_F(PageFramesTest, PagesNameTheCgroupThatIsCharged) {
+  Must(op::WriteCgroupFile{"", "cgroup.subtree_control", "+memory"});
+  Must(op::CreateCgroup{"a"});
+  Must(op::CreateCgroup{"b"});
+  Must(op::WriteCgroupFile{"b", "cgroup.procs", absl::StrCat(pid_.raw())});
+  const uint64_t address = Must(op::Mmap{.pid = pid_, .length = 4096, .prot = 3, .flags = 0x22});
+  const uint64_t pfn = Written(address);
+  const Cgroups& cgroups = machine_->cgroups();
+  EXPECT_EQ(Entry("kpagecgroup", pfn), cgroups.cgroup(*cgroups.Find("b")).inode);
+  EXPECT_EQ(Entry("kpagecgroup", pfn), 3u);
+  // A cgroup that is gone is shown as the one above it.
+  Must(op::WriteCgroupFile{"", "cgroup.procs", absl::StrCat(pid_.raw())});
+  Must(op::RemoveCgroup{"b"});
+  EXPECT_EQ(Entry("kpagecgroup", pfn), 1u);
 }
 
 TEST_F(PageFramesTest, BlocksOfTheKernel) {
