@@ -142,6 +142,7 @@ void BuddyMemory::StateHash(StateHasher& hasher) const {
       hasher.Add(value);
     for (const uint64_t value : zone.lowmem_reserve) hasher.Add(value);
     for (const int64_t value : zone.stats) hasher.Add(static_cast<uint64_t>(value));
+    for (const uint64_t value : zone.numa) hasher.Add(value);
     hasher.Add(zone.nr_reserved_highatomic);
     hasher.Add(zone.flags);
     for (int order = 0; order <= kMaxOrder; ++order) {

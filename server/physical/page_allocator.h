@@ -281,12 +281,12 @@ class BuddyMemory final : public PhysicalMemory {
   bool BuddyMergeLikely(uint32_t pfn, uint32_t buddy, int order) const;
   void AddFree(Zone& zone, int64_t pages, int type);
   void AddCpuStat(Zone& zone, ZoneStat item, int32_t PerCpuPages::*diff, int64_t delta);
-  void CountAlloc(const Zone& zone, uint64_t pages, uint64_t requests = 1) {
+  void CountAlloc(Zone& zone, uint64_t pages, uint64_t requests = 1) {
     constexpr auto kFirst = static_cast<int>(VmEvent::kPgallocDma);
     vm_stat_.Count(static_cast<VmEvent>(kFirst + static_cast<int>(zone.type)), pages);
     if (zone_set_ != ZoneSet::kArm64) return;  // The one kernel with NUMA, of one node.
-    vm_stat_.Count(NumaStat::kNumaHit, requests);
-    vm_stat_.Count(NumaStat::kNumaLocal, requests);
+    zone.numa[static_cast<size_t>(NumaStat::kNumaHit)] += requests;
+    zone.numa[static_cast<size_t>(NumaStat::kNumaLocal)] += requests;
   }
 
   // fallback.cc: taking over pages of other migrate types.

@@ -93,6 +93,7 @@ struct Zone {
 
   // By ZoneStat. nr_free_pages and nr_free_cma here leave out what the CPUs still hold back, and so may be a little off, even negative.
   std::array<int64_t, kZoneStats> stats{};
+  std::array<uint64_t, kNumaStats> numa{};  // By NumaStat; never falls.
 
   bool populated() const { return present != 0; }
   uint32_t end_pfn() const { return start_pfn + spanned; }

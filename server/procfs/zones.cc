@@ -78,9 +78,8 @@ void AppendZone(std::string& out, const Machine& machine, const Zone& zone, bool
     if (item != ZoneStat::kNrMlock) return AppendStatLine(out, StatName(item), zone.stat(item));
     if (only_zone) AppendStatLine(out, StatName(item), machine.processes().mlocked_pages().raw());
   });
-  if (only_zone) {
-    ForEachItem<NumaStat>(kNumaStats, where, [&](NumaStat item) { AppendStatLine(out, StatName(item), stat.Get(item)); });
-  }
+  ForEachItem<NumaStat>(kNumaStats, where,
+                        [&](NumaStat item) { AppendStatLine(out, StatName(item), zone.numa[static_cast<size_t>(item)]); });
   out += "\n  pagesets";
   for (size_t cpu = 0; cpu < zone.pcp.size(); ++cpu) {
     AppendField(out, "\n    cpu: ", cpu);
@@ -226,7 +225,11 @@ std::vector<VmstatField> VmstatFields(const Machine& machine) {
     for (const Zone& zone : machine.memory().zones()) sum += zone.stat(item);
     fields.push_back({StatName(item), sum});
   });
-  ForEachItem<NumaStat>(kNumaStats, where, [&](NumaStat item) { fields.push_back({StatName(item), stat.Get(item)}); });
+  ForEachItem<NumaStat>(kNumaStats, where, [&](NumaStat item) {
+    uint64_t sum = 0;
+    for (const Zone& zone : machine.memory().zones()) sum += zone.numa[static_cast<size_t>(item)];
+    fields.push_back({StatName(item), sum});
+  });
   ForEachItem<NodeStat>(kNodeStats, where, [&](NodeStat item) {
     fields.push_back({StatName(item), static_cast<uint64_t>(stat.Get(item))});
   });
