@@ -59,9 +59,8 @@ Families CollectMachine(absl::Span<const Collector* const> collectors, WithMachi
   auto succeeded = GaugeFamily("node_scrape_collector_success", "node_exporter: Whether a collector succeeded.");
   for (size_t i = 0; i < collectors.size(); ++i) {
     if (states[i] == State::kAbsent) continue;
-    const Labels labels = {{"collector", std::string(collectors[i]->name)}};
-    AddSample(duration, labels, seconds[i]);
-    AddSample(succeeded, labels, states[i] == State::kRuns ? 1 : 0);
+    AddSample(duration, {{"collector", collectors[i]->name}}, seconds[i]);
+    AddSample(succeeded, {{"collector", collectors[i]->name}}, states[i] == State::kRuns ? 1 : 0);
   }
   families.push_back(std::move(duration));
   families.push_back(std::move(succeeded));
