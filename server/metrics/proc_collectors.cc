@@ -10,13 +10,12 @@ namespace mmlab {
 namespace {
 
 // "Active(anon)" is Active_anon.
-std::string MeminfoName(const MeminfoField& field) {
-  std::string name;
+void SetMeminfoName(const MeminfoField& field, std::string& name) {
+  name.clear();
   for (const char c : field.name) {
     if (c == ')') continue;
     name += c == '(' ? '_' : c;
   }
-  return name;
 }
 
 double MeminfoValue(const MeminfoField& field) { return static_cast<double>(field.kilobytes ? field.value * 1024 : field.value); }
@@ -37,8 +36,10 @@ bool IsDefaultVmstatField(absl::string_view name) {
 Families CollectMeminfo(const MachineSnapshot& snapshot) {
   Families families;
   families.reserve(snapshot.meminfo.size());
+  std::string name;
   for (const MeminfoField& field : snapshot.meminfo) {
-    const std::string name = absl::StrCat(MeminfoName(field), field.kilobytes ? "_bytes" : "");
+    SetMeminfoName(field, name);
+    if (field.kilobytes) name += "_bytes";
     families.push_back(
         Gauge(absl::StrCat("node_memory_", name), absl::StrCat("Memory information field ", name, "."), MeminfoValue(field)));
   }
@@ -52,9 +53,11 @@ Families CollectMeminfoNuma(const MachineSnapshot& snapshot) {
     AddSample(family, {{"node", "0"}}, value);
     families.push_back(std::move(family));
   };
+  std::string field_name;
   for (const MeminfoField& field : snapshot.node_meminfo) {
-    const std::string name = MeminfoName(field);
-    add(GaugeFamily(absl::StrCat("node_memory_numa_", name), absl::StrCat("Memory information field ", name, ".")), MeminfoValue(field));
+    SetMeminfoName(field, field_name);
+    add(GaugeFamily(absl::StrCat("node_memory_numa_", field_name), absl::StrCat("Memory information field ", field_name, ".")),
+        MeminfoValue(field));
   }
   for (const auto& [field, value] : snapshot.numastat) {
     const std::string name = absl::StrCat(field, "_total");

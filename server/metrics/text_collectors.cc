@@ -70,6 +70,7 @@ Families CollectPressure(const MachineSnapshot& snapshot) {
 Families CollectCpu(const MachineSnapshot& snapshot) {
   constexpr std::array<const char*, 8> kModes = {"user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal"};
   auto seconds = CounterFamily("node_cpu_seconds_total", "Seconds the CPUs spent in each mode.");
+  seconds.metric.reserve(4 * kModes.size());
   for (const absl::string_view line : absl::StrSplit(snapshot.stat, '\n')) {
     const Words words = WordsOf(line);
     if (words.size() <= kModes.size() || !absl::StartsWith(words[0], "cpu") || words[0] == "cpu") continue;
