@@ -20,6 +20,7 @@
 #include "mmlab/v1/memory.grpc.pb.h"
 #include "mmlab/v1/operation.grpc.pb.h"
 #include "mmlab/v1/page.grpc.pb.h"
+#include "mmlab/v1/page_replacement.grpc.pb.h"
 #include "mmlab/v1/proc.grpc.pb.h"
 #include "mmlab/v1/process.grpc.pb.h"
 #include "mmlab/v1/watch.grpc.pb.h"
@@ -42,6 +43,7 @@ class Connection {
         memory(v1::MemoryService::NewStub(channel)),
         files(v1::FileService::NewStub(channel)),
         pages(v1::PageService::NewStub(channel)),
+        page_replacement(v1::PageReplacementService::NewStub(channel)),
         slab(v1::SlabService::NewStub(channel)),
         cgroups(v1::CgroupService::NewStub(channel)),
         proc(v1::ProcService::NewStub(channel)),
@@ -99,6 +101,7 @@ class Connection {
   const std::unique_ptr<v1::MemoryService::Stub> memory;
   const std::unique_ptr<v1::FileService::Stub> files;
   const std::unique_ptr<v1::PageService::Stub> pages;
+  const std::unique_ptr<v1::PageReplacementService::Stub> page_replacement;
   const std::unique_ptr<v1::SlabService::Stub> slab;
   const std::unique_ptr<v1::CgroupService::Stub> cgroups;
   const std::unique_ptr<v1::ProcService::Stub> proc;

@@ -58,32 +58,6 @@ void AddVerb(CLI::App* parent, Session& session, const Verb& verb) {
   });
 }
 
-// A program for those who have no ELF file at hand: one page each of text, constants and data, and four of bss.
-v1::ElfImage DefaultImage(v1::Layout layout) {
-  const uint64_t base = layout == v1::LAYOUT_ARM64 ? 0x400000 : 0x8048000;
-  v1::ElfImage image;
-  image.set_path("/bin/program");
-  image.set_entry_address(base + 0xc0);
-  const auto add = [&](uint64_t page, uint64_t memory_pages, uint32_t flags) {
-    v1::ProgramHeader& header = *image.add_program_headers();
-    header.set_type(v1::ProgramHeader::TYPE_LOAD);
-    header.set_offset_bytes(page * 4096);
-    header.set_virtual_address(base + page * 4096);
-    header.set_file_size_bytes(4096);
-    header.set_memory_size_bytes(memory_pages * 4096);
-    header.set_flags(flags);
-    header.set_align_bytes(4096);
-  };
-  add(0, 1, 5);
-  add(1, 1, 4);
-  add(2, 5, 6);
-  // Without it the kernel would take the program for one of old, whose every readable page can be executed.
-  v1::ProgramHeader& stack = *image.add_program_headers();
-  stack.set_type(v1::ProgramHeader::TYPE_GNU_STACK);
-  stack.set_flags(6);
-  return image;
-}
-
 v1::Layout LayoutOf(Session& session, const std::string& machine) {
   v1::GetMachineRequest request;
   request.set_name("machines/" + machine);
@@ -231,6 +205,31 @@ std::vector<Verb> Verbs() {
 }
 
 }  // namespace
+
+v1::ElfImage DefaultImage(v1::Layout layout) {
+  const uint64_t base = layout == v1::LAYOUT_ARM64 ? 0x400000 : 0x8048000;
+  v1::ElfImage image;
+  image.set_path("/bin/program");
+  image.set_entry_address(base + 0xc0);
+  const auto add = [&](uint64_t page, uint64_t memory_pages, uint32_t flags) {
+    v1::ProgramHeader& header = *image.add_program_headers();
+    header.set_type(v1::ProgramHeader::TYPE_LOAD);
+    header.set_offset_bytes(page * 4096);
+    header.set_virtual_address(base + page * 4096);
+    header.set_file_size_bytes(4096);
+    header.set_memory_size_bytes(memory_pages * 4096);
+    header.set_flags(flags);
+    header.set_align_bytes(4096);
+  };
+  add(0, 1, 5);
+  add(1, 1, 4);
+  add(2, 5, 6);
+  // Without it the kernel would take the program for one of old, whose every readable page can be executed.
+  v1::ProgramHeader& stack = *image.add_program_headers();
+  stack.set_type(v1::ProgramHeader::TYPE_GNU_STACK);
+  stack.set_flags(6);
+  return image;
+}
 
 void AddOperationCommands(CLI::App& app, Session& session) {
   CLI::App* create = app.get_subcommand("create");

@@ -125,6 +125,8 @@ absl::string_view StepKindName(StepKind kind) {
       return "readahead";
     case StepKind::kRefault:
       return "refault";
+    case StepKind::kPageReplacement:
+      return "page_replacement";
     case StepKind::kOomScore:
       return "oom_score";
     case StepKind::kCgroupCharge:

@@ -64,6 +64,7 @@ enum class StepKind : uint8_t {
   kWriteback = 59,         // Dirty pages of a file were written, and why now.
   kReadahead = 60,         // How many pages of a file are read together.
   kRefault = 61,           // A page came back after it was evicted: its distance against the size of the working set.
+  kPageReplacement = 65,   // Which page of a bounded process makes room for another, by which policy and why.
   kOomScore = 70,          // One process's badness when memory is gone, and whether it was chosen.
   kCgroupCharge = 71,      // A charge that a cgroup's limit refuses at first.
   kCgroupReclaim = 72,     // What a cgroup's limit had freed.

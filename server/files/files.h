@@ -24,6 +24,7 @@ class StateHasher;
 class Tracer;
 class VmStat;
 struct Frame;
+enum class EventKind : uint8_t;
 
 // What a look into the page cache found.
 struct CachedPage {
@@ -174,6 +175,7 @@ class Files {
     if (charger_ != nullptr) charger_->Uncharge(pages);
   }
   SysResult<Pfn> AddPage(Inode& inode, PageIndex index);
+  void TellPage(EventKind kind, const Inode& inode, PageIndex index, Pfn pfn) const;  // A tracepoint of mm/filemap.c.
   // Puts a page into the page cache and counts it; takes over a reference.
   void InsertPage(Inode& inode, PageIndex index, Pfn pfn);
   void NoteClean(Inode& inode, const Frame& frame);

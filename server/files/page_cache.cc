@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "server/base/check.h"
+#include "server/base/event.h"
 #include "server/base/explanation.h"
 #include "server/files/files.h"
 #include "server/physical/contents.h"
@@ -38,11 +39,19 @@ SysResult<Pfn> Files::AddPage(Inode& inode, PageIndex index) {
   return *pfn;
 }
 
+void Files::TellPage(EventKind kind, const Inode& inode, PageIndex index, Pfn pfn) const {
+  EventSink* events = tracer_.events();
+  if (events == nullptr) return;
+  const uint64_t offset = page_size_.BytesOf(PageCount(index.raw())).raw();
+  events->Emit(kind, {inode.device_major, inode.device_minor, inode.number, pfn.raw(), offset, 0});
+}
+
 void Files::InsertPage(Inode& inode, PageIndex index, Pfn pfn) {
   Frame& frame = memory_.frame(pfn);
   frame.mapping = inode.id;
   frame.index = index.raw();
   inode.pages.emplace(index, pfn);
+  if (!inode.shmem()) TellPage(EventKind::kMmFilemapAddToPageCache, inode, index, pfn);
   ++cached_pages_;
   memory_.CountPage(vm_stat_, frame, NodeStat::kNrFilePages, 1);
   if (inode.kind == FileKind::kBlockDevice) ++buffer_pages_;
@@ -74,6 +83,7 @@ void Files::RemovePage(Inode& inode, PageIndex index, Pfn pfn) {
   if (inode.kind == FileKind::kBlockDevice) --buffer_pages_;
   memory_.CountPage(vm_stat_, frame, NodeStat::kNrFilePages, -1);
   frame.flags &= ~uint32_t{kPgDirty};
+  TellPage(EventKind::kMmFilemapDeleteFromPageCache, inode, index, pfn);
   inode.pages.erase(index);
   PutPage(pfn);
 }

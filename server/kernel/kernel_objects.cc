@@ -97,7 +97,9 @@ bool KernelObjects::Acquire(uint32_t number) {
     if (const std::optional<VirtAddr> stack = source_.AllocStack()) where = stack->raw();
   } else {
     SlabAllocator& slab = source_.Slab();
-    if (const std::optional<SlabObject> object = slab.AllocObject(CacheOf(slab, kind), kGfpKernel)) where = Key(*object);
+    const std::optional<SlabObject> object = slab.AllocObject(CacheOf(slab, kind), kGfpKernel);
+    slab.TellAlloc(CacheOf(slab, kind), object, kGfpKernel);
+    if (object.has_value()) where = Key(*object);
   }
   Slot& slot = slots_[number];
   slot.state = where.has_value() ? State::kHeld : State::kFailed;
@@ -115,6 +117,7 @@ void KernelObjects::Release(uint32_t number) {
       source_.FreeStack(StackOf(slot.where));
     } else {
       SlabAllocator& slab = source_.Slab();
+      slab.TellFree(CacheOf(slab, slot.kind), ObjectOf(slot.where));
       slab.FreeObject(CacheOf(slab, slot.kind), ObjectOf(slot.where));
     }
   }

@@ -139,6 +139,13 @@ class SlabAllocator {
   static constexpr uint64_t kZeroSizePtr = 16;
   static constexpr size_t kMaxCaches = 65536;
 
+  // The tracepoints of these calls, for callers that the kernel's own code would be: kmem:kmem_cache_alloc, kmem_cache_free, kmalloc,
+  // kfree.
+  void TellAlloc(SlabCacheId id, std::optional<SlabObject> object, Gfp gfp) const;
+  void TellFree(SlabCacheId id, SlabObject object) const;  // Before it goes.
+  void TellKmalloc(uint64_t bytes, std::optional<VirtAddr> address, Gfp gfp) const;
+  void TellKfree(VirtAddr address) const;
+
   // Where an address lies; never fails. `cache`, when given, is the one that the caller takes it to belong to.
   virtual SlabObjectView Locate(VirtAddr address, std::optional<SlabCacheId> cache = std::nullopt) const = 0;
   virtual VirtAddr AddressOf(SlabObject object) const = 0;

@@ -90,6 +90,7 @@ constexpr const char* kNames[] = {
     "write_sysctl",
     "advance_time",
     "write_sysfs",
+    "set_page_replacement",
 };
 static_assert(std::size(kNames) == std::variant_size_v<Operation>);
 

@@ -11,6 +11,7 @@
 #include "server/base/errno.h"
 #include "server/machine/cgroup_operation.h"
 #include "server/machine/page_operation.h"
+#include "server/machine/replacement_operation.h"
 #include "server/process/access.h"
 #include "server/process/elf_image.h"
 #include "server/process/pid.h"
@@ -372,7 +373,7 @@ using Operation =
                  op::KmemCacheAllocBulk, op::KmemCacheFreeBulk, op::Kmalloc, op::Krealloc, op::Kfree, op::Ksize, op::Vmalloc, op::Vfree,
                  op::Vmap, op::Vunmap, op::GetVmArea, op::Ioremap, op::Iounmap, op::VmMapRam, op::VmUnmapRam, op::VmUnmapAliases, op::Kmap,
                  op::Kunmap, op::KmapLocal, op::KunmapLocal, op::KmapFlushUnused, op::CreateCgroup, op::RemoveCgroup, op::WriteCgroupFile,
-                 op::WriteSysctl, op::AdvanceTime, op::WriteSysfs>;
+                 op::WriteSysctl, op::AdvanceTime, op::WriteSysfs, op::SetPageReplacement>;
 
 // "mmap", "alloc_pages": the operation's name as metrics and logs show it.
 const char* OperationName(const Operation& operation);

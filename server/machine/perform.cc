@@ -312,6 +312,11 @@ class Machine::Performer {
   Outcome operator()(const op::RemoveCgroup& o) { return PerformCgroup(o, OnNobodysBehalf(), processes_); }
   Outcome operator()(const op::WriteCgroupFile& o) { return PerformCgroup(o, OnNobodysBehalf(), processes_); }
 
+  Outcome operator()(const op::SetPageReplacement& o) {
+    On(o.pid);
+    return Answer(processes_.SetPageReplacement(o.pid, o.policy, o.frames, o.address, o.length, o.references));
+  }
+
   Outcome operator()(const op::WriteSysctl& o) {
     On(Pid());
     SysctlWrite written = machine_.sysctls_->Write(o.name, o.value);

@@ -58,6 +58,7 @@ Outcome SlabPerformer::Perform(const op::KmemCacheAlloc& o) {
   const std::optional<SlabCacheId> id = slab_.Find(o.cache);
   if (!id.has_value()) return Answer(Errno::kENOENT);
   const std::optional<SlabObject> object = slab_.AllocObject(*id, GfpOf(o.gfp));
+  slab_.TellAlloc(*id, object, GfpOf(o.gfp));
   return object.has_value() ? Value(slab_.AddressOf(*object).raw()) : Answer(Errno::kENOMEM);
 }
 
@@ -66,6 +67,7 @@ Outcome SlabPerformer::Perform(const op::KmemCacheFree& o) {
   if (!id.has_value()) return Answer(Errno::kENOENT);
   const SlabObjectView view = slab_.Locate(VirtAddr(o.address), id);
   if (std::optional<Outcome> refusal = Refusal(VirtAddr(o.address), view)) return *std::move(refusal);
+  slab_.TellFree(*id, *view.object);
   slab_.FreeObject(*id, *view.object);
   return Value(0);
 }
@@ -103,6 +105,7 @@ Outcome SlabPerformer::Perform(const op::KmemCacheFreeBulk& o) {
 
 Outcome SlabPerformer::Perform(const op::Kmalloc& o) {
   const std::optional<VirtAddr> address = slab_.Kmalloc(o.size, GfpOf(o.gfp));
+  slab_.TellKmalloc(o.size, address, GfpOf(o.gfp));
   return address.has_value() ? Value(address->raw()) : Answer(Errno::kENOMEM);
 }
 
@@ -110,12 +113,17 @@ Outcome SlabPerformer::Perform(const op::Krealloc& o) {
   const SlabObjectView view = slab_.Locate(VirtAddr(o.address));
   if (view.fault == SlabFault::kNone && Kernels(view)) return KernelHolds();
   const SysResult<VirtAddr> address = slab_.Krealloc(VirtAddr(o.address), o.size, GfpOf(o.gfp));
+  if (address.ok() && address.value().raw() != o.address) {
+    slab_.TellKmalloc(o.size, address.value(), GfpOf(o.gfp));
+    if (o.address > SlabAllocator::kZeroSizePtr) slab_.TellKfree(VirtAddr(o.address));
+  }
   return address.ok() ? Value(address.value().raw()) : Answer(address.error());
 }
 
 Outcome SlabPerformer::Perform(const op::Kfree& o) {
   SlabObjectView view = slab_.Locate(VirtAddr(o.address));
   if (view.fault == SlabFault::kNone && Kernels(view)) return KernelHolds();
+  slab_.TellKfree(VirtAddr(o.address));
   view.fault = slab_.Kfree(VirtAddr(o.address));
   if (view.fault == SlabFault::kNone) return Value(0);
   return *Refusal(VirtAddr(o.address), view);

@@ -335,7 +335,10 @@ SysResult<uint64_t> Processes::Prctl(Pid pid, int32_t option, uint64_t arg2, uin
   if (process == nullptr || process->mm == nullptr) return Errno::kESRCH;
   const MmCall call(Core(), *process);
   PrctlCall prctl(Core(), memory_, *process);
-  return prctl.Explained(prctl.Perform(option, call.Argument(arg2), call.Argument(arg3), call.Argument(arg4), call.Argument(arg5)), option);
+  const std::string comm = process->comm;
+  SysResult<uint64_t> answer = prctl.Perform(option, call.Argument(arg2), call.Argument(arg3), call.Argument(arg4), call.Argument(arg5));
+  if (process->comm != comm) LeaveComm(*process, comm);
+  return prctl.Explained(std::move(answer), option);
 }
 
 }  // namespace mmlab

@@ -9,6 +9,7 @@
 #include "absl/container/btree_map.h"
 #include "server/process/pid.h"
 #include "server/process/task_objects.h"
+#include "server/process/views.h"
 
 namespace mmlab {
 
@@ -59,6 +60,7 @@ class Process {
   TaskRss rss;
   uint64_t minor_faults = 0;
   uint64_t major_faults = 0;
+  FaultCounts faults_before_comm;  // Of these, what it had when it got its comm.
   int64_t run_nanoseconds = 0;     // How long it was on a CPU; of a kernel thread system time, else user time.
   int32_t oom_score_adj = 0;       // -1000 .. 1000
   int32_t oom_score_adj_min = 0;   // Lowest value that it may set without privileges.

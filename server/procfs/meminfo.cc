@@ -8,6 +8,7 @@
 #include "server/machine/memory_map.h"
 #include "server/physical/page_allocator.h"
 #include "server/process/processes.h"
+#include "server/procfs/direct_map.h"
 #include "server/procfs/text.h"
 
 namespace mmlab {
@@ -140,7 +141,7 @@ std::vector<MeminfoField> MeminfoFields(const Machine& machine) {
   for (absl::string_view name : {"HugePages_Total", "HugePages_Free", "HugePages_Rsvd", "HugePages_Surp"}) fields.Count(name, 0);
   fields.Kilobytes("Hugepagesize", machine.layout().kind == LayoutKind::kX86_32 ? 4096 : 2048);
   fields.Kilobytes("Hugetlb", 0);
-  // DirectMap*: how the kernel maps its own image is not simulated.
+  for (const MeminfoField& field : DirectMapFields(machine)) out.push_back(field);
   return out;
 }
 

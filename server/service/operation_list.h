@@ -52,6 +52,8 @@
   X(Swapon, swapon)              \
   X(Swapoff, swapoff)
 
+#define MMLAB_PAGE_REPLACEMENT_OPERATIONS(X) X(SetPageReplacement, set_page_replacement)
+
 #define MMLAB_PAGE_OPERATIONS(X)        \
   X(AllocPages, alloc_pages)            \
   X(FreePages, free_pages)              \
@@ -104,15 +106,16 @@
   X(WriteSysfs, write_sysfs)        \
   X(AdvanceTime, advance_time)
 
-#define MMLAB_OPERATIONS(X)          \
-  MMLAB_PROCESS_OPERATIONS(X)        \
-  MMLAB_MEMORY_OPERATIONS(X)         \
-  MMLAB_FILE_OPERATIONS(X)           \
-  MMLAB_SWAP_OPERATIONS(X)           \
-  MMLAB_PAGE_OPERATIONS(X)           \
-  MMLAB_SLAB_OPERATIONS(X)           \
-  MMLAB_KERNEL_ADDRESS_OPERATIONS(X) \
-  MMLAB_CGROUP_OPERATIONS(X)         \
+#define MMLAB_OPERATIONS(X)            \
+  MMLAB_PROCESS_OPERATIONS(X)          \
+  MMLAB_MEMORY_OPERATIONS(X)           \
+  MMLAB_FILE_OPERATIONS(X)             \
+  MMLAB_SWAP_OPERATIONS(X)             \
+  MMLAB_PAGE_REPLACEMENT_OPERATIONS(X) \
+  MMLAB_PAGE_OPERATIONS(X)             \
+  MMLAB_SLAB_OPERATIONS(X)             \
+  MMLAB_KERNEL_ADDRESS_OPERATIONS(X)   \
+  MMLAB_CGROUP_OPERATIONS(X)           \
   MMLAB_MACHINE_OPERATIONS(X)
 
 #endif  // MMLAB_SERVER_SERVICE_OPERATION_LIST_H_
