@@ -249,6 +249,7 @@ bool Processes::ThpEligible(const VmArea& vma) const { return paging_->ThpEligib
 
 uint64_t Processes::PageProtection(const VmArea& vma) const { return paging_->PageProtection(vma); }
 
+int Processes::MapCount(Pfn pfn) const { return paging_->MapCount(pfn); }
 PageWalk Processes::Walk(const Process& process, VirtAddr address) const { return paging_->Walk(*process.mm, address); }
 
 PageCount Processes::committed() const { return PageCount(static_cast<uint64_t>(std::max<int64_t>(0, commit_->committed()))); }

@@ -176,6 +176,7 @@ class Processes {
   uint64_t PageProtection(const VmArea& vma) const;  // vma->vm_page_prot: bits of its page-table entries.
   // The page-table walk that the processor makes for an address of the process, level by level. REQUIRES: it has an address space.
   PageWalk Walk(const Process& process, VirtAddr address) const;
+  int MapCount(Pfn pfn) const;  // page_mapcount(), of a page that is mapped.
   PageCount committed() const;  // vm_committed_as, exact sum.
   PageCount commit_limit() const;
   uint64_t forks() const { return forks_; }
