@@ -23,6 +23,7 @@
 #include "mmlab/v1/page_replacement.grpc.pb.h"
 #include "mmlab/v1/proc.grpc.pb.h"
 #include "mmlab/v1/process.grpc.pb.h"
+#include "mmlab/v1/vmalloc.grpc.pb.h"
 #include "mmlab/v1/watch.grpc.pb.h"
 
 namespace mmlab {
@@ -45,6 +46,7 @@ class Connection {
         pages(v1::PageService::NewStub(channel)),
         page_replacement(v1::PageReplacementService::NewStub(channel)),
         slab(v1::SlabService::NewStub(channel)),
+        kernel_addresses(v1::KernelAddressService::NewStub(channel)),
         cgroups(v1::CgroupService::NewStub(channel)),
         proc(v1::ProcService::NewStub(channel)),
         layouts(v1::LayoutService::NewStub(channel)),
@@ -103,6 +105,7 @@ class Connection {
   const std::unique_ptr<v1::PageService::Stub> pages;
   const std::unique_ptr<v1::PageReplacementService::Stub> page_replacement;
   const std::unique_ptr<v1::SlabService::Stub> slab;
+  const std::unique_ptr<v1::KernelAddressService::Stub> kernel_addresses;
   const std::unique_ptr<v1::CgroupService::Stub> cgroups;
   const std::unique_ptr<v1::ProcService::Stub> proc;
   const std::unique_ptr<v1::LayoutService::Stub> layouts;

@@ -13,7 +13,7 @@ namespace mmlab {
 
 // Each adds its subcommands to the command line; a subcommand runs as its callback and may throw CommandFailure.
 void AddMachineCommands(CLI::App& app, Session& session);    // create, get, describe, delete, boot, check
-void AddProcCommand(CLI::App& app, Session& session);        // proc, kernel-log
+void AddProcCommand(CLI::App& app, Session& session);        // proc
 void AddOperationCommands(CLI::App& app, Session& session);  // mmap, fork, alloc-pages, ...; op
 // `explain VERB ...`: the same operations with the decisions behind their outcome.
 void AddExplainCommand(CLI::App& app, Session& session, GlobalOptions& options);

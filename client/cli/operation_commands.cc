@@ -5,9 +5,11 @@
 #include <iterator>
 #include <memory>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "client/cli/commands.h"
+#include "client/cli/contract_comments.h"
 #include "client/cli/exit_code.h"
 #include "client/cli/operation_flags.h"
 #include "client/cli/output.h"
@@ -182,6 +184,13 @@ void AddJsonOperation(CLI::App* parent, Session& session) {
 
 const FieldDescriptor* Member(const std::string& name) { return v1::Operation::descriptor()->FindFieldByName(name); }
 
+// "Maps memory into a process, like mmap(2)": a comment up to its first full stop or errno.
+std::string FirstSentence(absl::string_view comment) {
+  size_t end = comment.find(". ");
+  if (end == absl::string_view::npos) end = comment.size() - (absl::EndsWith(comment, ".") ? 1 : 0);
+  return std::string(comment.substr(0, end));
+}
+
 std::vector<Verb> Verbs() {
   std::vector<Verb> verbs;
   // Those with a command of their own, or whose kind is the command.
@@ -192,7 +201,7 @@ std::vector<Verb> Verbs() {
     const FieldDescriptor* member = operation->field(i);
     if (std::find(kSpecial->begin(), kSpecial->end(), member->name()) != kSpecial->end()) continue;
     const std::string verb = member->name() == "compact_memory" ? "compact" : absl::StrReplaceAll(member->name(), {{"_", "-"}});
-    verbs.push_back({verb, member, {}, "Operation " + member->name()});
+    verbs.push_back({verb, member, {}, FirstSentence(CommentOn(member->message_type()->full_name()))});
   }
   const google::protobuf::EnumDescriptor* kinds = v1::AccessKind_descriptor();
   for (int i = 1; i < kinds->value_count(); ++i) {

@@ -101,6 +101,8 @@ absl::string_view StepKindName(StepKind kind) {
       return "vmap_block";
     case StepKind::kKmapSlot:
       return "kmap_slot";
+    case StepKind::kPercpuArea:
+      return "percpu_area";
     case StepKind::kKswapdWake:
       return "kswapd_wake";
     case StepKind::kKswapdSleep:

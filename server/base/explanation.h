@@ -52,6 +52,7 @@ enum class StepKind : uint8_t {
   kVmapPurge = 41,        // Lazily freed ranges become free, and why now.
   kVmapBlock = 42,        // A block of vm_map_ram().
   kKmapSlot = 43,         // Which slot maps a frame of high memory.
+  kPercpuArea = 44,       // Which place of the per-CPU allocator serves a request, and which pages come and go.
   kKswapdWake = 50,       // kswapd was woken, with every zone's free pages against its watermarks.
   kKswapdSleep = 51,      // kswapd ended, and what it had freed.
   kDirectReclaim = 52,    // The request reclaimed by itself.

@@ -19,12 +19,30 @@ std::optional<Pfn> Files::FindPage(const Inode& inode, PageIndex index) const {
   return it->second;
 }
 
+bool Files::TakeBlock(Inode& inode) {
+  const bool tmpfs = inode.kind == FileKind::kTmpfs;
+  if (tmpfs && tmpfs_limit_ != 0 && tmpfs_pages_ >= tmpfs_limit_) {
+    if (Explanation* why = tracer_.explanation()) {
+      why->Add(StepKind::kFileLookup, "the tmpfs is full: it holds half of the machine's memory").Pages("limit", PageCount(tmpfs_limit_));
+    }
+    return false;
+  }
+  if (inode.noreserve && !Charge(1)) return false;
+  tmpfs_pages_ += tmpfs ? 1 : 0;
+  return true;
+}
+
+void Files::GiveBlock(Inode& inode) {
+  if (inode.noreserve) Uncharge(1);
+  tmpfs_pages_ -= inode.kind == FileKind::kTmpfs ? 1 : 0;
+}
+
 SysResult<Pfn> Files::AddPage(Inode& inode, PageIndex index) {
   const bool shmem = inode.shmem();
-  if (shmem && inode.noreserve && !Charge(1)) return Errno::kENOSPC;
+  if (shmem && !TakeBlock(inode)) return Errno::kENOSPC;
   const std::optional<Pfn> pfn = memory_.AllocCharged(kGfpHighuserMovable);
   if (!pfn.has_value()) {
-    if (shmem && inode.noreserve) Uncharge(1);
+    if (shmem) GiveBlock(inode);
     return Errno::kENOMEM;
   }
   Frame& frame = memory_.frame(*pfn);
@@ -75,7 +93,7 @@ void Files::RemovePage(Inode& inode, PageIndex index, Pfn pfn) {
   if (frame.state == FrameState::kShmem) {
     --shmem_pages_;
     memory_.CountPage(vm_stat_, frame, NodeStat::kNrShmem, -1);
-    if (inode.noreserve) Uncharge(1);
+    GiveBlock(inode);
   } else if ((frame.flags & kPgDirty) != 0) {
     NoteClean(inode, frame);
   }
@@ -101,7 +119,7 @@ void Files::RemovePages(Inode& inode, PageIndex first, PageIndex end) {
   inode.shadows.erase(inode.shadows.lower_bound(first), inode.shadows.lower_bound(end));
   for (auto it = inode.swapped.lower_bound(first); it != inode.swapped.end() && it->first < end; it = inode.swapped.erase(it)) {
     swap_.FreeWithCache(it->second);
-    if (inode.noreserve) Uncharge(1);
+    GiveBlock(inode);
   }
   bool drained = false;
   for (auto it = inode.pages.lower_bound(first); it != inode.pages.end() && it->first < end; it = inode.pages.lower_bound(first)) {

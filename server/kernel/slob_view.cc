@@ -61,6 +61,11 @@ std::string Slob::FaultReport(VirtAddr address, const SlabObjectView& view) cons
                          address.raw(), what);
 }
 
+std::string Slob::OverwriteReport(VirtAddr address, absl::string_view bytes, const SlabObjectView&) const {
+  return absl::StrFormat("SLOB checks nothing: %u bytes at 0x%0*x would have damaged what somebody else has, or its lists\n",
+                         static_cast<uint32_t>(bytes.size()), static_cast<int>(2 * platform_.word), address.raw());
+}
+
 SlabPageView Slob::ViewOf(const Page& page) const {
   constexpr SlabPlace kPlaces[kLists] = {SlabPlace::kSmall, SlabPlace::kMedium, SlabPlace::kLarge};
   SlabPageView view;

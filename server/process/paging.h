@@ -243,6 +243,7 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   // Physical address that a user access would reach now, without any fault; nothing when no entry maps it.
   std::optional<PhysAddr> Translate(const AddressSpace& mm, VirtAddr address) const;
   PageWalk Walk(const AddressSpace& mm, VirtAddr address) const;
+  int MapCount(Pfn pfn) const { return MapCountOf(pfn, memory_.frame(pfn)); }
 
   // Checks page tables, rss, mapcounts and exclusive marks of these address spaces, which must be all that exist.
   void CheckInvariants(const std::vector<const Process*>& tasks, std::vector<std::string>* violations) const;

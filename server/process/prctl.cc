@@ -47,7 +47,6 @@ constexpr uint64_t kSetMmExeFile = 13;
 constexpr uint64_t kSetMmAuxv = 12;
 constexpr uint64_t kSetMmMap = 14;
 constexpr uint64_t kSetMmMapSize = 15;
-constexpr size_t kCommBytes = 16;     // TASK_COMM_LEN
 constexpr size_t kMaxVmaName = 80;    // ANON_VMA_NAME_MAX_LEN, with its NUL.
 constexpr size_t kMapAddresses = 11;  // The 64-bit addresses that struct prctl_mm_map begins with.
 

@@ -37,6 +37,8 @@ struct TaskRss {
   std::array<int64_t, kRssKinds> count{};
 };
 
+inline constexpr size_t kCommBytes = 16;  // TASK_COMM_LEN, with the 0 at the end.
+
 // One task: a process or one of its further threads, with its address space and descriptors. Linux: struct task_struct.
 class Process {
  public:
@@ -46,7 +48,7 @@ class Process {
   Pid vfork_child;            // What it waits for: the child of its vfork(), until that execs or exits; 0 = nothing.
   Pid vfork_parent;           // Who waits for it that way; 0 = nobody.
   int64_t start_time_ns = 0;  // When it was made, since boot.
-  std::string comm;
+  std::string comm;           // Shorter than kCommBytes. From exec and prctl(PR_SET_NAME).
   TaskObjects objects;
   uint32_t uid = 0;
   uint32_t cgroup = 0;  // Cgroup::id; 0: the root.

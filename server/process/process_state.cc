@@ -62,7 +62,7 @@ void HashVma(const VmArea& vma, StateHasher& hasher) {
   hasher.Add(vma.file_link);
   for (const AnonVma* anon_vma : vma.anon_vma_chain) hasher.Add(anon_vma->id);
   hasher.Add(vma.anon_vma == nullptr ? 0 : vma.anon_vma->id);
-  if (vma.name != nullptr) hasher.AddBytes(vma.name->data(), vma.name->size());
+  if (const std::string* name = vma.name.get()) hasher.AddBytes(name->data(), name->size());
 }
 
 void HashAddressSpace(const AddressSpace& mm, StateHasher& hasher) {

@@ -274,6 +274,7 @@ bool Processes::ThpEligible(const VmArea& vma) const { return paging_->ThpEligib
 
 uint64_t Processes::PageProtection(const VmArea& vma) const { return paging_->PageProtection(vma); }
 
+int Processes::MapCount(Pfn pfn) const { return paging_->MapCount(pfn); }
 PageWalk Processes::Walk(const Process& process, VirtAddr address) const { return paging_->Walk(*process.mm, address); }
 
 std::optional<bool> Processes::Accessed(const Process& process, VirtAddr address) const { return paging_->Accessed(*process.mm, address); }

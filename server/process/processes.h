@@ -184,6 +184,7 @@ class Processes {
   PageWalk Walk(const Process& process, VirtAddr address) const;
   // The accessed bit of the entry that maps the address; nothing: none does.
   std::optional<bool> Accessed(const Process& process, VirtAddr address) const;
+  int MapCount(Pfn pfn) const;  // page_mapcount(), of a page that is mapped.
   PageCount committed() const;  // vm_committed_as, exact sum.
   PageCount commit_limit() const;
   uint64_t forks() const { return forks_; }

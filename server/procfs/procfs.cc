@@ -20,6 +20,7 @@
 #include "server/procfs/meminfo.h"
 #include "server/procfs/node_files.h"
 #include "server/procfs/page_frames.h"
+#include "server/procfs/pagemap.h"
 #include "server/procfs/process_files.h"
 #include "server/procfs/slabinfo.h"
 #include "server/procfs/system_files.h"
@@ -119,11 +120,13 @@ constexpr ProcessFile kProcessFiles[] = {
     {"oom_adj", [](const Machine&, const Process& p) { return OomAdjText(p); }},
     {"oom_score", OomScoreText},
     {"oom_score_adj", [](const Machine&, const Process& p) { return OomScoreAdjText(p); }},
+    {"pagemap", [](const Machine& m, const Process& p) { return ReadPagemap(m, p, 0, kMaxFrameFileBytes); }},
     {"smaps", SmapsText},
     {"smaps_rollup", SmapsRollupText},
     {"stat", StatText},
     {"statm", StatmText},
     {"status", StatusText},
+    {"wchan", WchanText},
 };
 
 // What Linux has, and a machine cannot show yet.
@@ -132,7 +135,7 @@ constexpr absl::string_view kMissing[] = {
     "modules", "mounts", "schedstat", "softirqs",  "sysvipc/shm", "timer_list",
 };
 constexpr absl::string_view kMissingOfProcess[] = {
-    "clear_refs", "fd", "io", "map_files", "mem", "mounts", "pagemap", "sched", "schedstat", "stack", "wchan",
+    "clear_refs", "fd", "io", "map_files", "mem", "mounts", "sched", "schedstat", "stack",
 };
 constexpr absl::string_view kMissingOfCgroup[] = {"cgroup.freeze",   "cgroup.kill",      "cgroup.max.depth",     "cgroup.max.descendants",
                                                   "cgroup.pressure", "memory.numa_stat", "memory.zswap.current", "memory.zswap.max"};

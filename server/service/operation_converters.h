@@ -25,6 +25,8 @@ absl::Status CheckFields(const v1::CreateFileRequest& request);
 absl::Status CheckFields(const v1::OpenRequest& request);
 absl::Status CheckFields(const v1::MemfdCreateRequest& request);
 absl::Status CheckFields(const v1::UnlinkRequest& request);
+absl::Status CheckFields(const v1::WriteSlabinfoRequest& request);
+absl::Status CheckFields(const v1::WriteSlabMemoryRequest& request);
 absl::Status CheckFields(const v1::SwaponRequest& request);
 absl::Status CheckFields(const v1::SwapoffRequest& request);
 absl::Status CheckFields(const v1::SetPageReplacementRequest& request);

@@ -74,6 +74,8 @@
   X(KmemCacheFree, kmem_cache_free)            \
   X(KmemCacheAllocBulk, kmem_cache_alloc_bulk) \
   X(KmemCacheFreeBulk, kmem_cache_free_bulk)   \
+  X(WriteSlabinfo, write_slabinfo)             \
+  X(WriteSlabMemory, write_slab_memory)        \
   X(Kmalloc, kmalloc)                          \
   X(Krealloc, krealloc)                        \
   X(Kfree, kfree)                              \
@@ -94,7 +96,9 @@
   X(Kunmap, kunmap)                        \
   X(KmapLocal, kmap_local)                 \
   X(KunmapLocal, kunmap_local)             \
-  X(KmapFlushUnused, kmap_flush_unused)
+  X(KmapFlushUnused, kmap_flush_unused)    \
+  X(AllocPercpu, alloc_percpu)             \
+  X(FreePercpu, free_percpu)
 
 #define MMLAB_CGROUP_OPERATIONS(X) \
   X(CreateCgroup, create_cgroup)   \
