@@ -188,6 +188,7 @@ class Processes {
   const std::array<uint64_t, 3>& load_averages() const { return load_; }  // avenrun, as base/load_average.h has them.
   uint64_t vma_count() const;                                             // Of all processes.
   PageCount mlocked_pages() const;                                        // nr_mlock
+  std::optional<Pfn> huge_zero_frame() const;                             // First frame of the huge zero page.
 
   void CheckInvariants(std::vector<std::string>* violations) const;
   void AddToHash(StateHasher& hasher) const;
