@@ -30,7 +30,6 @@ constexpr int kArm64StructPageShift = 6;
 constexpr int kKasanScaleShift = 3;
 
 constexpr uint64_t RoundDown(uint64_t value, uint64_t step) { return value & ~(step - 1); }
-constexpr uint64_t RoundUp(uint64_t value, uint64_t step) { return RoundDown(value + step - 1, step); }
 
 absl::Status Invalid(absl::string_view field, absl::string_view rule) {
   return absl::InvalidArgumentError(absl::StrCat("spec.", field, ": ", rule));
@@ -127,9 +126,8 @@ absl::Status CheckArm64(const KernelLayoutConfig& config) {
 uint64_t MemstartAlign(int page_shift) {
   switch (page_shift) {
     case 12:
+    case 14:  // 32 contiguous blocks of 32 MiB.
       return uint64_t{1} << 30;
-    case 14:
-      return uint64_t{1} << 30;  // 32 contiguous blocks of 32 MiB.
     default:
       return uint64_t{1} << 29;
   }

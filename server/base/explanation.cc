@@ -101,6 +101,8 @@ absl::string_view StepKindName(StepKind kind) {
       return "vmap_block";
     case StepKind::kKmapSlot:
       return "kmap_slot";
+    case StepKind::kPercpuArea:
+      return "percpu_area";
     case StepKind::kKswapdWake:
       return "kswapd_wake";
     case StepKind::kKswapdSleep:
@@ -125,6 +127,8 @@ absl::string_view StepKindName(StepKind kind) {
       return "readahead";
     case StepKind::kRefault:
       return "refault";
+    case StepKind::kPageReplacement:
+      return "page_replacement";
     case StepKind::kOomScore:
       return "oom_score";
     case StepKind::kCgroupCharge:

@@ -52,6 +52,7 @@ enum class StepKind : uint8_t {
   kVmapPurge = 41,        // Lazily freed ranges become free, and why now.
   kVmapBlock = 42,        // A block of vm_map_ram().
   kKmapSlot = 43,         // Which slot maps a frame of high memory.
+  kPercpuArea = 44,       // Which place of the per-CPU allocator serves a request, and which pages come and go.
   kKswapdWake = 50,       // kswapd was woken, with every zone's free pages against its watermarks.
   kKswapdSleep = 51,      // kswapd ended, and what it had freed.
   kDirectReclaim = 52,    // The request reclaimed by itself.
@@ -64,6 +65,7 @@ enum class StepKind : uint8_t {
   kWriteback = 59,         // Dirty pages of a file were written, and why now.
   kReadahead = 60,         // How many pages of a file are read together.
   kRefault = 61,           // A page came back after it was evicted: its distance against the size of the working set.
+  kPageReplacement = 65,   // Which page of a bounded process makes room for another, by which policy and why.
   kOomScore = 70,          // One process's badness when memory is gone, and whether it was chosen.
   kCgroupCharge = 71,      // A charge that a cgroup's limit refuses at first.
   kCgroupReclaim = 72,     // What a cgroup's limit had freed.

@@ -179,7 +179,9 @@ void Files::CheckInvariants(std::vector<std::string>* violations) const {
   uint64_t shmem = 0;
   uint64_t buffers = 0;
   uint64_t all_dirty = 0;
+  uint64_t tmpfs = 0;
   for (const auto& [id, inode] : by_id_) {
+    if (inode->kind == FileKind::kTmpfs) tmpfs += inode->pages.size() + inode->swapped.size();
     cached += inode->pages.size();
     if (inode->shmem()) shmem += inode->pages.size();
     if (inode->kind == FileKind::kBlockDevice) buffers += inode->pages.size();
@@ -210,6 +212,7 @@ void Files::CheckInvariants(std::vector<std::string>* violations) const {
   expect("nr_file_pages", vm_stat_.Get(NodeStat::kNrFilePages), cached + swap_.cached_pages());
   expect("nr_dirty", vm_stat_.Get(NodeStat::kNrDirty), all_dirty);
   expect("nr_shmem", vm_stat_.Get(NodeStat::kNrShmem), shmem);
+  expect("the number of pages of tmpfs", static_cast<int64_t>(tmpfs_pages_), tmpfs);
   expect("the number of pages of block devices", static_cast<int64_t>(buffer_pages_), buffers);
 }
 

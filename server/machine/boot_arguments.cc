@@ -113,6 +113,8 @@ BootArguments ParseBootArguments(absl::string_view command_line) {
       arguments.vmalloc = ParseMemory(value);
     } else if (key == "highmem") {
       arguments.highmem = ParseMemory(value);
+    } else if (key == "rodata" && (value == "off" || value == "on" || value == "full")) {
+      arguments.rodata = std::string(value);
     }
   }
   return arguments;

@@ -9,6 +9,7 @@
 #include "server/machine/boot_arguments.h"
 #include "server/machine/early_memory.h"
 #include "server/machine/memory_map.h"
+#include "server/machine/percpu_memory.h"
 #include "server/physical/page_allocator.h"
 
 namespace mmlab {
@@ -19,19 +20,13 @@ constexpr uint64_t kAlternativesPages = 8;  // "Freeing SMP alternatives memory"
 
 // Sizes that the build of the recorded kernels fixed.
 struct BuildSizes {
-  int per_cpu_static, per_cpu_reserved, per_cpu_dynamic, per_cpu_unit, nr_cpus;
+  PerCpuSizes per_cpu;
+  int nr_cpus;
   uint64_t struct_page;
 };
 BuildSizes BuildSizesOf(LayoutKind kind) {
-  switch (kind) {
-    case LayoutKind::kX86_32:
-      return {103316, 0, 31852, 135168, 32, 40};
-    case LayoutKind::kX86_32Pae:
-      return {104276, 0, 30892, 135168, 32, 40};
-    case LayoutKind::kArm64:
-      break;
-  }
-  return {87208, 8192, 31576, 126976, 256, 64};
+  const bool arm64 = kind == LayoutKind::kArm64;
+  return {PerCpuSizesOf(kind), arm64 ? 256 : 32, arm64 ? uint64_t{64} : uint64_t{40}};
 }
 
 absl::string_view E820Name(FirmwareRange::Type type) {
@@ -262,8 +257,8 @@ class Writer {
           "CPUs that the kernel was built for, and that there are");
     }
     Add(kInfo,
-        absl::StrFormat("percpu: Embedded %d pages/cpu s%d r%d d%d u%d", sizes_.per_cpu_unit / 4096, sizes_.per_cpu_static,
-                        sizes_.per_cpu_reserved, sizes_.per_cpu_dynamic, sizes_.per_cpu_unit),
+        absl::StrFormat("percpu: Embedded %d pages/cpu s%d r%d d%d u%d", sizes_.per_cpu.unit / 4096, sizes_.per_cpu.fixed,
+                        sizes_.per_cpu.reserved, sizes_.per_cpu.dynamic, sizes_.per_cpu.unit),
         "static, reserved (modules) and dynamic per-CPU variables, one copy a CPU");
   }
 

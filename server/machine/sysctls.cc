@@ -241,7 +241,7 @@ SysctlWrite Sysctls::Write(absl::string_view name, absl::string_view text) {
     return SysctlWrite::NotSimulated(absl::StrCat(name, ": huge page pools are not simulated yet; only 0 can be written"));
   }
   const uint64_t old = value(*id);
-  const SysctlWrite written =
+  SysctlWrite written =
       row.kind == Kind::kUlong ? WriteUlong(*id, number->magnitude, number->negative) : WriteInt(*id, number->magnitude, number->negative);
   if (written.changed) ClearRival(*id, old);
   return written;

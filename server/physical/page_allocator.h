@@ -323,10 +323,7 @@ class BuddyMemory final : public PhysicalMemory {
     CountNode(zone, requests);
   }
   void CountNode(Zone& zone, uint64_t requests) {
-    if (zone_set_ != ZoneSet::kArm64) return;  // The one kernel with NUMA, of one node.
-    zone.numa_hits += requests;
-    vm_stat_.Count(NumaStat::kNumaHit, requests);
-    vm_stat_.Count(NumaStat::kNumaLocal, requests);
+    if (zone_set_ == ZoneSet::kArm64) zone.numa_hits += requests;  // The one kernel with NUMA, of one node.
   }
 
   // fallback.cc: taking over pages of other migrate types.

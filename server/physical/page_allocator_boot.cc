@@ -22,6 +22,7 @@ uint32_t EndOfRam(const PhysicalConfig& config) {
 
 std::vector<std::pair<uint32_t, uint32_t>> RawRanges(const std::vector<PfnRange>& ranges) {
   std::vector<std::pair<uint32_t, uint32_t>> raw;
+  raw.reserve(ranges.size());
   for (const PfnRange& range : ranges) raw.emplace_back(Raw(range.start), Raw(range.end));
   return raw;
 }

@@ -115,6 +115,7 @@ struct Zone {
     const int64_t value = stats[static_cast<size_t>(item)];
     return value < 0 ? 0 : static_cast<uint64_t>(value);
   }
+  uint64_t stat(NumaStat item) const { return item == NumaStat::kNumaHit || item == NumaStat::kNumaLocal ? numa_hits : 0; }
   uint64_t free_pages() const { return stat(ZoneStat::kNrFreePages); }
   // zone_page_state_snapshot(): with what the CPUs hold back.
   uint64_t free_pages_exact() const {

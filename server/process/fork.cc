@@ -90,6 +90,7 @@ SysResult<Pid> Processes::Fork(Pid pid, uint64_t clone_flags) {
     }
   }
   child->pid = Pid(++last_pid_);
+  ++tasks_made_;
   child->thread_group = thread ? parent->thread_group : child->pid;
   child->start_time_ns = now_ns_;
   ++forks_;

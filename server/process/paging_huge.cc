@@ -18,7 +18,7 @@ constexpr Gfp kGfpTransHuge = kGfpTransHugeLight | kGfpDirectReclaim;           
 }  // namespace
 
 bool Paging::HugeAllowed(const VmArea& vma, uint64_t vm_flags, bool in_fault, bool for_smaps) const {
-  if ((vm_flags & (kVmNoHugePage | kVmSpecial | kVmHugetlb)) != 0 || vma.mm->thp_disabled) return false;
+  if ((vm_flags & (kVmNoHugePage | kVmSpecial | kVmHugetlb)) != 0 || vma.mm->thp_disabled || vma.mm->replacement != nullptr) return false;
   if (!in_fault) {
     // transhuge_vma_suitable() for the last huge page that the VMA could hold.
     const uint64_t size = format_.coverage(2);

@@ -61,7 +61,7 @@ void Insert(std::vector<IomemResource>& siblings, IomemResource node) {
 
 void Append(std::string& out, const std::vector<IomemResource>& nodes, int level) {
   for (const IomemResource& node : nodes) {
-    out.append(static_cast<size_t>(2 * std::min(level, kMaxLevel)), ' ');
+    out.append(2 * static_cast<size_t>(std::min(level, kMaxLevel)), ' ');
     AppendHex(out, node.start.raw(), 8);
     out.push_back('-');
     AppendHex(out, node.last.raw(), 8);

@@ -170,6 +170,43 @@ uint64_t PageFlagsWord(const Machine& machine, Pfn pfn) {
   return word | uint64_t{frame.zone} << kArm64ZoneShift | kArm64LastCpupid;
 }
 
+std::vector<std::string> KpageFlagNames(uint64_t bits) {
+  static constexpr struct {
+    KpfBit bit;
+    const char* name;
+  } kNames[] = {
+      {kKpfReferenced, "referenced"},
+      {kKpfUptodate, "uptodate"},
+      {kKpfDirty, "dirty"},
+      {kKpfLru, "lru"},
+      {kKpfActive, "active"},
+      {kKpfSlab, "slab"},
+      {kKpfWriteback, "writeback"},
+      {kKpfReclaim, "reclaim"},
+      {kKpfBuddy, "buddy"},
+      {kKpfMmap, "mmap"},
+      {kKpfAnon, "anonymous"},
+      {kKpfSwapCache, "swapcache"},
+      {kKpfSwapBacked, "swapbacked"},
+      {kKpfCompoundHead, "compound_head"},
+      {kKpfCompoundTail, "compound_tail"},
+      {kKpfUnevictable, "unevictable"},
+      {kKpfNoPage, "nopage"},
+      {kKpfZeroPage, "zero_page"},
+      {kKpfPgtable, "pgtable"},
+      {kKpfReserved, "reserved"},
+      {kKpfMlocked, "mlocked"},
+      {kKpfMappedToDisk, "mappedtodisk"},
+      {kKpfPrivate, "private"},
+      {kKpfOwnerPrivate, "owner_private"},
+  };
+  std::vector<std::string> names;
+  for (const auto& one : kNames) {
+    if ((bits >> one.bit & 1) != 0) names.emplace_back(one.name);
+  }
+  return names;
+}
+
 bool IsFrameFile(absl::string_view path) {
   return std::find(std::begin(kFrameFiles), std::end(kFrameFiles), path) != std::end(kFrameFiles);
 }

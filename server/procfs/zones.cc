@@ -68,10 +68,7 @@ void AppendZone(std::string& out, const Machine& machine, const Zone& zone, bool
     return;
   }
   ForEachItem<ZoneStat>(kZoneStats, where, [&](ZoneStat item) { AppendStatLine(out, StatName(item), zone.stat(item)); });
-  ForEachItem<NumaStat>(kNumaStats, where, [&](NumaStat item) {
-    const bool here = item == NumaStat::kNumaHit || item == NumaStat::kNumaLocal;
-    AppendStatLine(out, StatName(item), here ? zone.numa_hits : 0);
-  });
+  ForEachItem<NumaStat>(kNumaStats, where, [&](NumaStat item) { AppendStatLine(out, StatName(item), zone.stat(item)); });
   out += "\n  pagesets";
   for (size_t cpu = 0; cpu < zone.pcp.size(); ++cpu) {
     AppendField(out, "\n    cpu: ", cpu);
@@ -217,7 +214,11 @@ std::vector<VmstatField> VmstatFields(const Machine& machine) {
     for (const Zone& zone : machine.memory().zones()) sum += zone.stat(item);
     fields.push_back({StatName(item), sum});
   });
-  ForEachItem<NumaStat>(kNumaStats, where, [&](NumaStat item) { fields.push_back({StatName(item), stat.Get(item)}); });
+  ForEachItem<NumaStat>(kNumaStats, where, [&](NumaStat item) {
+    uint64_t sum = 0;
+    for (const Zone& zone : machine.memory().zones()) sum += zone.stat(item);
+    fields.push_back({StatName(item), sum});
+  });
   ForEachItem<NodeStat>(kNodeStats, where, [&](NodeStat item) {
     fields.push_back({StatName(item), static_cast<uint64_t>(stat.Get(item))});
   });

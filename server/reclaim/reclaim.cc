@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "server/base/check.h"
+#include "server/base/event.h"
 #include "server/base/explanation.h"
 #include "server/cgroup/cgroups.h"
 #include "server/files/files.h"
@@ -15,6 +16,12 @@
 // When memory is freed and for how long: kswapd, direct reclaim, the killer.
 
 namespace mmlab {
+namespace {
+
+constexpr int32_t kKswapdPid = 0;  // No task of the machine's.
+
+}  // namespace
+
 Reclaim::Reclaim(BuddyMemory& memory, Cgroups& cgroups, Files& files, ReverseMap& reverse_map, OomKiller& killer, Tracer& tracer)
     : memory_(memory), cgroups_(cgroups), files_(files), reverse_map_(reverse_map), killer_(killer), tracer_(tracer) {}
 
@@ -46,15 +53,19 @@ bool Reclaim::WakeKswapd(Gfp gfp, int order, int highest_zone) {
       step.Pages("high", PageCount(of.wmark_high)).Pages("boost", PageCount(of.watermark_boost));
     }
   }
+  if (EventSink* events = tracer_.events()) events->Emit(EventKind::kMmVmscanWakeupKswapd, {0, order, GfpText(gfp)});
   kswapd_zone_ = highest_zone;
   kswapd_order_ = order;
   memory_.vm_stat().Count(VmEvent::kPageoutrun);
+  const ActingAs kswapd(tracer_.events(), kKswapdPid, "kswapd0");
+  if (EventSink* events = tracer_.events()) events->Emit(EventKind::kMmVmscanKswapdWake, {0, order});
   BalanceNode(highest_zone, order, true);
   return true;
 }
 
 void Reclaim::ContinueKswapd() {
   kswapd_waits_ = false;
+  const ActingAs kswapd(tracer_.events(), kKswapdPid, "kswapd0");
   if (!Balanced(kswapd_zone_, kswapd_order_)) BalanceNode(kswapd_zone_, kswapd_order_, false);
 }
 
@@ -72,6 +83,7 @@ void Reclaim::BalanceNode(int highest_zone, int order, bool until_written) {
   ScanControl sc;
   sc.kswapd = true;
   sc.highest_zone = highest_zone;
+  sc.order = order;
   bool balanced = false;
   uint64_t boost = Boost(highest_zone);
   while (sc.priority >= 1) {
@@ -108,6 +120,7 @@ void Reclaim::BalanceNode(int highest_zone, int order, bool until_written) {
   }
   memory_.lru().root().refaults = memory_.lru().root().activations;
   node_dirty_ = false;
+  if (EventSink* events = tracer_.events(); events != nullptr && !kswapd_waits_) events->Emit(EventKind::kMmVmscanKswapdSleep, {0});
   if (Explanation* why = tracer_.explanation()) {
     const char* reason = kswapd_waits_                   ? "kswapd waits until what it wrote is on the disk"
                          : Balanced(highest_zone, order) ? "a zone is above its high watermark: kswapd sleeps again"
@@ -120,15 +133,17 @@ void Reclaim::BalanceNode(int highest_zone, int order, bool until_written) {
 }
 
 uint64_t Reclaim::DirectReclaim(Gfp gfp, int order, int highest_zone) {
-  (void)gfp;
+  if (EventSink* events = tracer_.events()) events->Emit(EventKind::kMmVmscanDirectReclaimBegin, {order, GfpText(gfp)});
   files_.DrainLru();
   ScanControl sc;
   sc.highest_zone = highest_zone;
+  sc.order = order;
   sc.target = kSwapClusterMax;
   constexpr auto kFirst = static_cast<int>(VmEvent::kAllocstallDma);
   const Zone& zone = memory_.zones()[static_cast<size_t>(highest_zone)];
   memory_.vm_stat().Count(static_cast<VmEvent>(kFirst + static_cast<int>(zone.type)));
   const uint64_t freed = TryToFree(sc);
+  if (EventSink* events = tracer_.events()) events->Emit(EventKind::kMmVmscanDirectReclaimEnd, {freed});
   cgroups_.Stall(StallKind::kMemory, static_cast<int64_t>(freed) * Cgroups::kReclaimNanosecondsPerPage);
   if (Explanation* why = tracer_.explanation()) {
     why->Add(StepKind::kDirectReclaim, "no zone is above its min watermark: the request waits and frees pages itself")
@@ -166,6 +181,10 @@ uint64_t Reclaim::TryToFree(ScanControl& sc) {
 }
 
 uint64_t Reclaim::ReclaimCgroup(uint16_t memcg, uint64_t pages) {
+  // try_to_free_mem_cgroup_pages() asks like user memory does, whoever is charged.
+  if (EventSink* events = tracer_.events()) {
+    events->Emit(EventKind::kMmVmscanMemcgReclaimBegin, {0, GfpText(kGfpHighuserMovable)});
+  }
   files_.DrainLru();
   ScanControl sc;
   sc.for_cgroup = true;
@@ -173,6 +192,7 @@ uint64_t Reclaim::ReclaimCgroup(uint16_t memcg, uint64_t pages) {
   sc.highest_zone = static_cast<int>(memory_.zones().size()) - 1;
   sc.target = std::max(pages, kSwapClusterMax);
   const uint64_t freed = TryToFree(sc);
+  if (EventSink* events = tracer_.events()) events->Emit(EventKind::kMmVmscanMemcgReclaimEnd, {freed});
   if (Explanation* why = tracer_.explanation()) {
     ExplanationStep& step = why->Add(StepKind::kCgroupReclaim, "pages of the cgroup and of those below it are freed");
     step.Text("cgroup", memcg == 0 ? "/" : cgroups_.memcg(memcg).path).Pages("wanted", PageCount(pages)).Pages("freed", PageCount(freed));

@@ -98,6 +98,7 @@ class Reclaim final : public MemoryPressure, public CgroupPressure, public PageR
   void PutBack(Pfn pfn);
   void CountEvent(VmEvent item, uint64_t times, const Lruvec& lruvec, const ScanControl& sc);
   void EndWriteback();
+  static const char* ReclaimFlags(bool file);  // trace_reclaim_flags()
 
   // shrink_page.cc
   Fate ShrinkPage(Pfn pfn, ScanControl& sc);

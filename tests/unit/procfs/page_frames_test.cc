@@ -6,13 +6,16 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "server/cgroup/cgroups.h"
 #include "server/hardware/page_walk.h"
 #include "server/machine/machine.h"
 #include "server/physical/page_allocator.h"
+#include "server/process/process.h"
 #include "server/process/processes.h"
+#include "server/procfs/pagemap.h"
 #include "server/procfs/procfs.h"
 #include "tests/unit/machine/preset_specs.h"
 #include "tests/unit/machine/random_program.h"
@@ -150,6 +153,40 @@ TEST_F(PageFramesTest, PartsOfAHugePage) {
   EXPECT_EQ(Flags(head + 77), Bits({kMmap, kAnon, kTail, kThp}));
   EXPECT_EQ(Entry("kpagecount", head), 1u);
   EXPECT_EQ(Entry("kpagecount", head + 511), 1u);
+}
+
+TEST_F(PageFramesTest, PagemapTellsWhereEachPageIs) {
+  const uint64_t address = Must(op::Mmap{.pid = pid_, .length = 4 * 4096, .prot = 3, .flags = 0x22});
+  const uint64_t pfn = Written(address + 4096);
+  op::AccessMemory read{.pid = pid_, .access = {}};
+  read.access.kind = AccessKind::kTouchRead;
+  read.access.address = address + 2 * 4096;
+  read.access.length = 4096;
+  Must(read);
+  const auto entries = [&] {
+    const Process& process = *machine_->processes().Find(pid_);
+    const std::string bytes = ReadPagemap(*machine_, process, address / 4096 * 8, 4 * 8);
+    std::vector<uint64_t> values(bytes.size() / 8);
+    std::memcpy(values.data(), bytes.data(), bytes.size());
+    return values;
+  };
+  const uint64_t zero_page = machine_->memory().zero_frame().raw();
+  EXPECT_EQ(entries(), (std::vector<uint64_t>{0, kPagemapPresent | kPagemapExclusive | pfn, kPagemapPresent | zero_page, 0}));
+  const Pid child(static_cast<int32_t>(Must(op::Fork{pid_, 0})));
+  EXPECT_EQ(entries()[1], kPagemapPresent | pfn) << "mapped twice";
+  Must(op::Exit{child, 0});
+  Must(op::Mprotect{pid_, address, 4 * 4096, 0});
+  EXPECT_EQ(entries()[1], kPagemapPresent | kPagemapExclusive | pfn) << "PROT_NONE: present to the kernel";
+  // The pages of the program are of a file.
+  const Process& process = *machine_->processes().Find(pid_);
+  const std::vector<PagemapPage> all = PagemapPages(*machine_, process, VirtAddr(0), process.mm->task_size, 1000);
+  uint64_t files = 0;
+  for (const PagemapPage& page : all) files += page.entry >> 61 & 1;
+  EXPECT_GT(files, 0u);
+  EXPECT_GT(all.size(), files + 2);
+  EXPECT_EQ(PagemapPages(*machine_, process, VirtAddr(0), process.mm->task_size, 2).size(), 2u);
+  EXPECT_EQ(ReadPagemap(*machine_, process, process.mm->task_size.raw() / 4096 * 8, 8), "");
+  EXPECT_EQ(ReadPagemap(*machine_, process, process.mm->task_size.raw() / 4096 * 8 - 8, 64).size(), 8u);
 }
 
 TEST_F(PageFramesTest, BlocksOfTheKernel) {
