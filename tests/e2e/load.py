@@ -5,7 +5,7 @@ PROT_READ, PROT_READ_WRITE = 1, 3
 MAP_PRIVATE, MAP_PRIVATE_ANONYMOUS = 0x02, 0x22
 TOUCH_READ, TOUCH_WRITE = 3, 4
 FILE_SYSTEM_EXT4 = 2
-PROGRAM = "/bin/worker"
+PROGRAMS = ("worker", "reader", "hog")  # What a program is called names its tasks.
 PT_LOAD, PF_READ_EXECUTE = 1, 5
 
 
@@ -18,8 +18,8 @@ class Load:
         self.kernel_memory = []  # (kfree or vfree, address)
         header = {"type": PT_LOAD, "virtual_address": base_address, "file_size_bytes": 4096, "memory_size_bytes": 4096,
                   "flags": PF_READ_EXECUTE, "align_bytes": 4096}
-        self.image = {"path": PROGRAM, "entry_address": base_address, "program_headers": [header]}
-        api.batch(machine, [("create_file", {"path": PROGRAM, "size_bytes": 4096})])
+        self.image = {"entry_address": base_address, "program_headers": [header]}
+        api.batch(machine, [("create_file", {"path": f"/bin/{name}", "size_bytes": 4096}) for name in PROGRAMS])
 
     def step(self):
         """About forty operations; every outcome must be what a healthy machine answers."""
@@ -67,7 +67,7 @@ class Load:
 
     def _start(self, comm):
         pid = self._one("create_process", comm=comm, uid=1000).value
-        self._one("exec", pid=pid, image=self.image, arguments=[comm])
+        self._one("exec", pid=pid, image={"path": f"/bin/{comm}", **self.image}, arguments=[comm])
         return pid
 
     def _run_a_process(self):
