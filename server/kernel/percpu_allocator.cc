@@ -19,7 +19,7 @@ constexpr uint32_t kEmptyPagesHigh = 4;   // PCPU_EMPTY_POP_PAGES_HIGH
 
 constexpr uint32_t RoundUp(uint32_t value, uint32_t step) { return (value + step - 1) / step * step; }
 
-int PlainSlot(uint32_t size) { return std::max(std::bit_width(size) - kSlotBaseShift + 2, 1); }
+int PlainSlot(uint32_t size) { return std::max(static_cast<int>(std::bit_width(size)) - kSlotBaseShift + 2, 1); }
 
 }  // namespace
 
