@@ -14,7 +14,7 @@ namespace mmlab {
 namespace {
 
 constexpr uint64_t kPage = 4096;
-constexpr Gfp kPercpuGfp = kGfpKernel | kGfpHighmem;  // pcpu_alloc_pages()
+constexpr Gfp kPercpuGfp = kGfpKernel | kGfpZoneHighmem;  // pcpu_alloc_pages()
 constexpr uint32_t kSecondChunkPages = 3;             // Of a unit, on ARM64.
 constexpr char kAreaCaller[] = "pcpu_get_vm_areas";
 
