@@ -15,7 +15,7 @@ namespace {
 
 constexpr uint64_t kPage = 4096;
 constexpr Gfp kPercpuGfp = kGfpKernel | kGfpZoneHighmem;  // pcpu_alloc_pages()
-constexpr uint32_t kSecondChunkPages = 3;             // Of a unit, on ARM64.
+constexpr uint32_t kSecondChunkPages = 3;                 // Of a unit, on ARM64.
 constexpr char kAreaCaller[] = "pcpu_get_vm_areas";
 
 uint64_t PageEnd(uint64_t address) { return (address + kPage - 1) / kPage * kPage; }
