@@ -339,6 +339,16 @@ void PercpuAllocator::FillUp() {
   }
 }
 
+bool PercpuAllocator::OwnsArea(VirtAddr address) const {
+  const Bytes size(uint64_t{config_.unit_size} * static_cast<uint64_t>(config_.cpus));
+  for (const ChunkList& list : lists_) {
+    for (const auto& chunk : list) {
+      if (!chunk->immutable && VirtRange{chunk->base, chunk->base + size}.Contains(address)) return true;
+    }
+  }
+  return false;
+}
+
 uint64_t PercpuAllocator::pages() const { return populated_ * static_cast<uint64_t>(config_.cpus); }
 
 std::vector<PercpuAllocator::ChunkView> PercpuAllocator::Chunks() const {
