@@ -77,6 +77,8 @@ class PageTableFormat {
   bool Huge(uint64_t entry) const { return arm64_ ? Present(entry) && (entry & 2) == 0 : (entry & kX86PageSize) != 0; }
   uint64_t MkHuge(Pte pte) const { return (arm64_ ? pte & ~Pte{2} : pte | kX86PageSize) & ~(address_mask_ & (coverage(2) - 1)); }
   Pfn HugePfn(uint64_t entry) const { return Pfn(PfnOf(entry).raw() & ~(uint64_t{entries(1)} - 1)); }
+  // ARM64: one of 16 neighbours that map one run of memory (pte_mkcont()).
+  uint64_t MkContiguous(uint64_t entry) const { return entry | contiguous_; }
   uint64_t ModifyHuge(uint64_t entry, uint64_t protection) const { return MkHuge(Modify(entry, protection)); }
 
   // vm_get_page_prot(): the protection bits for memory with these VM_READ 1, VM_WRITE 2, VM_EXEC 4, VM_SHARED 8.
@@ -173,6 +175,7 @@ class PageTableFormat {
   uint64_t read_only_ = 0;
   uint64_t no_execute_ = 0;
   uint64_t swap_exclusive_ = 0;
+  uint64_t contiguous_ = 0;
   uint64_t most_swap_slots_;
 };
 

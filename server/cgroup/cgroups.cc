@@ -284,6 +284,22 @@ void Cgroups::AdvanceTime() {
 
 // --- As one state. ---
 
+namespace {
+
+// Anonymous pages of the frame, or of the huge page that starts there, that somebody maps. The first tail of a huge page counts the entries
+// that map it as a whole.
+int64_t MappedAnonPages(const FrameBlock& block, uint32_t i) {
+  const Frame& frame = block.frames[i];
+  if (frame.state != FrameState::kAnon) return 0;
+  const uint32_t pages = CompoundPages(frame);
+  if (pages > 1 && block.frames[i + 1].index > 0) return pages;
+  int64_t mapped = 0;
+  for (uint32_t j = 0; j < pages; ++j) mapped += block.frames[i + j].mapcount > 0;
+  return mapped;
+}
+
+}  // namespace
+
 void Cgroups::CheckInvariants(std::vector<std::string>* problems) const {
   struct Counted {
     uint64_t frames = 0, user = 0, kernel = 0;
@@ -304,7 +320,7 @@ void Cgroups::CheckInvariants(std::vector<std::string>* problems) const {
       const bool kernel = (frame.flags & kPgKernelCharge) != 0;
       if (!kernel) of.user += pages;
       if (const uint16_t owner = memory_.lru().kernel_owner(frame.memcg); kernel && owner != 0) counted[owner].kernel += pages;
-      of.stats[0] += frame.state == FrameState::kAnon && frame.mapcount > 0;
+      of.stats[0] += MappedAnonPages(block, i);
       of.stats[1] += frame.state == FrameState::kFile || frame.state == FrameState::kShmem || (frame.flags & kPgSwapCache) != 0;
       of.stats[2] += frame.state == FrameState::kShmem;
       of.stats[3] += (frame.state == FrameState::kFile || frame.state == FrameState::kShmem) && frame.mapcount > 0;

@@ -128,8 +128,8 @@ class Cgroups final : public MemoryController {
   // --- MemoryController ---
 
   void SetCurrent(uint32_t cgroup) override;
-  bool ChargePage(Pfn pfn, Gfp gfp) override;
-  bool ChargeSwapin(Pfn pfn, uint16_t memcg, Gfp gfp) override;
+  bool ChargePage(Pfn head, PageOrder order, Gfp gfp) override;
+  bool ChargeAgain(Pfn head, PageOrder order, uint16_t memcg, Gfp gfp) override;
   bool ChargeKernelPages(Pfn head, int order, Gfp gfp) override;
   void Uncharge(Pfn head, int order) override;
   void ReturnToUser() override;

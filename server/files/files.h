@@ -14,6 +14,7 @@
 #include "server/files/commit_charger.h"
 #include "server/files/dirty_limits.h"
 #include "server/files/file_mapper.h"
+#include "server/files/hugetlb_pools.h"
 #include "server/files/open_file.h"
 #include "server/files/swap_areas.h"
 
@@ -125,6 +126,20 @@ class Files {
   // unlink(): the path is gone; the file goes with whoever still has it. kENOENT, kEPERM (a swap area in use).
   Errno Unlink(const std::string& path);
 
+  // --- Huge pages (hugetlb_files.cc). Linux: fs/hugetlbfs/inode.c. Numbers of pages are those of huge pages. ---
+
+  HugetlbPools& hugetlb() { return hugetlb_; }
+  const HugetlbPools& hugetlb() const { return hugetlb_; }
+  // hugetlb_file_setup(): a file without a path in the pool's internal file system. `reserve`: its whole size is reserved now. kENOMEM: the
+  // pool has too little.
+  SysResult<std::shared_ptr<Inode>> NewHugetlb(FileKind kind, const std::string& path, uint64_t size, size_t pool, bool reserve);
+  // hugetlb_reserve_pages() for what shares the file's pages. False: the pool has too little.
+  [[nodiscard]] bool ReserveHugetlb(Inode& inode, uint64_t first, uint64_t end);
+  // hugetlb_add_to_page_cache(): takes over the reference.
+  void AddHugetlbPage(Inode& inode, uint64_t index, Pfn head);
+  // put_page() of a page of a pool.
+  void PutHugetlb(size_t pool, Pfn head);
+
   // --- Swap (swap_in.cc) ---
 
   SwapAreas& swap() { return swap_; }
@@ -196,6 +211,13 @@ class Files {
   void ZeroBytes(Inode& inode, uint64_t from, uint64_t to);
   void PutPage(Pfn pfn);
   PageIndex EndIndex(const Inode& inode) const;
+  int HugeShift(const Inode& inode) const { return hugetlb_.pool(inode.hugetlb->pool).order + page_size_.shift(); }
+  // remove_inode_hugepages(); `truncate`: reservations without pages go too.
+  void RemoveHugetlb(Inode& inode, uint64_t first, uint64_t end, bool truncate);
+  void UnmapHugetlb(Inode& inode, uint64_t first, uint64_t end);
+  Errno TruncateHugetlb(Inode& inode, uint64_t size);
+  Errno PunchHugetlbHole(Inode& inode, uint64_t offset, uint64_t length);
+  void ZeroHugetlb(Inode& inode, uint64_t from, uint64_t to);
 
   PageSize page_size_;
   PhysicalMemory& memory_;
@@ -215,6 +237,7 @@ class Files {
   const int64_t* clock_ = nullptr;
   uint64_t dirtied_since_check_ = 0;
   SwapAreas swap_;
+  HugetlbPools hugetlb_;
   int page_cluster_ = 3;
   absl::btree_map<uint32_t, Inode*> by_id_;
   absl::btree_map<std::string, std::shared_ptr<Inode>> by_path_;

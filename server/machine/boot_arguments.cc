@@ -1,6 +1,7 @@
 #include "server/machine/boot_arguments.h"
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 
@@ -115,6 +116,13 @@ BootArguments ParseBootArguments(absl::string_view command_line) {
       arguments.highmem = ParseMemory(value);
     } else if (key == "rodata" && (value == "off" || value == "on" || value == "full")) {
       arguments.rodata = std::string(value);
+    } else if (key == "hugepages") {
+      uint64_t pages = 0;
+      if (absl::SimpleAtoi(value, &pages)) arguments.hugetlb.push_back({HugetlbArgument::Kind::kPages, pages});
+    } else if (key == "hugepagesz") {
+      arguments.hugetlb.push_back({HugetlbArgument::Kind::kSize, ParseMemory(value)});
+    } else if (key == "default_hugepagesz") {
+      arguments.hugetlb.push_back({HugetlbArgument::Kind::kDefaultSize, ParseMemory(value)});
     }
   }
   return arguments;

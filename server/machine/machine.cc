@@ -15,6 +15,7 @@
 #include "server/kernel/kernel_objects.h"
 #include "server/kernel/slab_allocator.h"
 #include "server/machine/boot.h"
+#include "server/machine/boot_arguments.h"
 #include "server/machine/kernel_addresses.h"
 #include "server/machine/kernel_log.h"
 #include "server/machine/memory_limits.h"
@@ -115,6 +116,7 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Boot(MachineSpec spec) {
   m.movable_pages_ = std::make_unique<MovablePages>(*m.memory_);
   m.compaction_ = std::make_unique<Compaction>(*m.memory_, m.processes_->page_owner(), *m.movable_pages_, *m.tracer_, m.now_nanoseconds_);
   m.memory_->SetCompaction(m.compaction_.get());
+  MMLAB_RETURN_IF_ERROR(m.SetUpHugetlb());
   m.SetComputedSysctls();
   m.UpdateProcessLimits();
   m.UpdateOomSettings();
@@ -237,6 +239,15 @@ void Machine::Follow(Sysctl id) {
                                 static_cast<int>(value(Sysctl::kVmExtfragThreshold))});
       if (id == Sysctl::kVmCompactionProactiveness) compaction_->TriggerProactive(now_nanoseconds_);
       break;
+    case Sysctl::kVmNrHugepages:
+    case Sysctl::kVmNrHugepagesMempolicy:
+      // The default size is never one that the machine can't make pages of (SetUpHugetlb).
+      static_cast<void>(files_->hugetlb().SetMaximum(files_->hugetlb().default_pool(), sysctls_->value(id)));
+      ShowHugetlbSysctls();
+      break;
+    case Sysctl::kVmNrOvercommitHugepages:
+      files_->hugetlb().SetOvercommit(files_->hugetlb().default_pool(), sysctls_->value(id));
+      break;
     case Sysctl::kVmDropCaches:
       reclaim_->DropCaches(value(id));
       break;
@@ -264,6 +275,60 @@ void Machine::UpdateProcessLimits() {
   limits.shmmax = sysctls_->value(Sysctl::kKernelShmmax);
   limits.shmall = sysctls_->value(Sysctl::kKernelShmall);
   limits.shmmni = static_cast<int>(number(Sysctl::kKernelShmmni));
+}
+
+// vm.nr_hugepages shows what the pool of the default size keeps, which may be less than what was written.
+void Machine::ShowHugetlbSysctls() {
+  const HugetlbPool& pool = files_->hugetlb().pool(files_->hugetlb().default_pool());
+  sysctls_->Set(Sysctl::kVmNrHugepages, pool.maximum);
+  sysctls_->Set(Sysctl::kVmNrHugepagesMempolicy, pool.maximum);
+  sysctls_->Set(Sysctl::kVmNrOvercommitHugepages, pool.overcommit);
+}
+
+// hugepages=, hugepagesz=, default_hugepagesz= of the command line, in their order. A size that the architecture lacks is passed over with
+// the number behind it, as is a second number for the same pool.
+absl::Status Machine::SetUpHugetlb() {
+  using Kind = HugetlbArgument::Kind;
+  HugetlbPools& hugetlb = files_->hugetlb();
+  std::vector<uint64_t> counts(hugetlb.pools().size());
+  std::vector<bool> added(counts.size());
+  uint64_t first_count = 0;  // Of the default size, given before any size was named.
+  size_t current = counts.size();
+  bool known = true, default_named = false;
+  for (const HugetlbArgument& argument : ParseBootArguments(spec_.command_line).hugetlb) {
+    if (argument.kind == Kind::kPages) {
+      const bool named = std::find(added.begin(), added.end(), true) != added.end();
+      if (known && !named && first_count == 0) first_count = argument.value;
+      if (known && named && current < counts.size()) counts[current] = argument.value;
+      if (known) current = counts.size();
+      known = true;
+      continue;
+    }
+    const bool power = argument.value > 1 && (argument.value & (argument.value - 1)) == 0;
+    const size_t pool =
+        power ? hugetlb.FindByLog(static_cast<uint32_t>(__builtin_ctzll(argument.value))).value_or(counts.size()) : counts.size();
+    known = pool < counts.size();
+    if (known && argument.kind == Kind::kSize)
+      known = !added[pool] || (default_named && pool == hugetlb.default_pool() && counts[pool] == 0);
+    if (known && argument.kind == Kind::kDefaultSize) known = !default_named;
+    if (!known) continue;
+    added[pool] = true;
+    current = pool;
+    if (argument.kind == Kind::kSize) continue;
+    default_named = true;
+    hugetlb.SetDefault(pool);
+    counts[pool] = std::exchange(first_count, 0);
+  }
+  if (counts[hugetlb.default_pool()] == 0) counts[hugetlb.default_pool()] = first_count;
+  if (hugetlb.pool(hugetlb.default_pool()).gigantic()) {
+    return absl::UnimplementedError("spec.command_line: default_hugepagesz= larger than the page allocator's blocks is not simulated yet");
+  }
+  for (size_t pool = 0; pool < counts.size(); ++pool) {
+    if (hugetlb.SetMaximum(pool, counts[pool])) continue;
+    return absl::UnimplementedError("spec.command_line: huge pages larger than the page allocator's blocks are not simulated yet");
+  }
+  ShowHugetlbSysctls();
+  return absl::OkStatus();
 }
 
 void Machine::UpdateOomSettings() {

@@ -105,6 +105,9 @@ class Machine {
   // What follows from a changed sysctl.
   void Follow(Sysctl id);
   void UpdateProcessLimits();
+  absl::Status SetUpHugetlb();
+  void ShowHugetlbSysctls();
+  Outcome WriteHugepages(absl::string_view path, absl::string_view value);
   void AdvanceClock(int64_t nanoseconds);
   Outcome WriteSysfs(absl::string_view path, absl::string_view value);
   void RunFlusher();

@@ -150,7 +150,7 @@ struct WritePhysicalMemory {
   std::string data;
 };
 
-enum class FileSystem : uint8_t { kTmpfs, kExt4, kBlockDevice };
+enum class FileSystem : uint8_t { kTmpfs, kExt4, kBlockDevice, kHugetlbfs };
 
 struct CreateFile {
   std::string path;

@@ -182,6 +182,7 @@ class Machine::Performer {
     On(Pid());
     const FileKind kind = o.file_system == op::FileSystem::kExt4          ? FileKind::kExt4
                           : o.file_system == op::FileSystem::kBlockDevice ? FileKind::kBlockDevice
+                          : o.file_system == op::FileSystem::kHugetlbfs   ? FileKind::kHugetlbfs
                                                                           : FileKind::kTmpfs;
     const auto file = machine_.files_->CreateFile(o.path, kind, o.size, o.content, o.resident);
     Outcome outcome = Answer(file.error());

@@ -46,6 +46,7 @@ enum FrameFlag : uint32_t {
   kPgMovable = 1u << 16,       // Not on an LRU list, but its holder can move it (PAGE_MAPPING_MOVABLE).
   kPgKernelCharge = 1u << 20,  // MEMCG_DATA_KMEM: charged to a memory cgroup as the kernel's own memory.
   kPgKsm = 1u << 21,           // Merged by KSM: one frame for pages of equal content (PageKsm()).
+  kPgHugetlbAnon = 1u << 22,   // kHugetlb: a private page of a process, in no file (PageAnon()).
 };
 
 inline constexpr uint32_t kNoFrame = 0xffffffff;  // End of a list of frames.

@@ -57,6 +57,7 @@ class BuddyMemory final : public PhysicalMemory {
   PageContents& contents() override { return contents_; }
   const PageContents& contents() const override { return contents_; }
   PageSize page_size() const override { return page_size_; }
+  bool InHighmem(Pfn pfn) const override { return lists_.zones()[PeekFrame(pfn).zone].highmem; }
   LruLists& lru() override { return lru_; }
   const LruLists& lru() const { return lru_; }
   Pfn zero_frame() const override { return Pfn(zero_frame_); }

@@ -36,6 +36,7 @@ class AddressSpace {
   PageCount total_vm, locked_vm, pinned_vm, data_vm, exec_vm, stack_vm;
   PageCount hiwater_vm, hiwater_rss;
   std::array<int64_t, kRssKinds> rss{};  // mm->rss_stat: pages, without what tasks still hold in TaskRss.
+  uint64_t hugetlb_pages = 0;            // hugetlb_usage: small pages that entries of huge pages of pools map; in no rss.
   uint64_t def_flags = 0;                // VM_LOCKED and VM_LOCKONFAULT after mlockall(MCL_FUTURE).
 
   VirtAddr start_code, end_code, start_data, end_data, start_brk, brk, start_stack;

@@ -164,6 +164,9 @@ SysResult<std::shared_ptr<AddressSpace>> Processes::DupMm(Process& parent, Proce
     copy->anon_vma_chain.clear();
     copy->rmap_number = 0;
     copy->mm = mm.get();
+    // hugetlb_dup_vma_private(): reservations of private mappings are the parent's alone.
+    copy->hugetlb_reserve.reset();
+    copy->hugetlb_unmapped = false;
     if (copy->is(kVmWipeOnFork)) {
       copy->anon_vma = nullptr;
     } else {

@@ -155,6 +155,14 @@ Errno MmCall::MadviseVma(VmArea* vma, VmArea** prev, uint64_t start, uint64_t en
     case kDontneed:
     case kDontneedLocked:
       *prev = vma;
+      if (vma->is(kVmHugetlb)) {
+        // Whole huge pages of the range go.
+        const uint64_t mask = HugeBytes(*vma->file) - 1;
+        if (advice == kFree) return Refuse(Errno::kEINVAL, "MADV_FREE is for anonymous memory only");
+        if ((start & mask) != 0) return Refuse(Errno::kEINVAL, "the address is not aligned to a huge page");
+        core_.paging.Zap(task_, *vma, {VirtAddr(start), VirtAddr(std::max(start, end & ~mask))});
+        return Errno::kOk;
+      }
       if (vma->is(kVmPfnMap) || (advice != kDontneedLocked && vma->is(kVmLocked))) {
         return Refuse(Errno::kEINVAL, "locked or special memory is not given up");
       }
@@ -197,7 +205,7 @@ Errno MmCall::MadviseVma(VmArea* vma, VmArea** prev, uint64_t start, uint64_t en
       flags |= kVmDontDump;
       break;
     case kDodump:
-      if ((flags & kVmSpecial) != 0) return Refuse(Errno::kEINVAL, "a special mapping stays out of dumps");
+      if ((flags & kVmSpecial) != 0 && !vma->is(kVmHugetlb)) return Refuse(Errno::kEINVAL, "a special mapping stays out of dumps");
       flags &= ~uint64_t{kVmDontDump};
       break;
     case kMergeable:
@@ -282,6 +290,7 @@ Errno MmCall::MadviseCollapse(VmArea& vma, uint64_t start, uint64_t end) {
       continue;
     }
     error = result == CollapseResult::kAllocationFailed                                ? Errno::kENOMEM
+            : result == CollapseResult::kChargeFailed                                  ? Errno::kEBUSY
             : result == CollapseResult::kPinned || result == CollapseResult::kNotOnLru ? Errno::kEAGAIN
                                                                                        : Errno::kEINVAL;
     // What another range does not have to share goes on.

@@ -42,6 +42,7 @@ class StateHasher;
 class Tracer;
 class VmStat;
 struct ExplanationStep;
+struct HugetlbPool;
 struct Layout;
 struct PageWalk;
 
@@ -71,6 +72,7 @@ enum class CollapseResult : uint8_t {
   kReadOnly,
   kNotReferenced,
   kAllocationFailed,
+  kChargeFailed,
   kSwappedOut,
 };
 
@@ -140,6 +142,11 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   Khugepaged& khugepaged() { return *khugepaged_; }
   // What can give back memory of huge pages when it is short.
   std::vector<Shrinker*> shrinkers() const { return {huge_shrinkers_[0].get(), huge_shrinkers_[1].get()}; }
+
+  // --- Huge pages of pools (paging_hugetlb*.cc). Linux: mm/hugetlb.c, arch/arm64/mm/hugetlbpage.c. ---
+
+  // vma_kernel_pagesize()
+  Bytes KernelPageSize(const VmArea& vma) const;
 
   // --- Same-page merging (paging_ksm.cc): what Ksm asks for. ---
 
@@ -220,6 +227,7 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   void PutOnLru(Pfn pfn) override { AddToLru(pfn); }
   // ReverseMap (paging_reverse_map.cc).
   PageReferences TestClearReferenced(Pfn pfn) override;
+  bool SplitHuge(Pfn head) override;
   UnmapOutcome TryToUnmap(Pfn pfn) override;
 
   // One entry of smaps, by walking the tables.
@@ -255,7 +263,7 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   struct Fault;
   struct SmapsSums {  // Bytes; pss* in 1/4096 bytes.
     uint64_t rss = 0, shared_clean = 0, shared_dirty = 0, private_clean = 0, private_dirty = 0, referenced = 0, anonymous = 0,
-             lazy_free = 0, swap = 0, anon_huge = 0;
+             lazy_free = 0, swap = 0, anon_huge = 0, shared_hugetlb = 0, private_hugetlb = 0;
     uint64_t pss = 0, pss_dirty = 0, pss_locked = 0, pss_anon = 0, pss_file = 0, pss_shmem = 0, pss_swap = 0;
   };
   using RssDelta = std::array<int64_t, kRssKinds>;
@@ -336,6 +344,7 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   };
   CollapseResult CollapseScan(const uint8_t* table, bool khugepaged, ScanSums& sums);
   CollapseResult TryCollapse(VmArea& vma, VirtAddr address, bool khugepaged, ScanSums& sums);
+  bool ChargeCollapsed(Pfn head, const uint8_t* table, Gfp gfp);
   void CollapseInto(VmArea& vma, VirtAddr address, uint8_t* table, Pfn head);
   bool DepositTable(AddressSpace& mm);
   Pfn WithdrawTable(AddressSpace& mm);
@@ -367,6 +376,40 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   uint64_t CheckHugePages(const std::vector<const AddressSpace*>& spaces, const std::map<Pfn, int>& mapped,
                           std::vector<std::string>* violations) const;
   void AddHugeToHash(StateHasher& hasher) const;
+  // Huge pages of pools (paging_hugetlb.cc, paging_hugetlb_fault.cc).
+  struct HugetlbEntry;
+  template <typename Visit>
+  void ForEachHugetlb(const AddressSpace& mm, VirtRange range, int order, Visit visit) const;
+  const HugetlbPool& HugetlbPoolOf(const VmArea& vma) const;
+  int HugetlbLevel(int order) const;
+  uint32_t HugetlbEntries(int order) const;
+  HugetlbEntry EnsureHugetlb(AddressSpace& mm, VirtAddr address, int order);
+  uint64_t LoadHugetlb(const HugetlbEntry& at) const;
+  void StoreHugetlb(const HugetlbEntry& at, uint64_t entry);
+  Pfn HugetlbPfn(const HugetlbEntry& at, uint64_t entry) const;
+  uint64_t MkHugetlb(const HugetlbEntry& at, uint64_t entry) const;
+  uint64_t MakeHugetlb(const HugetlbEntry& at, const VmArea& vma, Pfn head, bool writable) const;
+  uint64_t HugetlbIndex(const VmArea& vma, VirtAddr address) const;  // vma_hugecache_offset()
+  void UnmapHugetlb(VmArea& vma, const HugetlbEntry& at, uint64_t entry);
+  void DropHugetlbMap(const VmArea& vma, Pfn head);
+  void ZapHugetlb(VmArea& vma, VirtRange range);
+  bool CopyHugetlb(const VmArea& from, VmArea& to);
+  Bytes MoveHugetlb(const VmArea& from, VirtAddr old_start, VirtAddr new_start, Bytes length);
+  void ProtectHugetlb(const VmArea& vma, VirtRange range);
+  void AddHugetlbToSmaps(const VmArea& vma, SmapsSums& sums) const;
+  VmaPages CountHugetlbPages(const VmArea& vma) const;
+  void MincoreHugetlb(const VmArea& vma, VirtRange range, std::string& out) const;
+  FaultOutcome HugetlbFault(VmArea& vma, VirtAddr address, bool write);
+  FaultOutcome HugetlbSigBus(const char* reason, VirtAddr address) const;
+  std::optional<Pfn> AllocHugetlb(VmArea& vma, uint64_t index, bool avoid_reserve);
+  void AddNewHugetlbRmap(Pfn head, const VmArea& vma, VirtAddr address);
+  FaultOutcome HugetlbMissing(VmArea& vma, VirtAddr start, const HugetlbEntry& at, bool write);
+  FaultOutcome HugetlbWrite(VmArea& vma, VirtAddr start, const HugetlbEntry& at, uint64_t entry);
+  bool ReusableHugetlb(Pfn head);
+  void CopyHugetlbPage(VmArea& vma, VirtAddr start, const HugetlbEntry& at, Pfn old, Pfn copy);
+  void UnmapHugetlbElsewhere(const VmArea& vma, VirtAddr start, Pfn head);
+  Errno PopulateHugetlb(VmArea& vma, VirtRange range, bool write);
+  void CheckHugetlb(const std::vector<const AddressSpace*>& spaces, std::vector<std::string>* violations) const;
   // Entries of pages that were swapped out (paging_swap.cc).
   SwapEntry SwapOf(Pte pte) const { return SwapEntry{format_.SwapArea(pte), format_.SwapSlot(pte)}; }
   // page_add_anon_rmap(): takes over a reference.

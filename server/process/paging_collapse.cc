@@ -3,6 +3,8 @@
 #include "server/base/event.h"
 #include "server/base/explanation.h"
 #include "server/physical/contents.h"
+#include "server/physical/lru_lists.h"
+#include "server/physical/memory_controller.h"
 #include "server/physical/physical_memory.h"
 #include "server/physical/vm_stat.h"
 #include "server/process/address_space.h"
@@ -42,6 +44,8 @@ const char* Reason(CollapseResult result) {
       return "not collapsed: no page of the range was used";
     case CollapseResult::kAllocationFailed:
       return "not collapsed: no block of that size is free";
+    case CollapseResult::kChargeFailed:
+      return "not collapsed: the memory cgroup may not have so much";
     case CollapseResult::kSwappedOut:
       return "not collapsed: a page is swapped out";
   }
@@ -79,6 +83,8 @@ const char* StatusName(CollapseResult result) {
       return "alloc_huge_page_failed";
     case CollapseResult::kSwappedOut:
       return "pte_non_present";
+    case CollapseResult::kChargeFailed:
+      return "ccgroup_charge_failed";
   }
   return "failed";
 }
@@ -148,11 +154,14 @@ CollapseResult Paging::TryCollapse(VmArea& vma, VirtAddr address, bool khugepage
   if (const CollapseResult found = CollapseScan(table, khugepaged, sums); found != CollapseResult::kSucceed) return found;
   const bool may_reclaim = !khugepaged || huge_settings_.khugepaged.defrag;
   const PageOrder order(format_.shift(2) - format_.shift(1));
-  const std::optional<Pfn> head = memory_.AllocPages(kGfpTransHugeLight | (may_reclaim ? kGfpDirectReclaim : 0), order);
+  const Gfp gfp = kGfpTransHugeLight | (may_reclaim ? kGfpDirectReclaim : 0);
+  const std::optional<Pfn> head = memory_.AllocPages(gfp, order);
   vm_stat_.Count(head.has_value() ? VmEvent::kThpCollapseAlloc : VmEvent::kThpCollapseAllocFailed);
   CollapseResult result = CollapseResult::kAllocationFailed;
+  const bool charged = head.has_value() && ChargeCollapsed(*head, table, gfp);
+  if (head.has_value()) result = CollapseResult::kChargeFailed;
   // Getting the block may have taken pages away.
-  if (head.has_value()) result = CollapseScan(table, khugepaged, sums);
+  if (charged) result = CollapseScan(table, khugepaged, sums);
   if (EventSink* events = tracer_.events()) {
     events->Emit(EventKind::kMmCollapseHugePage, {result == CollapseResult::kSucceed, StatusName(result)});
   }
@@ -162,6 +171,22 @@ CollapseResult Paging::TryCollapse(VmArea& vma, VirtAddr address, bool khugepage
     memory_.FreePages(*head, order);
   }
   return result;
+}
+
+// mem_cgroup_charge() for the cgroup of the address space, which its pages tell.
+bool Paging::ChargeCollapsed(Pfn head, const uint8_t* table, Gfp gfp) {
+  MemoryController* const charger = memory_.charger();
+  if (charger == nullptr) return true;
+  uint16_t memcg = 0;
+  for (uint32_t i = 0; i < huge_pages() && memcg == 0; ++i) {
+    const Pte pte = format_.Load(table, i);
+    Pfn pfn;
+    const Frame* frame = format_.None(pte) ? nullptr : NormalPage(pte, &pfn);
+    if (frame != nullptr) memcg = HeadOf(pfn, *frame).memcg;
+  }
+  if (!charger->ChargeAgain(head, PageOrder(format_.shift(2) - format_.shift(1)), memcg, gfp)) return false;
+  memory_.lru().CountOnly(memory_.frame(head).memcg, VmEvent::kThpCollapseAlloc);
+  return true;
 }
 
 // __collapse_huge_page_copy() and what follows it.

@@ -26,6 +26,11 @@ FaultOutcome Paging::HandleFault(Process& task, VmArea& vma, VirtAddr address, F
   if (charger != nullptr) [[unlikely]]
     charger->CountEvent(VmEvent::kPgfault);
   if (task.rss.events++ > kRssEventsThreshold) SyncRss(task);
+  if (vma.is(kVmHugetlb)) [[unlikely]] {
+    const FaultOutcome outcome = HugetlbFault(vma, address, access.write);
+    if (outcome == FaultOutcome::kMinor) ++task.minor_faults;
+    return outcome;
+  }
 
   Fault fault{task, vma, *vma.mm, layout_.page_size.RoundDown(address), access};
   fault.index = format_.IndexOf(fault.address, 1);

@@ -148,6 +148,7 @@ void Paging::ZapTable(Process* task, VmArea& vma, uint8_t* table, VirtAddr start
 }
 
 void Paging::ZapRange(Process* task, VmArea& vma, VirtRange range, bool even_cows) {
+  if (vma.is(kVmHugetlb)) return ZapHugetlb(vma, range);
   DrainLru();
   ForEachTable(
       *vma.mm, range, [&](uint8_t* table, VirtAddr start, VirtAddr last) { ZapTable(task, vma, table, start, last, even_cows); },

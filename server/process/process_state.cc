@@ -62,6 +62,8 @@ void HashVma(const VmArea& vma, StateHasher& hasher) {
   hasher.Add(vma.file_link);
   for (const AnonVma* anon_vma : vma.anon_vma_chain) hasher.Add(anon_vma->id);
   hasher.Add(vma.anon_vma == nullptr ? 0 : vma.anon_vma->id);
+  hasher.Add((vma.hugetlb_unmapped ? 1 : 0) | (vma.hugetlb_reserve != nullptr ? 2 : 0));
+  if (vma.hugetlb_reserve != nullptr) vma.hugetlb_reserve->AddToHash(hasher);
   if (const std::string* name = vma.name.get()) hasher.AddBytes(name->data(), name->size());
 }
 
@@ -77,6 +79,7 @@ void HashAddressSpace(const AddressSpace& mm, StateHasher& hasher) {
   for (const int64_t pages : mm.rss) hasher.Add(static_cast<uint64_t>(pages));
   for (const uint64_t pages : mm.table_pages) hasher.Add(pages);
   hasher.Add(mm.def_flags);
+  hasher.Add(mm.hugetlb_pages);
   hasher.Add(static_cast<uint64_t>(mm.mm_users));
   hasher.Add(mm.context_id);
   hasher.Add(mm.multiprocess ? 1 : 0);
@@ -203,6 +206,10 @@ Bytes Processes::HostMemory() const {
     if (process->mm->replacement != nullptr) bytes += process->mm->replacement->HostMemory();
     const VmaTree& vmas = process->mm->vmas;
     bytes += (sizeof(AddressSpace) + vmas.size() * sizeof(VmArea) + vmas.HostMemory().raw()) / static_cast<uint64_t>(process->mm->mm_users);
+    if (files_.hugetlb().total_pages() == 0) continue;
+    for (const VmArea* vma = vmas.First(); vma != nullptr; vma = vmas.Next(*vma)) {
+      if (vma->hugetlb_reserve != nullptr) bytes += sizeof(ReserveMap) + vma->hugetlb_reserve->ranges() * 20;
+    }
   }
   return Bytes(bytes);
 }

@@ -31,9 +31,14 @@ Processes::Processes(const Layout& layout, PhysicalMemory& memory, Files& files,
       tracer_(tracer),
       anon_vmas_(std::make_unique<AnonVmaTable>()),
       paging_(std::make_unique<Paging>(layout, memory, files, *anon_vmas_, vm_stat, tracer, hardware_access_flag)),
-      commit_(std::make_unique<CommitAccount>(limits_, tracer)),
+      commit_(std::make_unique<CommitAccount>(limits_, files.hugetlb(), tracer)),
       shm_(std::make_unique<ShmTable>()),
       random_(seed) {
+  // ARM64's kernel knows its contiguous entries as well (arch_hugetlb_valid_size()), and alone of the three moves huge pages.
+  const PageTableFormat& format = paging_->format();
+  const int pmd_order = format.shift(2) - format.shift(1);
+  files_.hugetlb().SetSizes(layout.is_x86() ? HugetlbPools::Sizes{{pmd_order}, 0, false}
+                                            : HugetlbPools::Sizes{{18, 13, pmd_order, 4}, 2, true});
   files_.SetCommitCharger(commit_.get());
   files_.SetMapper(paging_.get());
 }
@@ -51,6 +56,7 @@ std::vector<Shrinker*> Processes::shrinkers() { return paging_->shrinkers(); }
 
 Ksm& Processes::ksm() { return paging_->ksm(); }
 const Ksm& Processes::ksm() const { return paging_->ksm(); }
+const HugetlbPools& Processes::hugetlb() const { return files_.hugetlb(); }
 
 void Processes::WakeKhugepaged() { paging_->khugepaged().Wake(); }
 

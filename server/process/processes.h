@@ -26,6 +26,7 @@ class AddressSpace;
 class AnonVmaTable;
 class CommitAccount;
 class Files;
+class HugetlbPools;
 class Ksm;
 class KernelObjects;
 class MmCall;
@@ -44,6 +45,7 @@ class VmStat;
 struct ExecLayout;
 struct Frame;
 struct HugePageSettings;
+struct Inode;
 struct Layout;
 struct PageWalk;
 struct ProcessCore;
@@ -72,6 +74,7 @@ class Processes {
   const HugePageSettings& huge_settings() const;
   Ksm& ksm();
   const Ksm& ksm() const;
+  const HugetlbPools& hugetlb() const;
   // What can give back memory of processes, beside their pages.
   std::vector<Shrinker*> shrinkers();
   // An attribute was written that makes khugepaged look around at once.
@@ -261,6 +264,7 @@ class Processes {
   SysResult<Transfer> CheckTransfer(Pid pid, int32_t fd, uint64_t address, uint64_t length, uint64_t offset, bool write);
   // Data movement of pread() and pwrite() after their checks (file_io.cc).
   SysResult<uint64_t> ReadFile(Process& process, OpenFile& file, uint64_t address, uint64_t length, uint64_t offset);
+  SysResult<uint64_t> ReadHugetlb(Process& process, const Inode& inode, uint64_t address, uint64_t length, uint64_t offset);
   SysResult<uint64_t> WriteFile(Process& process, OpenFile& file, uint64_t address, uint64_t length, uint64_t offset);
 
   const Layout& layout_;

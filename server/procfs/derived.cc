@@ -87,7 +87,7 @@ bool IsDerived(VmEvent item) {
     case VmEvent::kNumaHintFaults:
     case VmEvent::kNumaHintFaultsLocal:
     case VmEvent::kNumaPagesMigrated:
-    // Transparent huge pages. There are none of files, and no huge page pools.
+    // Transparent huge pages. There are none of files.
     case VmEvent::kThpMigrationSuccess:
     case VmEvent::kThpMigrationFail:
     case VmEvent::kThpMigrationSplit:

@@ -137,9 +137,14 @@ std::vector<MeminfoField> MeminfoFields(const Machine& machine) {
     fields.Pages("CmaTotal", sums.cma);
     fields.Pages("CmaFree", sums.free_cma);
   }
-  for (absl::string_view name : {"HugePages_Total", "HugePages_Free", "HugePages_Rsvd", "HugePages_Surp"}) fields.Count(name, 0);
-  fields.Kilobytes("Hugepagesize", machine.layout().kind == LayoutKind::kX86_32 ? 4096 : 2048);
-  fields.Kilobytes("Hugetlb", 0);
+  const HugetlbPools& hugetlb = files.hugetlb();
+  const HugetlbPool& pool = hugetlb.pool(hugetlb.default_pool());
+  fields.Count("HugePages_Total", pool.total);
+  fields.Count("HugePages_Free", pool.free.size());
+  fields.Count("HugePages_Rsvd", pool.reserved);
+  fields.Count("HugePages_Surp", pool.surplus);
+  fields.Pages("Hugepagesize", pool.pages());
+  fields.Pages("Hugetlb", hugetlb.total_pages());
   for (const MeminfoField& field : DirectMapFields(machine)) out.push_back(field);
   return out;
 }

@@ -125,10 +125,13 @@ Reclaim::Fate Reclaim::ShrinkPage(Pfn pfn, ScanControl& sc) {
   Frame& frame = memory_.frame(pfn);
   if ((frame.flags & (kPgUnevictable | kPgMlocked)) != 0) return Activate(pfn, "the page is locked in memory");
   if ((frame.flags & kPgKsm) != 0) return Activate(pfn, "a merged page stays: who maps it is known to KSM alone");
-  // Looking at a huge page splits it if it was not used: only small pages are taken.
   if ((frame.flags & kPgHead) != 0) {
-    reverse_map_.TestClearReferenced(pfn);
-    if ((frame.flags & kPgHead) != 0) return Keep(pfn, Fate::kKept, "the huge page was used or is held");
+    const char* why = nullptr;
+    const References used = sc.ignore_references ? References::kReclaim : CheckReferences(pfn, frame, &why);
+    if (used == References::kActivate) return Activate(pfn, why);
+    if (used == References::kKeep) return Keep(pfn, Fate::kKept, why);
+    // Only small pages are taken: this goes on with the first of them.
+    if (!reverse_map_.SplitHuge(pfn)) return Activate(pfn, "the huge page is held, so that it can't be split");
   }
   // A fault or a write works on it: in the kernel its lock would be taken, or the fault would find its entry changed and start again.
   if (frame.refcount != frame.mapcount + 1 + CacheReferences(frame)) return Keep(pfn, Fate::kKept, "somebody holds the page");

@@ -75,6 +75,38 @@ class CgroupOperationsTest : public testing::Test {
   std::unique_ptr<Machine> machine_;
 };
 
+TEST_F(CgroupOperationsTest, HugePagesAreChargedWholeOrNotMade) {
+  ASSERT_EQ(machine_->Apply(op::WriteSysfs{"/sys/kernel/mm/transparent_hugepage/enabled", "always"}).error, Errno::kOk);
+  ASSERT_EQ(machine_->Apply(op::WriteSysfs{"/sys/kernel/mm/transparent_hugepage/defrag", "always"}).error, Errno::kOk);
+  Make("a");
+  const Pid pid = Start("worker", "a");
+  EXPECT_FALSE(Fill(pid, 12 * kMib).signal.has_value());
+  const int64_t huge = Number("a", "anon_thp");
+  EXPECT_GE(huge, 4 * static_cast<int64_t>(kMib));
+  EXPECT_EQ(Number("a", "anon"), 12 * static_cast<int64_t>(kMib));
+  EXPECT_EQ(Number("a", "thp_fault_alloc"), huge / (4 * static_cast<int64_t>(kMib)));
+  EXPECT_EQ(machine_->vm_stat().Get(VmEvent::kThpFaultFallbackCharge), 0u);
+  ExpectSound();
+  // What the limit does not allow as a whole comes in small pages.
+  Make("b");
+  Write("b", "memory.max", std::to_string(3 * kMib));
+  const Pid other = Start("other", "b");
+  EXPECT_FALSE(Fill(other, 2 * kMib).signal.has_value());
+  const Outcome mapped = machine_->Apply(op::Mmap{.pid = other, .length = 12 * kMib, .prot = 3, .flags = 0x22});
+  op::AccessMemory touch{.pid = other, .access = {}};
+  touch.access.kind = AccessKind::kTouchWrite;
+  touch.access.address = (mapped.value + 4 * kMib) & ~(4 * kMib - 1);
+  touch.access.length = 4096;
+  machine_->Apply(touch);
+  EXPECT_GT(machine_->vm_stat().Get(VmEvent::kThpFaultFallbackCharge), 0u);
+  EXPECT_EQ(Number("b", "anon_thp"), 0);
+  ExpectSound();
+  machine_->Apply(op::Exit{pid, 0});
+  EXPECT_EQ(Number("a", "anon_thp"), 0);
+  EXPECT_EQ(Number("a", "anon"), 0);
+  ExpectSound();
+}
+
 TEST_F(CgroupOperationsTest, WhoTouchesFirstIsCharged) {
   Make("a");
   const Pid pid = Start("worker", "a");
