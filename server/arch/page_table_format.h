@@ -66,7 +66,7 @@ class PageTableFormat {
   Pfn TableOf(uint64_t entry) const { return Pfn((entry & address_mask_) >> 12); }
   // Whether an entry above the lowest level is valid and maps memory itself: a large page of x86, a block of ARM64.
   bool IsBlock(uint64_t entry, int level) const {
-    if (arm64_) return (entry & 3) == 1 && level > 1 && level < levels_;
+    if (arm64_) return (entry & 3) == 1 && level > 1 && level < 4;
     return (entry & 0x81) == 0x81 && level == 2;
   }
   // Where such a block starts.

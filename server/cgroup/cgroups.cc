@@ -90,6 +90,7 @@ SysResult<uint64_t> Cgroups::Make(absl::string_view path) {
   ++count_;
   stocks_.resize(static_cast<size_t>(memory_.cpus()));
   cgroups_[id]->memcg = cgroups_[*parent]->memcg;
+  cgroups_[id]->inode = next_inode_++;
   if (cgroups_[*parent]->memory_below) Online(*cgroups_[id]);
   UpdateCharging();
   return id;
@@ -116,6 +117,7 @@ void Cgroups::Online(Cgroup& cgroup) {
   if (number == memcgs_.size()) memcgs_.emplace_back();
   const uint16_t parent = cgroups_[cgroup.parent]->memcg;
   memcgs_[number] = std::make_unique<Memcg>(static_cast<uint16_t>(number), parent, PathOf(cgroup.id), no_limit_);
+  memcgs_[number]->inode = cgroup.inode;
   ++memcg_count_;
   memory_.lru().Make(static_cast<uint16_t>(number));
   cgroup.memory = true;
@@ -182,6 +184,11 @@ void Cgroups::ReleaseIfUnused(uint16_t number) {
     number = parent;
   }
   UpdateCharging();
+}
+
+uint64_t Cgroups::InodeOf(uint16_t memcg) const {
+  while (memcg != 0 && !memcgs_[memcg]->online) memcg = memcgs_[memcg]->parent;
+  return memcg == 0 ? cgroups_[0]->inode : memcgs_[memcg]->inode;
 }
 
 bool Cgroups::IsWithin(uint16_t memcg, uint16_t ancestor) const {
@@ -347,10 +354,12 @@ void Cgroups::CheckInvariants(std::vector<std::string>* problems) const {
 }
 
 void Cgroups::AddToHash(StateHasher& hasher) const {
+  hasher.Add(next_inode_);
   for (const std::unique_ptr<Cgroup>& cgroup : cgroups_) {
     if (cgroup == nullptr) continue;
     hasher.Add(uint64_t{cgroup->id} << 32 | cgroup->parent);
     hasher.AddBytes(cgroup->name.data(), cgroup->name.size());
+    hasher.Add(cgroup->inode);
     hasher.Add(uint64_t{cgroup->memcg} << 2 | (cgroup->memory ? 2 : 0) | (cgroup->memory_below ? 1 : 0));
     cgroup->psi.AddToHash(hasher);
   }

@@ -192,7 +192,10 @@ void Files::CheckInvariants(std::vector<std::string>* violations) const {
   uint64_t cached = 0;
   uint64_t shmem = 0;
   uint64_t buffers = 0;
+  uint64_t all_dirty = 0;
+  uint64_t tmpfs = 0;
   for (const auto& [id, inode] : by_id_) {
+    if (inode->kind == FileKind::kTmpfs) tmpfs += inode->pages.size() + inode->swapped.size();
     cached += inode->pages.size();
     if (inode->shmem()) shmem += inode->pages.size();
     if (inode->kind == FileKind::kBlockDevice) buffers += inode->pages.size();
@@ -200,6 +203,7 @@ void Files::CheckInvariants(std::vector<std::string>* violations) const {
       if (inode->pages.contains(index))
         violations->push_back(absl::StrCat("page ", index.raw(), " of ", inode->path, " is in memory and on swap"));
     }
+    all_dirty += inode->dirty_pages;
     uint64_t dirty = 0;
     for (const auto& [index, pfn] : inode->pages) {
       const Frame& frame = memory_.frame(pfn);
@@ -220,7 +224,9 @@ void Files::CheckInvariants(std::vector<std::string>* violations) const {
     if (counter != static_cast<int64_t>(counted)) violations->push_back(absl::StrCat(what, " is ", counter, ", counted ", counted));
   };
   expect("nr_file_pages", vm_stat_.Get(NodeStat::kNrFilePages), cached + swap_.cached_pages());
+  expect("nr_dirty", vm_stat_.Get(NodeStat::kNrDirty), all_dirty);
   expect("nr_shmem", vm_stat_.Get(NodeStat::kNrShmem), shmem);
+  expect("the number of pages of tmpfs", static_cast<int64_t>(tmpfs_pages_), tmpfs);
   expect("the number of pages of block devices", static_cast<int64_t>(buffer_pages_), buffers);
 }
 

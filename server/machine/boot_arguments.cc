@@ -121,6 +121,8 @@ BootArguments ParseBootArguments(absl::string_view command_line) {
       arguments.hugetlb.push_back({HugetlbArgument::Kind::kSize, ParseMemory(value)});
     } else if (key == "default_hugepagesz") {
       arguments.hugetlb.push_back({HugetlbArgument::Kind::kDefaultSize, ParseMemory(value)});
+    } else if (key == "rodata" && (value == "off" || value == "on" || value == "full")) {
+      arguments.rodata = std::string(value);
     }
   }
   return arguments;

@@ -87,15 +87,16 @@ Machine::~Machine() {
 absl::StatusOr<std::unique_ptr<Machine>> Machine::Boot(MachineSpec spec) {
   MMLAB_RETURN_IF_ERROR(CompleteSpec(spec));
   MMLAB_ASSIGN_OR_RETURN(const PhysicalConfig config, PlanPhysicalMemory(spec));
-  MMLAB_ASSIGN_OR_RETURN(KernelLayout kernel, PlanKernelLayout(spec));
+  MMLAB_ASSIGN_OR_RETURN(const KernelLayout kernel, PlanKernelLayout(spec));
   std::unique_ptr<Machine> machine(new Machine(std::move(spec)));
   Machine& m = *machine;
-  m.kernel_layout_ = std::move(kernel);
+  m.kernel_layout_ = kernel;
   m.memory_ = std::make_unique<BuddyMemory>(config, *m.tracer_);
   m.cgroups_ = std::make_unique<Cgroups>(*m.memory_, m.layout_->word_bytes, m.now_nanoseconds_, *m.tracer_);
   m.memory_->SetController(m.cgroups_.get());
   m.files_ = std::make_unique<Files>(*m.memory_, m.memory_->vm_stat(), *m.tracer_);
   m.limits_ = std::make_unique<MemoryLimits>(*m.memory_, *m.sysctls_, m.layout_->is_x86());
+  m.files_->SetTmpfsLimit(PageCount(m.memory_->managed_pages().raw() / 2));
   m.files_->SetWriteback(m.limits_.get(), &m.now_nanoseconds_);
   m.processes_ = std::make_unique<Processes>(*m.layout_, *m.memory_, *m.files_, m.memory_->vm_stat(), *m.tracer_,
                                              !m.spec_.no_hardware_access_flag, m.spec_.seed);
@@ -396,6 +397,7 @@ std::vector<std::string> Machine::CheckInvariants() const {
   if (kernel_addresses_ != nullptr) {
     kernel_addresses_->vmalloc.CheckInvariants(&violations);
     kernel_addresses_->kmap.CheckInvariants(&violations);
+    if (kernel_addresses_->percpu != nullptr) kernel_addresses_->percpu->CheckInvariants(&violations);
   }
   return violations;
 }
@@ -416,6 +418,7 @@ uint64_t Machine::StateHash() const {
   if (kernel_addresses_ != nullptr) {
     kernel_addresses_->vmalloc.AddToHash(hasher);
     kernel_addresses_->kmap.AddToHash(hasher);
+    if (kernel_addresses_->percpu != nullptr) kernel_addresses_->percpu->AddToHash(hasher);
   }
   log_->AddToHash(hasher);
   oom_->AddToHash(hasher);
@@ -439,7 +442,8 @@ Bytes Machine::HostMemory() const {
   return Bytes(sizeof(Machine) + sizeof(Sysctls) + sizeof(Tracer) + spec_bytes + memory_->HostMemory() + cgroups_->HostMemory() +
                (slab_ != nullptr ? slab_->HostMemory() : 0) + kernel_objects_->HostMemory() + sizeof(ObjectSource) +
                (kernel_addresses_ != nullptr ? kernel_addresses_->vmalloc.HostMemory() + kernel_addresses_->kmap.HostMemory() +
-                                                   kernel_addresses_->tables.HostMemory()
+                                                   kernel_addresses_->tables.HostMemory() +
+                                                   (kernel_addresses_->percpu != nullptr ? kernel_addresses_->percpu->HostMemory() : 0)
                                              : 0)) +
          files_->HostMemory() + processes_->HostMemory() + log_->HostMemory() +
          Bytes(sizeof(OomKiller) + movable_pages_->HostMemory() + compaction_->HostMemory());

@@ -285,6 +285,8 @@ class Machine::Performer {
   Outcome operator()(const op::Krealloc& o) { return OnSlab(o); }
   Outcome operator()(const op::Kfree& o) { return OnSlab(o); }
   Outcome operator()(const op::Ksize& o) { return Slab().Perform(o); }
+  Outcome operator()(const op::WriteSlabinfo& o) { return Slab().Perform(o); }
+  Outcome operator()(const op::WriteSlabMemory& o) { return Slab().Perform(o); }
 
   Outcome operator()(const op::Vmalloc& o) {
     return OnCpu(o.cpu) ? PerformVmalloc(o, GfpOf(o.gfp), Addresses().vmalloc) : Answer(Errno::kEINVAL);
@@ -308,10 +310,21 @@ class Machine::Performer {
   Outcome operator()(const op::KmapLocal& o) { return OnCpu(o.cpu) ? PerformKmap(o, Addresses().kmap) : Answer(Errno::kEINVAL); }
   Outcome operator()(const op::KunmapLocal& o) { return OnCpu(o.cpu) ? PerformKmap(o, Addresses().kmap) : Answer(Errno::kEINVAL); }
   Outcome operator()(const op::KmapFlushUnused& o) { return PerformKmap(o, Addresses().kmap); }
+  Outcome operator()(const op::AllocPercpu& o) {
+    return WithPercpu([&](PercpuAllocator& percpu) { return PerformPercpu(o, machine_.spec_.cpus, percpu); });
+  }
+  Outcome operator()(const op::FreePercpu& o) {
+    return WithPercpu([&](PercpuAllocator& percpu) { return PerformPercpu(o, percpu); });
+  }
 
   Outcome operator()(const op::CreateCgroup& o) { return PerformCgroup(o, OnNobodysBehalf()); }
   Outcome operator()(const op::RemoveCgroup& o) { return PerformCgroup(o, OnNobodysBehalf(), processes_); }
   Outcome operator()(const op::WriteCgroupFile& o) { return PerformCgroup(o, OnNobodysBehalf(), processes_); }
+
+  Outcome operator()(const op::SetPageReplacement& o) {
+    On(o.pid);
+    return Answer(processes_.SetPageReplacement(o.pid, o.policy, o.frames, o.address, o.length, o.references));
+  }
 
   Outcome operator()(const op::WriteSysctl& o) {
     On(Pid());
@@ -358,7 +371,15 @@ class Machine::Performer {
   Outcome OnPages(const PageOperation& o) {
     return OnCpu(o.cpu) ? Pages().Perform(o) : Answer(Errno::kEINVAL);
   }
-  SlabPerformer Slab() { return SlabPerformer(machine_.MakeSlab(), *machine_.kernel_objects_, *machine_.log_); }
+  SlabPerformer Slab() { return SlabPerformer(machine_.MakeSlab(), *machine_.kernel_objects_, *machine_.memory_, *machine_.log_); }
+  // `perform` with the per-CPU allocator, on nobody's behalf.
+  template <typename Perform>
+  Outcome WithPercpu(Perform perform) {
+    On(Pid());
+    PercpuAllocator* percpu = Addresses().percpu.get();
+    if (percpu == nullptr) return Unimplemented("per-CPU memory: the machine's description does not say where boot put the first chunk");
+    return perform(*percpu);
+  }
   template <typename SlabOperation>
   Outcome OnSlab(const SlabOperation& o) {
     return OnCpu(o.cpu) ? Slab().Perform(o) : Answer(Errno::kEINVAL);

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/string_view.h"
 #include "prometheus/metric_family.h"
 
 namespace mmlab {
@@ -15,6 +16,8 @@ inline constexpr char kExpositionContentType[] = "text/plain; version=0.0.4; cha
 
 using Families = std::vector<prometheus::MetricFamily>;
 using Labels = std::vector<prometheus::ClientMetric::Label>;
+// The same in place, without a copy of the texts: {{"node", "0"}, {"zone", zone.name()}}.
+using LabelList = std::initializer_list<std::pair<const char*, absl::string_view>>;
 
 prometheus::MetricFamily CounterFamily(std::string name, std::string help);
 prometheus::MetricFamily GaugeFamily(std::string name, std::string help);
@@ -22,7 +25,8 @@ prometheus::MetricFamily UntypedFamily(std::string name, std::string help);
 prometheus::MetricFamily HistogramFamily(std::string name, std::string help);
 
 // Adds a sample of the family's type; labels in the order in which they are to be printed. Not for histograms.
-void AddSample(prometheus::MetricFamily& family, Labels labels, double value);
+void AddSample(prometheus::MetricFamily& family, LabelList labels, double value);
+void AddSampleOf(prometheus::MetricFamily& family, Labels labels, double value);
 
 // Families of one sample without labels.
 prometheus::MetricFamily Counter(std::string name, std::string help, double value);

@@ -100,7 +100,7 @@ void ComputeStatThresholds(absl::Span<Zone> zones, PageSize page_size, int cpus)
   for (Zone& zone : zones) {
     if (!zone.populated()) continue;
     const uint64_t units = uint64_t{zone.managed} >> (27 - page_size.shift());  // Of 128 MiB.
-    const int threshold = 2 * std::bit_width(static_cast<unsigned>(cpus)) * (1 + std::bit_width(units));
+    const int threshold = 2 * static_cast<int>(std::bit_width(static_cast<unsigned>(cpus))) * (1 + static_cast<int>(std::bit_width(units)));
     zone.stat_threshold = std::min(threshold, kMostThreshold);
     const uint64_t most_drift = static_cast<uint64_t>(cpus) * static_cast<uint64_t>(zone.stat_threshold);
     zone.percpu_drift_mark = most_drift > zone.wmark_low - zone.wmark_min ? zone.wmark_high + most_drift : 0;

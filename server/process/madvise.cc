@@ -238,10 +238,11 @@ Errno MmCall::MadviseVma(VmArea* vma, VmArea** prev, uint64_t start, uint64_t en
 }
 
 // madvise_update_vma(): gives the part [start, end) of `vma` its new flags and name. *prev becomes the VMA that holds the part.
-Errno MmCall::MadviseUpdate(VmArea* vma, VmArea** prev, uint64_t start, uint64_t end, uint64_t new_flags,
-                            const std::shared_ptr<const std::string>& new_name) {
-  const std::shared_ptr<const std::string> name = new_name;  // `vma` may go away below.
-  const bool same_name = vma->name == name || (vma->name != nullptr && name != nullptr && *vma->name == *name);
+Errno MmCall::MadviseUpdate(VmArea* vma, VmArea** prev, uint64_t start, uint64_t end, uint64_t new_flags, const AnonVmaName& new_name) {
+  // NOLINTNEXTLINE(performance-unnecessary-copy-initialization): `vma`, whose name it may be, may go away below.
+  const AnonVmaName name = new_name;
+  const std::string* old = vma->name.get();
+  const bool same_name = old == name.get() || (old != nullptr && name.get() != nullptr && *old == *name.get());
   if (new_flags == vma->flags && same_name) {
     *prev = vma;
     return Errno::kOk;
@@ -323,7 +324,7 @@ Errno MmCall::SetVmaName(uint64_t start, uint64_t length, const std::string& nam
   const uint64_t end = Wrap(start + rounded);
   if (end < start) return Refuse(Errno::kEINVAL, "the range wraps");
   if (end == start) return Errno::kOk;
-  const std::shared_ptr<const std::string> shared_name = name.empty() ? nullptr : std::make_shared<const std::string>(name);
+  const AnonVmaName shared_name = name.empty() ? AnonVmaName() : AnonVmaName(name);
   return WalkVmas(start, end, [&](VmArea* vma, VmArea** prev, uint64_t from, uint64_t to) {
     if (vma->file != nullptr) return Refuse(Errno::kEBADF, "only anonymous memory can be named");
     const Errno error = MadviseUpdate(vma, prev, from, to, vma->flags, shared_name);

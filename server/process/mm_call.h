@@ -172,8 +172,7 @@ class MmCall {
 
   // madvise.
   Errno MadviseVma(VmArea* vma, VmArea** prev, uint64_t start, uint64_t end, int32_t advice);
-  Errno MadviseUpdate(VmArea* vma, VmArea** prev, uint64_t start, uint64_t end, uint64_t new_flags,
-                      const std::shared_ptr<const std::string>& name);
+  Errno MadviseUpdate(VmArea* vma, VmArea** prev, uint64_t start, uint64_t end, uint64_t new_flags, const AnonVmaName& name);
   Errno MadvisePopulate(uint64_t start, uint64_t end, bool write);
   Errno MadviseCollapse(VmArea& vma, uint64_t start, uint64_t end);
   Errno MadviseRemove(VmArea& vma, uint64_t start, uint64_t end);

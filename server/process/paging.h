@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/container/btree_map.h"
+#include "absl/functional/function_ref.h"
 #include "server/arch/page_table_format.h"
 #include "server/base/address.h"
 #include "server/base/errno.h"
@@ -30,14 +31,17 @@ namespace mmlab {
 
 class AddressSpace;
 class AnonVmaTable;
+class Explanation;
 class Files;
 class Khugepaged;
 class Ksm;
+class PageReplacement;
 class Process;
 class Shrinker;
 class StateHasher;
 class Tracer;
 class VmStat;
+struct ExplanationStep;
 struct HugetlbPool;
 struct Layout;
 struct PageWalk;
@@ -170,6 +174,14 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   // Gives each merged page of the range a copy of its own. kENOMEM: memory is short; what was copied stays.
   Errno UnmergeRange(VmArea& vma, VirtRange range);
 
+  // --- A bound on resident pages (paging_replacement.cc). ---
+
+  // From now on (null: no more). What is too much of what is resident now makes room at once. Huge pages that are there are not counted;
+  // new ones do not come.
+  void SetReplacement(Process& task, AddressSpace& mm, std::shared_ptr<PageReplacement> replacement);
+  // The accessed bit of the small page there; nothing: none is resident.
+  std::optional<bool> Accessed(const AddressSpace& mm, VirtAddr address) const;
+
   // copy_page_range() at fork; false when memory is short (then what was copied stays, to be torn down with the child).
   [[nodiscard]] bool CopyRange(Process& parent, VmArea& from, Process& child, VmArea& to);
   // move_page_tables(); returns how many bytes were moved before memory was short.
@@ -204,7 +216,7 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   void CleanFilePage(Inode& inode, PageIndex index) override;
   void AddToLru(Pfn pfn) override;
   void DrainLru() override;
-  void ForgetMlocked() override { --mlocked_pages_; }
+  void ForgetMlocked(const Frame& frame) override;
 
   // Who takes pages for MADV_PAGEOUT; null: nobody. Outlives its use here.
   void SetReclaimer(PageReclaimer* reclaimer) { reclaimer_ = reclaimer; }
@@ -223,7 +235,7 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   VmaPages CountPages(const VmArea& vma) const;  // numa_maps
   // Resident pages by kind, counted over the tables of all VMAs.
   std::array<int64_t, kRssKinds> CountRss(const AddressSpace& mm) const;
-  uint64_t mlocked_pages() const { return mlocked_pages_; }
+  uint64_t mlocked_pages() const;                    // nr_mlock of all zones.
   uint64_t PageProtection(const VmArea& vma) const;  // vm_page_prot
 
   // What the processor does with a user access: whether the entry allows it; sets the bits that the hardware sets. The frame where allowed.
@@ -239,6 +251,7 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   // Physical address that a user access would reach now, without any fault; nothing when no entry maps it.
   std::optional<PhysAddr> Translate(const AddressSpace& mm, VirtAddr address) const;
   PageWalk Walk(const AddressSpace& mm, VirtAddr address) const;
+  int MapCount(Pfn pfn) const { return MapCountOf(pfn, memory_.frame(pfn)); }
 
   // Checks page tables, rss, mapcounts and exclusive marks of these address spaces, which must be all that exist.
   void CheckInvariants(const std::vector<const Process*>& tasks, std::vector<std::string>* violations) const;
@@ -323,8 +336,13 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   void AddNewHugeRmap(Pfn head, VmArea& vma, VirtAddr address);
   bool GetHugeZero(AddressSpace& mm);
   bool IsHugeZero(uint64_t entry) const { return huge_zero_.has_value() && format_.HugePfn(entry) == *huge_zero_; }
-  CollapseResult CollapseScan(const uint8_t* table, bool khugepaged);
-  CollapseResult TryCollapse(VmArea& vma, VirtAddr address, bool khugepaged);
+  struct ScanSums {  // What the entries of a range hold.
+    uint64_t last_pfn = ~uint64_t{0};
+    uint32_t none = 0, swapped = 0, shared = 0, referenced = 0;
+    bool writable = false;
+  };
+  CollapseResult CollapseScan(const uint8_t* table, bool khugepaged, ScanSums& sums);
+  CollapseResult TryCollapse(VmArea& vma, VirtAddr address, bool khugepaged, ScanSums& sums);
   bool ChargeCollapsed(Pfn head, const uint8_t* table, Gfp gfp);
   void CollapseInto(VmArea& vma, VirtAddr address, uint8_t* table, Pfn head);
   bool DepositTable(AddressSpace& mm);
@@ -399,6 +417,16 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   void FreeSwapCache(Pfn pfn, const Frame& frame);
   void UnuseEntry(VmArea& vma, uint8_t* table, VirtAddr address, Pfn pfn);
 
+  // A bound on resident pages (paging_replacement.cc).
+  VirtAddr AddressOf(uint64_t page) const { return VirtAddr(page << layout_.page_size.shift()); }
+  Pte PteAt(const AddressSpace& mm, VirtAddr address) const;  // 0: there is no table.
+  bool IsResident(const AddressSpace& mm, VirtAddr address) const;
+  void MakeRoomFor(Process& task, AddressSpace& mm, VirtAddr address);
+  void MakeRoom(Process& task, AddressSpace& mm, uint64_t frames);
+  void NoteLoaded(AddressSpace& mm, VirtAddr address);
+  bool TakeAway(Process& task, AddressSpace& mm, VirtAddr address);
+  ExplanationStep& ExplainRoom(const PageReplacement& bound, absl::FunctionRef<bool(uint64_t page)> accessed, Explanation& why) const;
+
   // Calls visit(vma, address, table, index) for each entry that maps the page.
   template <typename Visit>
   void ForEachMapping(Pfn pfn, const Frame& frame, Visit visit) const;
@@ -456,7 +484,6 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   LastTable last_table_;            // Of faults. Both are forgotten when any table goes or moves.
   mutable LastTable last_mapping_;  // Of reclaim, which meets neighbours one after another too.
   LruBatches lru_;
-  uint64_t mlocked_pages_ = 0;
   HugePageSettings huge_settings_;
   const std::unique_ptr<Khugepaged> khugepaged_;
   const std::unique_ptr<Ksm> ksm_;

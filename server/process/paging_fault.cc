@@ -18,6 +18,9 @@ constexpr int kRssEventsThreshold = 64;
 }  // namespace
 
 FaultOutcome Paging::HandleFault(Process& task, VmArea& vma, VirtAddr address, FaultAccess access) {
+  const bool bounded = vma.mm->replacement != nullptr;
+  if (bounded) [[unlikely]]
+    MakeRoomFor(task, *vma.mm, layout_.page_size.RoundDown(address));
   vm_stat_.Count(VmEvent::kPgfault);
   MemoryController* const charger = memory_.charger();
   if (charger != nullptr) [[unlikely]]
@@ -49,6 +52,8 @@ FaultOutcome Paging::HandleFault(Process& task, VmArea& vma, VirtAddr address, F
     vm_stat_.Count(VmEvent::kPgmajfault);
     if (charger != nullptr) charger->CountEvent(VmEvent::kPgmajfault);
   }
+  if (bounded) [[unlikely]]
+    NoteLoaded(*vma.mm, fault.address);
   return outcome;
 }
 

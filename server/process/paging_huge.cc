@@ -19,7 +19,7 @@ constexpr Gfp kGfpTransHuge = kGfpTransHugeLight | kGfpDirectReclaim;           
 }  // namespace
 
 bool Paging::HugeAllowed(const VmArea& vma, uint64_t vm_flags, bool in_fault, bool for_smaps) const {
-  if ((vm_flags & (kVmNoHugePage | kVmSpecial | kVmHugetlb)) != 0 || vma.mm->thp_disabled) return false;
+  if ((vm_flags & (kVmNoHugePage | kVmSpecial | kVmHugetlb)) != 0 || vma.mm->thp_disabled || vma.mm->replacement != nullptr) return false;
   if (!in_fault) {
     // transhuge_vma_suitable() for the last huge page that the VMA could hold.
     const uint64_t size = format_.coverage(2);
@@ -353,7 +353,7 @@ void Paging::ForgetDeferredSplit(Pfn head) {
 void Paging::ReleaseHugePage(Pfn head, const Frame& frame) {
   ForgetDeferredSplit(head);
   MMLAB_CHECK(EntireMapCount(head) == 0);
-  if ((frame.flags & kPgMlocked) != 0) mlocked_pages_ -= huge_pages();
+  if ((frame.flags & kPgMlocked) != 0) ForgetMlocked(frame);
   memory_.FreePages(head, PageOrder(format_.shift(2) - format_.shift(1)));
 }
 

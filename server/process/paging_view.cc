@@ -234,7 +234,8 @@ void Paging::CheckInvariants(const std::vector<const Process*>& tasks, std::vect
       if ((memory_.frame(pfn).flags & kPgMlocked) != 0 && !mapped.contains(pfn)) ++mlocked;
     }
   }
-  if (mlocked != mlocked_pages_) violations->push_back(absl::StrFormat("%d pages are counted as mlocked, %d are", mlocked_pages_, mlocked));
+  if (mlocked != mlocked_pages())
+    violations->push_back(absl::StrFormat("%d pages are counted as mlocked, %d are", mlocked_pages(), mlocked));
 }
 
 void Paging::CountTables(const AddressSpace& mm, size_t which, std::vector<std::string>* violations) const {
@@ -287,7 +288,6 @@ void Paging::AddToHash(const AddressSpace& mm, StateHasher& hasher) const {
 
 void Paging::AddToHash(StateHasher& hasher) const {
   lru_.AddToHash(hasher);
-  hasher.Add(mlocked_pages_);
   AddHugeToHash(hasher);
   ksm_->AddToHash(hasher);
   for (const Pfn pfn : vdso_pages_) hasher.Add(pfn.raw());

@@ -17,6 +17,7 @@
 #include "server/process/khugepaged.h"
 #include "server/process/ksm.h"
 #include "server/process/mm_call.h"
+#include "server/process/page_replacement.h"
 #include "server/process/paging.h"
 #include "server/process/shm_table.h"
 
@@ -105,6 +106,7 @@ Errno Processes::Refuse(Errno error, const char* rule) const {
 Process& Processes::NewProcess() {
   auto process = std::make_unique<Process>();
   process->pid = Pid(++last_pid_);
+  ++tasks_made_;
   process->thread_group = process->pid;
   process->start_time_ns = now_ns_;
   Process& made = *process;
@@ -210,6 +212,29 @@ Errno Processes::SetVmaName(Pid pid, uint64_t address, uint64_t length, const st
   return call.SetVmaName(call.Argument(address), call.Argument(length), name);
 }
 
+SysResult<uint64_t> Processes::SetPageReplacement(Pid pid, ReplacementPolicy policy, uint32_t frames, uint64_t address, uint64_t length,
+                                                  const std::vector<uint64_t>& references) {
+  MMLAB_ENTER(call);
+  AddressSpace& mm = *process->mm;
+  if (policy == ReplacementPolicy::kLinux) {
+    paging_->SetReplacement(*process, mm, nullptr);
+    return uint64_t{0};
+  }
+  if (frames < PageReplacement::kMinFrames || frames > PageReplacement::kMaxFrames)
+    return Refuse(Errno::kEINVAL, "too few or too many frames");
+  const uint64_t end = length == 0 ? mm.task_size.raw() : address + length;
+  const uint64_t mask = layout_.page_size.mask();
+  if (length == 0) address = 0;
+  if (((address | length) & mask) != 0) return Refuse(Errno::kEINVAL, "address or length is not a multiple of the page size");
+  if (end <= address || end > mm.task_size.raw()) return Refuse(Errno::kEINVAL, "the range is not one of user space");
+  const int shift = layout_.page_size.shift();
+  PageReplacement::Bound bound{policy, frames, address >> shift, end >> shift, {}};
+  for (const uint64_t reference : references) bound.references.push_back(reference >> shift);
+  const auto replacement = std::make_shared<PageReplacement>(std::move(bound));
+  paging_->SetReplacement(*process, mm, replacement);
+  return replacement->evictions();
+}
+
 #undef MMLAB_ENTER
 
 VmArea* Processes::ExpandStack(Process& task, VirtAddr address) { return MmCall(Core(), task).ExpandStack(address); }
@@ -255,7 +280,10 @@ bool Processes::ThpEligible(const VmArea& vma) const { return paging_->ThpEligib
 
 uint64_t Processes::PageProtection(const VmArea& vma) const { return paging_->PageProtection(vma); }
 
+int Processes::MapCount(Pfn pfn) const { return paging_->MapCount(pfn); }
 PageWalk Processes::Walk(const Process& process, VirtAddr address) const { return paging_->Walk(*process.mm, address); }
+
+std::optional<bool> Processes::Accessed(const Process& process, VirtAddr address) const { return paging_->Accessed(*process.mm, address); }
 
 PageCount Processes::committed() const { return PageCount(static_cast<uint64_t>(std::max<int64_t>(0, commit_->committed()))); }
 

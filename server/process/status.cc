@@ -48,7 +48,7 @@ std::string BackingName(const AddressSpace& mm, const VmArea& vma) {
   if (vma.backing == VmaBacking::kSigpage) return "[sigpage]";
   if (vma.start <= mm.brk && vma.end >= mm.start_brk) return "[heap]";
   if (vma.start <= mm.start_stack && vma.end >= mm.start_stack) return "[stack]";
-  return vma.name == nullptr ? "" : absl::StrCat("[anon:", *vma.name, "]");
+  return vma.name.get() == nullptr ? "" : absl::StrCat("[anon:", *vma.name.get(), "]");
 }
 
 uint64_t Counter(const AddressSpace& mm, RssKind kind) {

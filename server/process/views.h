@@ -8,6 +8,11 @@
 
 namespace mmlab {
 
+struct FaultCounts {
+  uint64_t minor = 0;
+  uint64_t major = 0;
+};
+
 // What can be read of a process, computed on request; the proto messages of the same names document each field.
 
 // The Vm and Rss lines of /proc/PID/status.

@@ -3,17 +3,16 @@
 
 #include <cstdint>
 #include <memory>
-#include <string>
 
-#include "absl/container/inlined_vector.h"
 #include "server/base/address.h"
+#include "server/process/anon_vma_chain.h"
+#include "server/process/anon_vma_name.h"
+#include "server/process/hugetlb_reserve.h"
 
 namespace mmlab {
 
 class AddressSpace;
-class AnonVma;
 class OpenFile;
-class ReserveMap;
 struct VmaTreeNode;
 
 // vm_flags, with the kernel's names and values (include/linux/mm.h).
@@ -81,11 +80,10 @@ struct VmArea {
   std::shared_ptr<OpenFile> file;  // kFile; also kAnonymous for a private mapping of /dev/zero (vm_file without vm_ops).
   uint64_t file_link = 0;          // Its key in file->inode->mappings.
   AnonVma* anon_vma = nullptr;     // Set by AnonVmaPrepare() when the first anonymous page comes.
-  absl::InlinedVector<AnonVma*, 1> anon_vma_chain;  // All that pages mapped here may belong to, newest first.
-  uint64_t rmap_number = 0;                         // Its key in AnonVma::vmas; 0 before it was first linked to one.
-  // Private huge pages, of the process that made the mapping: which of the reserved pages were taken (vma_resv_map(), HPAGE_RESV_OWNER).
-  std::shared_ptr<ReserveMap> hugetlb_reserve;
-  std::shared_ptr<const std::string> name;  // prctl(PR_SET_VMA_ANON_NAME); null = none.
+  AnonVmaChain anon_vma_chain;     // All that pages mapped here may belong to, newest first.
+  uint64_t rmap_number = 0;        // Its key in AnonVma::vmas; 0 before it was first linked to one.
+  AnonVmaName name;                // prctl(PR_SET_VMA_ANON_NAME)
+  HugetlbReserve hugetlb_reserve;  // Private huge pages, of the process that made the mapping.
 
   // Where it stands in its VmaTree; only the tree touches it.
   struct TreeLinks {

@@ -8,6 +8,7 @@
 #include "server/machine/memory_map.h"
 #include "server/physical/page_allocator.h"
 #include "server/process/processes.h"
+#include "server/procfs/direct_map.h"
 #include "server/procfs/text.h"
 
 namespace mmlab {
@@ -126,8 +127,7 @@ std::vector<MeminfoField> MeminfoFields(const Machine& machine) {
   machine.ReadVmalloc([&](const Vmalloc& vmalloc) { vmalloc_used = vmalloc.nr_vmalloc_pages(); });
   fields.Pages("VmallocUsed", vmalloc_used);
   fields.Pages("VmallocChunk", uint64_t{0});
-  // Pages of the per-CPU allocator's first chunk, as the recorded kernels made it for each CPU.
-  fields.Pages("Percpu", static_cast<uint64_t>(machine.spec().cpus) * (x86 ? 33u : 34u));
+  fields.Pages("Percpu", machine.percpu_pages());
   fields.Pages("HardwareCorrupted", uint64_t{0});
   fields.Pages("AnonHugePages", stat.Get(NodeStat::kNrAnonTransparentHugepages));
   for (absl::string_view name : {"ShmemHugePages", "ShmemPmdMapped", "FileHugePages", "FilePmdMapped"}) {
@@ -145,7 +145,7 @@ std::vector<MeminfoField> MeminfoFields(const Machine& machine) {
   fields.Count("HugePages_Surp", pool.surplus);
   fields.Pages("Hugepagesize", pool.pages());
   fields.Pages("Hugetlb", hugetlb.total_pages());
-  // DirectMap*: how the kernel maps its own image is not simulated.
+  for (const MeminfoField& field : DirectMapFields(machine)) out.push_back(field);
   return out;
 }
 

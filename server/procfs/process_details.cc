@@ -55,6 +55,8 @@ char TaskState(const Machine& machine, const Process& process) {
   return machine.processes().RunsOn(process.pid).has_value() ? 'R' : 'S';
 }
 
+std::string WchanText(const Machine&, const Process& process) { return process.vfork_child != Pid() ? "kernel_clone" : "0"; }
+
 std::string StatText(const Machine& machine, const Process& process) {
   const AddressSpace* mm = process.mm.get();
   const auto [minor, major] = FaultsOf(machine, process);

@@ -252,6 +252,7 @@ void FrameToProto(const Machine& machine, uint64_t pfn, v1::Frame* proto) {
   }
   proto->set_index(frame.index);
   proto->set_kpageflags(KpageFlags(machine, Pfn(pfn)));
+  proto->set_raw_flags(PageFlagsWord(machine, Pfn(pfn)));
   PlaceToProto(machine, Pfn(pfn), frame, proto);
   for (const Zone& zone : memory.zones()) {
     if (!zone.Spans(static_cast<uint32_t>(pfn))) continue;

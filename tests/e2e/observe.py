@@ -11,7 +11,7 @@ from load import Load
 
 MACHINES = {"pc": ("686-1G", 0x08048000), "server": ("686-pae-4G", 0x08048000), "board": ("arm64-1G", 0x400000)}
 
-COLLECTORS = "default,slabinfo,vmstat_all,pagetypeinfo,process"  # All that our dashboards show.
+COLLECTORS = "default,slabinfo,vmstat_all,pagetypeinfo,process,cgroup,ksmd"  # All that our dashboards show.
 
 
 def prometheus_configuration(http):

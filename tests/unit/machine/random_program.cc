@@ -298,7 +298,7 @@ Operation RandomProgram::SlabOperation() {
   const char* cache = kCaches[OneIn(3) ? random_.Below(std::size(kCaches)) : 0];
   const auto gfp = static_cast<op::GfpClass>(1 + random_.Below(11));
   const uint64_t object = objects_.empty() || OneIn(20) ? Edge() : objects_[random_.Below(objects_.size())] + (OneIn(20) ? 8 : 0);
-  switch (random_.Below(10)) {
+  switch (random_.Below(13)) {
     case 0:
       return op::KmemCacheCreate{cache,
                                  static_cast<uint32_t>(OneIn(10) ? Edge() : 1 + random_.Below(6000)),
@@ -320,6 +320,12 @@ Operation RandomProgram::SlabOperation() {
     case 7:
       return op::Kmalloc{OneIn(20) ? Edge() : random_.Below(20000), gfp, Cpu()};
     case 8:
+      return op::WriteSlabMemory{object + random_.Below(64), std::string(1 + random_.Below(64), 'x')};
+    case 9:
+      return op::AllocPercpu{OneIn(10) ? Edge() : 1 + random_.Below(9000), OneIn(10) ? Edge() : uint64_t{1} << random_.Below(13), OneIn(4)};
+    case 10:
+      return op::FreePercpu{object};
+    case 11:
       return op::Krealloc{object, OneIn(20) ? Edge() : random_.Below(9000), gfp, Cpu()};
     default:
       return op::Kfree{object, Cpu()};
