@@ -237,9 +237,8 @@ SysctlWrite Sysctls::Write(absl::string_view name, absl::string_view text) {
   const std::optional<ParsedNumber> number = TakeNumber(text);
   if (!number || number->overflow) return SysctlWrite::Refused(Errno::kEINVAL);
   const uint64_t old = value(*id);
-  SysctlWrite written = row.kind == Kind::kUlong || row.kind == Kind::kHugepages
-                                  ? WriteUlong(*id, number->magnitude, number->negative)
-                                  : WriteInt(*id, number->magnitude, number->negative);
+  SysctlWrite written = row.kind == Kind::kUlong || row.kind == Kind::kHugepages ? WriteUlong(*id, number->magnitude, number->negative)
+                                                                                 : WriteInt(*id, number->magnitude, number->negative);
   if (written.changed) ClearRival(*id, old);
   return written;
 }

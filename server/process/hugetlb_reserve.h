@@ -8,8 +8,8 @@
 
 namespace mmlab {
 
-// Which of the huge pages that a private mapping reserved were taken; shared by the VMAs that the mapping was cut into, or none. As large as
-// one pointer. Linux: vma_resv_map() with HPAGE_RESV_OWNER, mm/hugetlb.c. Not thread-safe: the machine's lane.
+// Which of the huge pages that a private mapping reserved were taken; shared by the VMAs that the mapping was cut into, or none. As large
+// as one pointer. Linux: vma_resv_map() with HPAGE_RESV_OWNER, mm/hugetlb.c. Not thread-safe: the machine's lane.
 class HugetlbReserve {
  public:
   HugetlbReserve() = default;
