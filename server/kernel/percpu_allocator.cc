@@ -19,7 +19,7 @@ constexpr uint32_t kEmptyPagesHigh = 4;   // PCPU_EMPTY_POP_PAGES_HIGH
 
 constexpr uint32_t RoundUp(uint32_t value, uint32_t step) { return (value + step - 1) / step * step; }
 
-int PlainSlot(uint32_t size) { return std::max(std::bit_width(size) - kSlotBaseShift + 2, 1); }
+int PlainSlot(uint32_t size) { return std::max(static_cast<int>(std::bit_width(size)) - kSlotBaseShift + 2, 1); }
 
 }  // namespace
 
@@ -337,6 +337,16 @@ void PercpuAllocator::FillUp() {
     }
     if (wanted != 0 && !CreateChunk()) return;
   }
+}
+
+bool PercpuAllocator::OwnsArea(VirtAddr address) const {
+  const Bytes size(uint64_t{config_.unit_size} * static_cast<uint64_t>(config_.cpus));
+  for (const ChunkList& list : lists_) {
+    for (const auto& chunk : list) {
+      if (!chunk->immutable && VirtRange{chunk->base, chunk->base + size}.Contains(address)) return true;
+    }
+  }
+  return false;
 }
 
 uint64_t PercpuAllocator::pages() const { return populated_ * static_cast<uint64_t>(config_.cpus); }

@@ -64,6 +64,8 @@ class PercpuAllocator {
 
   // Where `cpu` has its part of what was allocated at an address (per_cpu_ptr()).
   VirtAddr Of(VirtAddr address, int cpu) const { return address + Bytes(uint64_t{config_.unit_size} * static_cast<uint64_t>(cpu)); }
+  // Whether the address is in a unit of a chunk that has an area of its own, which nobody else may free.
+  bool OwnsArea(VirtAddr address) const;
   uint64_t pages() const;  // pcpu_nr_pages(): Percpu of /proc/meminfo.
 
   struct ChunkView {

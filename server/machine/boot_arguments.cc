@@ -114,6 +114,8 @@ BootArguments ParseBootArguments(absl::string_view command_line) {
       arguments.vmalloc = ParseMemory(value);
     } else if (key == "highmem") {
       arguments.highmem = ParseMemory(value);
+    } else if (key == "rodata" && (value == "off" || value == "on" || value == "full")) {
+      arguments.rodata = std::string(value);
     } else if (key == "hugepages") {
       uint64_t pages = 0;
       if (absl::SimpleAtoi(value, &pages)) arguments.hugetlb.push_back({HugetlbArgument::Kind::kPages, pages});
@@ -121,8 +123,6 @@ BootArguments ParseBootArguments(absl::string_view command_line) {
       arguments.hugetlb.push_back({HugetlbArgument::Kind::kSize, ParseMemory(value)});
     } else if (key == "default_hugepagesz") {
       arguments.hugetlb.push_back({HugetlbArgument::Kind::kDefaultSize, ParseMemory(value)});
-    } else if (key == "rodata" && (value == "off" || value == "on" || value == "full")) {
-      arguments.rodata = std::string(value);
     }
   }
   return arguments;

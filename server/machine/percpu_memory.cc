@@ -14,8 +14,8 @@ namespace mmlab {
 namespace {
 
 constexpr uint64_t kPage = 4096;
-constexpr Gfp kPercpuGfp = kGfpKernel | kGfpHighmem;  // pcpu_alloc_pages()
-constexpr uint32_t kSecondChunkPages = 3;             // Of a unit, on ARM64.
+constexpr Gfp kPercpuGfp = kGfpKernel | kGfpZoneHighmem;  // pcpu_alloc_pages()
+constexpr uint32_t kSecondChunkPages = 3;                 // Of a unit, on ARM64.
 constexpr char kAreaCaller[] = "pcpu_get_vm_areas";
 
 uint64_t PageEnd(uint64_t address) { return (address + kPage - 1) / kPage * kPage; }

@@ -292,11 +292,13 @@ class Machine::Performer {
     return OnCpu(o.cpu) ? PerformVmalloc(o, GfpOf(o.gfp), Addresses().vmalloc) : Answer(Errno::kEINVAL);
   }
   Outcome operator()(const op::Vfree& o) {
-    if (machine_.object_source_->IsStack(o.address)) return Answer(Errno::kEBUSY);
+    if (KernelsArea(o.address)) return Answer(Errno::kEBUSY);
     return OnCpu(o.cpu) ? PerformVmalloc(o, Addresses().vmalloc) : Answer(Errno::kEINVAL);
   }
   Outcome operator()(const op::Vmap& o) { return PerformVmalloc(o, *machine_.memory_, Addresses().vmalloc); }
-  Outcome operator()(const op::Vunmap& o) { return PerformVmalloc(o, Addresses().vmalloc); }
+  Outcome operator()(const op::Vunmap& o) {
+    return KernelsArea(o.address) ? Answer(Errno::kEBUSY) : PerformVmalloc(o, Addresses().vmalloc);
+  }
   Outcome operator()(const op::GetVmArea& o) { return PerformVmalloc(o, Addresses().vmalloc); }
   Outcome operator()(const op::Ioremap& o) { return PerformVmalloc(o, Addresses().vmalloc); }
   Outcome operator()(const op::Iounmap& o) { return PerformVmalloc(o, Addresses().vmalloc); }
@@ -372,6 +374,11 @@ class Machine::Performer {
     return OnCpu(o.cpu) ? Pages().Perform(o) : Answer(Errno::kEINVAL);
   }
   SlabPerformer Slab() { return SlabPerformer(machine_.MakeSlab(), *machine_.kernel_objects_, *machine_.memory_, *machine_.log_); }
+  // Whether the kernel itself has the area at an address: a stack, or a chunk of the per-CPU allocator.
+  bool KernelsArea(uint64_t address) {
+    const PercpuAllocator* percpu = Addresses().percpu.get();
+    return machine_.object_source_->IsStack(address) || (percpu != nullptr && percpu->OwnsArea(VirtAddr(address)));
+  }
   // `perform` with the per-CPU allocator, on nobody's behalf.
   template <typename Perform>
   Outcome WithPercpu(Perform perform) {

@@ -120,6 +120,7 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   // The entry that maps a huge page at this address; 0: none does.
   uint64_t HugeEntryAt(const AddressSpace& mm, VirtAddr address) const;
   // Whether there is a huge zero page that no address space uses.
+  std::optional<Pfn> huge_zero_frame() const { return huge_zero_; }  // Its first frame; nothing: nobody uses one.
   bool HugeZeroIsIdle() const { return huge_zero_.has_value() && huge_zero_users_ == 0; }
   // The shrinker of the huge zero page: gives it back if it is idle.
   void ShrinkHugeZero();

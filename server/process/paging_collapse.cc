@@ -81,10 +81,10 @@ const char* StatusName(CollapseResult result) {
       return "lack_referenced_page";
     case CollapseResult::kAllocationFailed:
       return "alloc_huge_page_failed";
-    case CollapseResult::kChargeFailed:
-      return "ccgroup_charge_failed";
     case CollapseResult::kSwappedOut:
       return "pte_non_present";
+    case CollapseResult::kChargeFailed:
+      return "ccgroup_charge_failed";
   }
   return "failed";
 }
@@ -158,10 +158,10 @@ CollapseResult Paging::TryCollapse(VmArea& vma, VirtAddr address, bool khugepage
   const std::optional<Pfn> head = memory_.AllocPages(gfp, order);
   vm_stat_.Count(head.has_value() ? VmEvent::kThpCollapseAlloc : VmEvent::kThpCollapseAllocFailed);
   CollapseResult result = CollapseResult::kAllocationFailed;
-  // Getting the block, or the cgroup's leave for it, may have taken pages away.
-  if (head.has_value()) {
-    result = ChargeCollapsed(*head, table, gfp) ? CollapseScan(table, khugepaged, sums) : CollapseResult::kChargeFailed;
-  }
+  const bool charged = head.has_value() && ChargeCollapsed(*head, table, gfp);
+  if (head.has_value()) result = CollapseResult::kChargeFailed;
+  // Getting the block may have taken pages away.
+  if (charged) result = CollapseScan(table, khugepaged, sums);
   if (EventSink* events = tracer_.events()) {
     events->Emit(EventKind::kMmCollapseHugePage, {result == CollapseResult::kSucceed, StatusName(result)});
   }

@@ -290,6 +290,7 @@ PageCount Processes::committed() const { return PageCount(static_cast<uint64_t>(
 PageCount Processes::commit_limit() const { return PageCount(static_cast<uint64_t>(std::max<int64_t>(0, commit_->limit()))); }
 
 PageCount Processes::mlocked_pages() const { return PageCount(paging_->mlocked_pages()); }
+std::optional<Pfn> Processes::huge_zero_frame() const { return paging_->huge_zero_frame(); }
 
 uint64_t Processes::vma_count() const {
   uint64_t count = 0;

@@ -200,6 +200,7 @@ class Processes {
   const std::array<uint64_t, 3>& load_averages() const { return load_; }  // avenrun, as base/load_average.h has them.
   uint64_t vma_count() const;                                             // Of all processes.
   PageCount mlocked_pages() const;                                        // nr_mlock
+  std::optional<Pfn> huge_zero_frame() const;                             // First frame of the huge zero page.
 
   // By comm: faults of tasks that had it and have ended, or have another one now. Of so many comms; of more, nothing is kept.
   static constexpr size_t kMaxFormerComms = 1024;

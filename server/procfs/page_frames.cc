@@ -6,6 +6,7 @@
 #include "server/cgroup/cgroups.h"
 #include "server/machine/machine.h"
 #include "server/physical/page_allocator.h"
+#include "server/process/processes.h"
 
 namespace mmlab {
 namespace {
@@ -29,6 +30,8 @@ enum KpfBit : int {
   kKpfHuge = 17,
   kKpfUnevictable = 18,
   kKpfNoPage = 20,
+  kKpfKsm = 21,
+  kKpfThp = 22,
   kKpfZeroPage = 24,
   kKpfPgtable = 26,
   kKpfReserved = 32,
@@ -57,6 +60,7 @@ constexpr Copied kCopied[] = {
     {kPgPrivate, kKpfPrivate},
     {kPgHead, kKpfCompoundHead},
     {kPgTail, kKpfCompoundTail},
+    {kPgKsm, kKpfKsm},
     {kPgAnonExclusive, kKpfMappedToDisk},
     {kPgSwapCache, kKpfOwnerPrivate},
 };
@@ -91,17 +95,38 @@ bool InAnyZone(const BuddyMemory& memory, Pfn pfn) {
 // Tables of the kernel's own, and tables above pmd_t, are plain pages to it (pgtable_pte_page_ctor()).
 bool IsTable(const Frame& frame) { return frame.state == FrameState::kPageTable && (frame.index == 1 || frame.index == 2); }
 
+// The first frame of a compound page, itself for any other.
+Pfn CompoundHead(const BuddyMemory& memory, Pfn pfn, const Frame& frame) { return (frame.flags & kPgTail) != 0 ? memory.HeadOf(pfn) : pfn; }
+
+// compound_mapcount(): entries that map a huge page as a whole. Its first tail counts them, as in the kernel.
+uint64_t EntireMaps(const BuddyMemory& memory, Pfn head, const Frame& first) {
+  const bool huge = first.state == FrameState::kAnon || first.state == FrameState::kHugetlb;
+  return huge && (first.flags & kPgHead) != 0 ? memory.PeekFrame(head + PageCount(1)).index : 0;
+}
+
+// page_mapped(): of any part of a compound page.
+bool IsMapped(const BuddyMemory& memory, Pfn head, const Frame& first) {
+  if (EntireMaps(memory, head, first) > 0) return true;
+  for (uint32_t i = 0; i < CompoundPages(first); ++i) {
+    if (memory.PeekFrame(head + PageCount(i)).mapcount > 0) return true;
+  }
+  return false;
+}
+
 uint64_t Count(const Machine& machine, Pfn pfn) {
   const BuddyMemory& memory = machine.memory();
   const Frame frame = memory.PeekFrame(pfn);
-  if (frame.state == FrameState::kFree || frame.state == FrameState::kSlab || IsTable(frame)) return 0;
-  return static_cast<uint64_t>(frame.mapcount);
+  const Pfn head = CompoundHead(memory, pfn, frame);
+  const Frame first = memory.PeekFrame(head);
+  if (first.state == FrameState::kFree || first.state == FrameState::kSlab || IsTable(frame)) return 0;
+  return static_cast<uint64_t>(frame.mapcount) + EntireMaps(memory, head, first);
 }
 
 // Pages of users that no group is charged for belong to the root; others to none.
 uint64_t CgroupInode(const Machine& machine, Pfn pfn) {
   const Frame frame = machine.memory().PeekFrame(pfn);
   if (frame.memcg != 0) return machine.cgroups().InodeOf(frame.memcg);
+  if ((frame.flags & kPgTail) != 0) return 0;
   return frame.state == FrameState::kAnon || frame.state == FrameState::kFile || frame.state == FrameState::kShmem ? 1 : 0;
 }
 
@@ -114,18 +139,22 @@ uint64_t KpageFlags(const Machine& machine, Pfn pfn) {
   uint64_t bits = 0;
   const auto set = [&bits](KpfBit bit, bool on) { bits |= uint64_t{on} << bit; };
   for (const Copied& one : kCopied) set(one.bit, (frame.flags & one.flag) != 0);
-  const Frame head = (frame.flags & kPgTail) != 0 ? memory.PeekFrame(memory.HeadOf(pfn)) : frame;
-  const bool slab = head.state == FrameState::kSlab;
+  const Pfn head = CompoundHead(memory, pfn, frame);
+  const Frame first = head == pfn ? frame : memory.PeekFrame(head);
+  const bool slab = first.state == FrameState::kSlab;
   set(kKpfSlab, slab);
-  set(kKpfMmap, !slab && frame.mapcount > 0);
-  set(kKpfAnon, frame.state == FrameState::kAnon || (head.flags & kPgHugetlbAnon) != 0);
-  set(kKpfHuge, head.state == FrameState::kHugetlb);
+  set(kKpfMmap, !slab && IsMapped(memory, head, first));
+  set(kKpfAnon, first.state == FrameState::kAnon || (first.flags & kPgHugetlbAnon) != 0);
+  // Of compound pages, one of a pool (PageHuge), or a transparent huge page: those that are on an LRU list or anonymous, and the zero page.
+  const bool huge_zero = machine.processes().huge_zero_frame() == head;
+  set(kKpfHuge, first.state == FrameState::kHugetlb);
+  set(kKpfThp, IsCompound(frame) && ((first.flags & kPgLru) != 0 || first.state == FrameState::kAnon || huge_zero));
   set(kKpfSwapCache, (frame.flags & (kPgSwapCache | kPgSwapBacked)) == (kPgSwapCache | kPgSwapBacked));
   // Every frame of a free block; the tails of allocated ones are in the state of free ones here, but not on a list.
   set(kKpfBuddy, frame.state == FrameState::kFree && memory.PeekFrame(memory.HeadOf(pfn)).state == FrameState::kFree);
   set(kKpfPgtable, IsTable(frame));
   set(kKpfReserved, frame.state == FrameState::kReserved);
-  set(kKpfZeroPage, pfn == memory.zero_frame());
+  set(kKpfZeroPage, pfn == memory.zero_frame() || (IsCompound(frame) && huge_zero));
   return bits;
 }
 

@@ -7,7 +7,7 @@ TOUCH_READ, TOUCH_WRITE = 3, 4
 FILE_SYSTEM_EXT4, FILE_SYSTEM_BLOCK_DEVICE = 2, 3
 SWAP_DEVICE, SWAP_BYTES = "/dev/sdb", 32 << 20
 CGROUP = "workers"
-PROGRAM = "/bin/worker"
+PROGRAMS = ("worker", "squeezed", "reader", "hog")  # What a program is called names its tasks.
 PT_LOAD, PF_READ_EXECUTE = 1, 5
 
 
@@ -20,8 +20,8 @@ class Load:
         self.kernel_memory = []  # (kfree or vfree, address)
         header = {"type": PT_LOAD, "virtual_address": base_address, "file_size_bytes": 4096, "memory_size_bytes": 4096,
                   "flags": PF_READ_EXECUTE, "align_bytes": 4096}
-        self.image = {"path": PROGRAM, "entry_address": base_address, "program_headers": [header]}
-        self._one("create_file", path=PROGRAM, size_bytes=4096)
+        self.image = {"entry_address": base_address, "program_headers": [header]}
+        api.batch(machine, [("create_file", {"path": f"/bin/{name}", "size_bytes": 4096}) for name in PROGRAMS])
         self._one("create_file", path=SWAP_DEVICE, size_bytes=SWAP_BYTES, file_system=FILE_SYSTEM_BLOCK_DEVICE)
         self._one("swapon", path=SWAP_DEVICE)
         self._one("write_cgroup_file", file="cgroup.subtree_control", value="+memory")
@@ -83,7 +83,7 @@ class Load:
 
     def _start(self, comm):
         pid = self._one("create_process", comm=comm, uid=1000).value
-        self._one("exec", pid=pid, image=self.image, arguments=[comm])
+        self._one("exec", pid=pid, image={"path": f"/bin/{comm}", **self.image}, arguments=[comm])
         return pid
 
     def _run_a_process(self):

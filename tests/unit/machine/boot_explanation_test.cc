@@ -88,7 +88,7 @@ TEST(BootExplanationTest, TellsOfTheMapAndItsChanges) {
   ASSERT_TRUE(DescribeUsualBoard(Bytes(uint64_t{1} << 30), spec).ok());
   std::swap(spec.firmware_ranges.front(), spec.firmware_ranges.back());
   spec.firmware_ranges.push_back({{PhysAddr(0x8000000), PhysAddr(0x9000000)}, FirmwareRange::Type::kReserved});
-  spec.command_line = "mem=512M memmap=1M$0x1000000";
+  spec.command_line = "mem=512M memmap=1M$0x3000000";
   const Explanation why = ExplainBoot(Booted(spec)->spec());
   const auto map = Steps(why, StepKind::kFirmwareMap);
   ASSERT_GT(map.size(), 1u);

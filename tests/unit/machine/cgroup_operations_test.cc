@@ -29,18 +29,20 @@ class CgroupOperationsTest : public testing::Test {
     auto booted = Machine::Boot(PresetSpec("686-64M"));
     ASSERT_TRUE(booted.ok()) << booted.status();
     machine_ = std::move(booted).value();
-    op::CreateFile program{
-        .path = "/bin/program", .file_system = op::FileSystem::kExt4, .size = 0x12000, .content = "program", .resident = true};
-    ASSERT_EQ(machine_->Apply(program).error, Errno::kOk);
     Start("init", "");
     Write("", "cgroup.subtree_control", "+memory");
   }
 
   Pid Start(const std::string& comm, const std::string& cgroup) {
     const Pid pid(static_cast<int32_t>(machine_->Apply(op::CreateProcess{comm, 0, false}).value));
+    // What a program is called names the task.
+    const std::string path = "/bin/" + comm;
+    machine_->Apply(
+        op::CreateFile{.path = path, .file_system = op::FileSystem::kExt4, .size = 0x12000, .content = "program", .resident = true});
     op::Exec exec;
     exec.pid = pid;
     exec.image = SmallProgram(LayoutKind::kX86_32);
+    exec.image.path = path;
     EXPECT_EQ(machine_->Apply(exec).error, Errno::kOk);
     if (!cgroup.empty()) Write(cgroup, "cgroup.procs", std::to_string(pid.raw()));
     return pid;

@@ -101,6 +101,10 @@ TEST_P(KernelAddressesTest, PercpuMemoryComesInChunks) {
     for (const auto& [start, area] : vmalloc.areas()) areas += area.caller.rfind("pcpu_get_vm_areas", 0) == 0 ? 1 : 0;
     EXPECT_GT(areas, 1);
   });
+  op::Vfree vfree;
+  vfree.address = last.raw() & ~uint64_t{0xfff};
+  EXPECT_EQ(machine_->Apply(vfree).error, Errno::kEBUSY) << "the area is the allocator's";
+  EXPECT_EQ(machine_->Apply(op::Vunmap{vfree.address}).error, Errno::kEBUSY);
   EXPECT_TRUE(machine_->CheckInvariants().empty());
   for (const uint64_t address : taken) EXPECT_EQ(machine_->Apply(op::FreePercpu{address}).error, Errno::kOk);
   EXPECT_EQ(machine_->Apply(op::FreePercpu{taken[0]}).error, Errno::kEINVAL);

@@ -142,6 +142,19 @@ TEST_F(PageFramesTest, PagesNameTheCgroupThatIsCharged) {
   EXPECT_EQ(Entry("kpagecgroup", pfn), 1u);
 }
 
+TEST_F(PageFramesTest, PartsOfAHugePage) {
+  Must(op::WriteSysfs{"/sys/kernel/mm/transparent_hugepage/enabled", "always"});
+  constexpr uint64_t kHuge = 2 << 20;
+  const uint64_t area = Must(op::Mmap{.pid = pid_, .length = 2 * kHuge, .prot = 3, .flags = 0x22});
+  const uint64_t address = (area + kHuge - 1) & ~(kHuge - 1);
+  const uint64_t head = Written(address) & ~uint64_t{511};
+  constexpr int kThp = 22;
+  EXPECT_EQ(Flags(head) & ~Bits({kLru}), Bits({kUptodate, kMmap, kAnon, kSwapBacked, kMappedToDisk, kHead, kThp}));
+  EXPECT_EQ(Flags(head + 77), Bits({kMmap, kAnon, kTail, kThp}));
+  EXPECT_EQ(Entry("kpagecount", head), 1u);
+  EXPECT_EQ(Entry("kpagecount", head + 511), 1u);
+}
+
 TEST_F(PageFramesTest, PagemapTellsWhereEachPageIs) {
   const uint64_t address = Must(op::Mmap{.pid = pid_, .length = 4 * 4096, .prot = 3, .flags = 0x22});
   const uint64_t pfn = Written(address + 4096);
