@@ -164,7 +164,7 @@ class RandomHugeTest : public testing::TestWithParam<HugeCase> {
   void Advise(const Task& task) {
     static constexpr int32_t kAdvice[] = {20, 21, 3, 12, 13, 14, 15, 25};  // COLD, PAGEOUT, WILLNEED, (UN)MERGEABLE, (NO)HUGEPAGE, COLLAPSE
     const int32_t advice = kAdvice[random_.Below(std::size(kAdvice))];
-    const Region& region = task.regions[advice == 20 || advice == 21 ? random_.Below(2) : kOwn];
+    const Region& region = task.regions[advice == 20 || advice == 21 ? random_.Below(2) : uint64_t{kOwn}];
     const uint64_t page = random_.Below(kRegionBytes / kPage - 700);
     machine_->Apply(op::Madvise{task.pid, region.address + page * kPage, (1 + random_.Below(700)) * kPage, advice});
   }
