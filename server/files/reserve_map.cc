@@ -48,7 +48,7 @@ uint64_t ReserveMap::Remove(uint64_t from, uint64_t to) {
     removed += std::min(to, end) - std::max(from, first);
     if (first < from) ranges_[first] = from;
     if (to < end) ranges_[to] = end;
-    it = ranges_.lower_bound(to);
+    it = ranges_.lower_bound(end);
   }
   return removed;
 }

@@ -165,7 +165,7 @@ SysResult<std::shared_ptr<AddressSpace>> Processes::DupMm(Process& parent, Proce
     copy->rmap_number = 0;
     copy->mm = mm.get();
     // hugetlb_dup_vma_private(): reservations of private mappings are the parent's alone.
-    copy->hugetlb_reserve.reset();
+    copy->hugetlb_reserve = HugetlbReserve();
     copy->hugetlb_unmapped = false;
     if (copy->is(kVmWipeOnFork)) {
       copy->anon_vma = nullptr;

@@ -69,7 +69,7 @@ Errno MmCall::SetUpHugetlb(VmArea& vma) {
       if (!core_.files.ReserveHugetlb(inode, first, last)) return Errno::kENOMEM;
     } else {
       if (!core_.files.hugetlb().Reserve(inode.hugetlb->pool, last - first)) return Errno::kENOMEM;
-      vma.hugetlb_reserve = std::make_shared<ReserveMap>();
+      vma.hugetlb_reserve = HugetlbReserve::Make();
     }
   }
   if (vma.is(kVmWrite)) inode.size = std::max(inode.size, end);
@@ -78,10 +78,10 @@ Errno MmCall::SetUpHugetlb(VmArea& vma) {
 
 // hugetlb_vm_op_close(): what a private mapping reserved and never took is given back.
 void MmCall::CloseHugetlb(VmArea& vma) {
-  if (vma.hugetlb_reserve == nullptr) return;
+  if (vma.hugetlb_reserve.get() == nullptr) return;
   const size_t pool = vma.file->inode->hugetlb->pool;
   core_.files.hugetlb().Unreserve(pool, UntakenHugetlb(vma, vma.start, vma.end));
-  vma.hugetlb_reserve.reset();
+  vma.hugetlb_reserve = HugetlbReserve();
 }
 
 // Huge pages of [start, end) that the VMA has reserved and not taken.
@@ -89,17 +89,17 @@ uint64_t MmCall::UntakenHugetlb(const VmArea& vma, VirtAddr start, VirtAddr end)
   const int order = core_.files.hugetlb().pool(vma.file->inode->hugetlb->pool).order;
   const uint64_t first = vma.IndexOf(start, mm_.page_size).raw() >> order;
   const uint64_t last = first + ((end - start).raw() >> (order + shift_));
-  return last - first - vma.hugetlb_reserve->Count(first, last);
+  return last - first - vma.hugetlb_reserve.get()->Count(first, last);
 }
 
 // clear_vma_resv_huge_pages(): the reservation of [start, end) has gone to the VMA at the new place. What lies beside it keeps its pages
 // but not its reservation, which nobody gives back any more.
 void MmCall::HandOverHugetlb(VmArea& vma, VirtAddr start, VirtAddr end) {
-  if (vma.hugetlb_reserve != nullptr) {
+  if (vma.hugetlb_reserve.get() != nullptr) {
     const uint64_t lost = UntakenHugetlb(vma, vma.start, start) + UntakenHugetlb(vma, end, vma.end);
     core_.files.hugetlb().Lose(vma.file->inode->hugetlb->pool, lost);
   }
-  vma.hugetlb_reserve.reset();
+  vma.hugetlb_reserve = HugetlbReserve();
   vma.hugetlb_unmapped = vma.hugetlb_unmapped && vma.is(kVmMayShare);
 }
 

@@ -96,7 +96,7 @@ FaultOutcome Paging::HugetlbWrite(VmArea& vma, VirtAddr start, const HugetlbEntr
     const auto& cached = vma.file->inode->hugetlb->pages;
     const auto in_file = cached.find(HugetlbIndex(vma, start));
     // Who made the mapping copies with what others leave over, so that its reservations last for what it has not touched yet.
-    const bool spare_reserve = vma.hugetlb_reserve != nullptr && (in_file == cached.end() || in_file->second != old);
+    const bool spare_reserve = vma.hugetlb_reserve.get() != nullptr && (in_file == cached.end() || in_file->second != old);
     bool reuse = ReusableHugetlb(old);
     if (!reuse) {
       const std::optional<Pfn> copy = AllocHugetlb(vma, HugetlbIndex(vma, start), spare_reserve);
@@ -141,7 +141,7 @@ void Paging::UnmapHugetlbElsewhere(const VmArea& vma, VirtAddr start, Pfn head) 
   const int order = HugetlbPoolOf(vma).order;
   const PageIndex index = vma.IndexOf(start, page_size);
   for (const auto& [link, other] : vma.file->inode->mappings) {
-    if (other == &vma || other->is(kVmMayShare) || other->hugetlb_reserve != nullptr) continue;
+    if (other == &vma || other->is(kVmMayShare) || other->hugetlb_reserve.get() != nullptr) continue;
     if (index < other->pgoff || index >= other->pgoff + page_size.WholePagesIn(other->length())) continue;
     const VirtAddr there = other->start + page_size.BytesOf(index - other->pgoff);
     ForEachHugetlb(*other->mm, {there, there + KernelPageSize(vma)}, order, [&, other = other](const HugetlbEntry& at, VirtAddr) {

@@ -69,10 +69,10 @@ void Paging::CheckHugetlb(const std::vector<const AddressSpace*>& spaces, std::v
       if (!vma->is(kVmHugetlb)) continue;
       const size_t pool = vma->file->inode->hugetlb->pool;
       const int order = pools.pool(pool).order;
-      if (vma->hugetlb_reserve != nullptr) {
+      if (const ReserveMap* taken = vma->hugetlb_reserve.get()) {
         const uint64_t first = HugetlbIndex(*vma, vma->start);
         const uint64_t end = first + (layout_.page_size.WholePagesIn(vma->length()).raw() >> order);
-        promised[pool] += end - first - vma->hugetlb_reserve->Count(first, end);
+        promised[pool] += end - first - taken->Count(first, end);
       }
       ForEachHugetlb(*mm, vma->range(), order, [&](const HugetlbEntry& at, VirtAddr) {
         const uint64_t entry = LoadHugetlb(at);

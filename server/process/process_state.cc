@@ -62,8 +62,8 @@ void HashVma(const VmArea& vma, StateHasher& hasher) {
   hasher.Add(vma.file_link);
   for (const AnonVma* anon_vma : vma.anon_vma_chain) hasher.Add(anon_vma->id);
   hasher.Add(vma.anon_vma == nullptr ? 0 : vma.anon_vma->id);
-  hasher.Add((vma.hugetlb_unmapped ? 1 : 0) | (vma.hugetlb_reserve != nullptr ? 2 : 0));
-  if (vma.hugetlb_reserve != nullptr) vma.hugetlb_reserve->AddToHash(hasher);
+  hasher.Add((vma.hugetlb_unmapped ? 1 : 0) | (vma.hugetlb_reserve.get() != nullptr ? 2 : 0));
+  if (const ReserveMap* taken = vma.hugetlb_reserve.get()) taken->AddToHash(hasher);
   if (const std::string* name = vma.name.get()) hasher.AddBytes(name->data(), name->size());
 }
 
@@ -208,7 +208,7 @@ Bytes Processes::HostMemory() const {
     bytes += (sizeof(AddressSpace) + vmas.size() * sizeof(VmArea) + vmas.HostMemory().raw()) / static_cast<uint64_t>(process->mm->mm_users);
     if (files_.hugetlb().total_pages() == 0) continue;
     for (const VmArea* vma = vmas.First(); vma != nullptr; vma = vmas.Next(*vma)) {
-      if (vma->hugetlb_reserve != nullptr) bytes += sizeof(ReserveMap) + vma->hugetlb_reserve->ranges() * 20;
+      if (const ReserveMap* taken = vma->hugetlb_reserve.get()) bytes += sizeof(ReserveMap) + taken->ranges() * 20;
     }
   }
   return Bytes(bytes);

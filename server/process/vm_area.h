@@ -7,12 +7,12 @@
 #include "server/base/address.h"
 #include "server/process/anon_vma_chain.h"
 #include "server/process/anon_vma_name.h"
+#include "server/process/hugetlb_reserve.h"
 
 namespace mmlab {
 
 class AddressSpace;
 class OpenFile;
-class ReserveMap;
 struct VmaTreeNode;
 
 // vm_flags, with the kernel's names and values (include/linux/mm.h).
@@ -82,9 +82,8 @@ struct VmArea {
   AnonVma* anon_vma = nullptr;     // Set by AnonVmaPrepare() when the first anonymous page comes.
   AnonVmaChain anon_vma_chain;     // All that pages mapped here may belong to, newest first.
   uint64_t rmap_number = 0;        // Its key in AnonVma::vmas; 0 before it was first linked to one.
-  // Private huge pages, of the process that made the mapping: which of the reserved pages were taken (vma_resv_map(), HPAGE_RESV_OWNER).
-  std::shared_ptr<ReserveMap> hugetlb_reserve;
-  AnonVmaName name;  // prctl(PR_SET_VMA_ANON_NAME)
+  AnonVmaName name;                // prctl(PR_SET_VMA_ANON_NAME)
+  HugetlbReserve hugetlb_reserve;  // Private huge pages, of the process that made the mapping.
 
   // Where it stands in its VmaTree; only the tree touches it.
   struct TreeLinks {

@@ -98,10 +98,11 @@ bool IsTable(const Frame& frame) { return frame.state == FrameState::kPageTable 
 // The first frame of a compound page, itself for any other.
 Pfn CompoundHead(const BuddyMemory& memory, Pfn pfn, const Frame& frame) { return (frame.flags & kPgTail) != 0 ? memory.HeadOf(pfn) : pfn; }
 
-// compound_mapcount(): entries that map a huge page as a whole. Its first tail counts them, as in the kernel.
+// compound_mapcount(): entries that map a huge page as a whole. Its first tail counts them, as in the kernel; pages of pools are mapped in
+// no other way, and count on the head.
 uint64_t EntireMaps(const BuddyMemory& memory, Pfn head, const Frame& first) {
-  const bool huge = first.state == FrameState::kAnon || first.state == FrameState::kHugetlb;
-  return huge && (first.flags & kPgHead) != 0 ? memory.PeekFrame(head + PageCount(1)).index : 0;
+  if (first.state == FrameState::kHugetlb) return static_cast<uint64_t>(first.mapcount);
+  return first.state == FrameState::kAnon && (first.flags & kPgHead) != 0 ? memory.PeekFrame(head + PageCount(1)).index : 0;
 }
 
 // page_mapped(): of any part of a compound page.
@@ -119,7 +120,7 @@ uint64_t Count(const Machine& machine, Pfn pfn) {
   const Pfn head = CompoundHead(memory, pfn, frame);
   const Frame first = memory.PeekFrame(head);
   if (first.state == FrameState::kFree || first.state == FrameState::kSlab || IsTable(frame)) return 0;
-  return static_cast<uint64_t>(frame.mapcount) + EntireMaps(memory, head, first);
+  return (first.state == FrameState::kHugetlb ? 0 : static_cast<uint64_t>(frame.mapcount)) + EntireMaps(memory, head, first);
 }
 
 // Pages of users that no group is charged for belong to the root; others to none.
@@ -144,7 +145,7 @@ uint64_t KpageFlags(const Machine& machine, Pfn pfn) {
   const bool slab = first.state == FrameState::kSlab;
   set(kKpfSlab, slab);
   set(kKpfMmap, !slab && IsMapped(memory, head, first));
-  set(kKpfAnon, first.state == FrameState::kAnon);
+  set(kKpfAnon, first.state == FrameState::kAnon || (first.flags & kPgHugetlbAnon) != 0);
   // Of compound pages, one of a pool (PageHuge), or a transparent huge page: those that are on an LRU list or anonymous, and the zero page.
   const bool huge_zero = machine.processes().huge_zero_frame() == head;
   set(kKpfHuge, first.state == FrameState::kHugetlb);
@@ -190,6 +191,7 @@ std::vector<std::string> KpageFlagNames(uint64_t bits) {
       {kKpfSwapBacked, "swapbacked"},
       {kKpfCompoundHead, "compound_head"},
       {kKpfCompoundTail, "compound_tail"},
+      {kKpfHuge, "huge"},
       {kKpfUnevictable, "unevictable"},
       {kKpfNoPage, "nopage"},
       {kKpfZeroPage, "zero_page"},

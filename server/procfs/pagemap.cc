@@ -22,6 +22,10 @@ uint64_t Present(const Machine& machine, Pfn pfn, bool counted) {
   uint64_t entry = kPagemapPresent | pfn.raw();
   if (!counted) return entry;
   const BuddyMemory& memory = machine.memory();
+  // Pages of pools count their maps on the first frame, whichever part is looked at.
+  if (const Frame head = memory.PeekFrame(memory.HeadOf(pfn)); head.state == FrameState::kHugetlb) {
+    return entry | ((head.flags & kPgHugetlbAnon) == 0 ? kPagemapFile : 0) | (head.mapcount == 1 ? kPagemapExclusive : 0);
+  }
   if (memory.PeekFrame(memory.HeadOf(pfn)).state != FrameState::kAnon) entry |= kPagemapFile;
   if (machine.processes().MapCount(pfn) == 1) entry |= kPagemapExclusive;
   return entry;
