@@ -145,5 +145,19 @@ TEST(BootExplanationTest, ASettingThatIsWrittenIsExplainedLikewise) {
   EXPECT_EQ(Number(marks[1], "min"), static_cast<int64_t>(machine->memory().zones()[1].wmark_min));
 }
 
+// zone_highsize(): CPUs keep a share of the zone instead of its low watermark.
+TEST(BootExplanationTest, APagelistFractionGivesCpusTheirShare) {
+  const auto machine = Booted(PresetSpec("686-1G-smp4"));
+  Explanation why;
+  ASSERT_EQ(machine->Apply(op::WriteSysctl{"vm.percpu_pagelist_high_fraction", "10"}, &why).error, Errno::kOk);
+  const Zone& normal = machine->memory().zones()[1];
+  EXPECT_EQ(normal.pageset_high, normal.managed / 10 / 4);
+  EXPECT_EQ(normal.pcp[3].high, normal.pageset_high);
+  EXPECT_EQ(Number(Steps(why, StepKind::kPcpSizes)[1], "high"), normal.pageset_high);
+  ASSERT_EQ(machine->Apply(op::WriteSysctl{"vm.percpu_pagelist_high_fraction", "0"}).error, Errno::kOk);
+  EXPECT_EQ(normal.pageset_high, normal.wmark_low / 4);
+  EXPECT_EQ(machine->CheckInvariants(), std::vector<std::string>());
+}
+
 }  // namespace
 }  // namespace mmlab
