@@ -133,6 +133,19 @@ TEST(BootExplanationTest, WithPaeRamIsUsedUpTo64GiB) {
   EXPECT_EQ(Number(limit, "firmware_end_pfn"), 18 << 20);
 }
 
+// However many ranges there are, what comes of them is told.
+TEST(BootExplanationTest, ManyRangesDoNotHideTheZones) {
+  MachineSpec spec;
+  ASSERT_TRUE(DescribeUsualBoard(Bytes(uint64_t{1} << 30), spec).ok());
+  for (uint64_t i = 0; i < 3000; ++i) {
+    spec.firmware_ranges.push_back({{PhysAddr(0x8000000 + i * 0x2000), PhysAddr(0x8001000 + i * 0x2000)}, FirmwareRange::Type::kReserved});
+  }
+  const Explanation why = ExplainBoot(Booted(spec)->spec());
+  EXPECT_EQ(why.steps_left_out(), 0u);
+  EXPECT_EQ(Steps(why, StepKind::kFirmwareMap).back().text, "and so many more");
+  EXPECT_FALSE(Steps(why, StepKind::kZoneWatermarks).empty());
+}
+
 TEST(BootExplanationTest, ASettingThatIsWrittenIsExplainedLikewise) {
   const auto machine = Booted(PresetSpec("686-1G"));
   Explanation why;
