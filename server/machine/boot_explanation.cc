@@ -38,6 +38,14 @@ void AddRange(Explanation& why, StepKind kind, absl::string_view text, const Fir
       .Text("type", TypeName(static_cast<int>(range.type)));
 }
 
+// So that the steps behind are not lost: of many ranges only some are told one by one.
+template <typename Items, typename Explain>
+void EachOfFew(const Items& items, StepKind kind, Explanation& why, Explain explain) {
+  constexpr size_t kMost = 250;
+  for (size_t i = 0; i < items.size() && i < kMost; ++i) explain(items[i]);
+  if (items.size() > kMost) why.Add(kind, "and so many more").Number("left_out", static_cast<int64_t>(items.size() - kMost));
+}
+
 void ExplainFirmware(const MachineSpec& spec, Explanation& why) {
   const std::vector<FirmwareRange>& given = spec.firmware_ranges;
   std::vector<FirmwareRange> sorted = given;
@@ -57,7 +65,8 @@ void ExplainFirmware(const MachineSpec& spec, Explanation& why) {
       .Truth("in_order", in_order)
       .Number("overlaps", overlaps)
       .Number("ranges_after", static_cast<int64_t>(map.size()));
-  for (const FirmwareRange& range : map) AddRange(why, StepKind::kFirmwareMap, "a range of the map in order", range);
+  EachOfFew(map, StepKind::kFirmwareMap, why,
+            [&](const FirmwareRange& range) { AddRange(why, StepKind::kFirmwareMap, "a range of the map in order", range); });
 }
 
 void ExplainEdit(const MemoryEdit& edit, Explanation& why) {
@@ -88,9 +97,9 @@ void ExplainEdit(const MemoryEdit& edit, Explanation& why) {
 
 void ExplainRam(const MachineSpec& spec, const KernelLayout& kernel, Explanation& why) {
   const BootArguments arguments = ParseBootArguments(spec.command_line);
-  for (const MemoryEdit& edit : arguments.edits) {
+  EachOfFew(arguments.edits, StepKind::kMapEdit, why, [&](const MemoryEdit& edit) {
     if (kernel.is_x86() || !edit.memmap) ExplainEdit(edit, why);
-  }
+  });
   if (kernel.is_x86()) {
     why.Add(StepKind::kMapEdit, "the BIOS keeps its data in the first page: reserved")
         .Physical("start_address", PhysAddr(0))
@@ -135,19 +144,19 @@ void ExplainSplit(const KernelLayout& kernel, Explanation& why) {
 }
 
 void ExplainReservations(const MachineSpec& spec, Explanation& why) {
-  for (const BootReservation& r : spec.reserved_ranges) {
+  EachOfFew(spec.reserved_ranges, StepKind::kBootReservation, why, [&](const BootReservation& r) {
     why.Add(StepKind::kBootReservation,
             r.freed_late ? "needed until boot is done, freed after the watermarks were computed" : "taken for good")
         .Text("purpose", r.purpose)
         .Physical("start_address", r.range.start)
         .Size("size", r.range.length());
-  }
-  for (const NamedRange& area : spec.cma_areas) {
+  });
+  EachOfFew(spec.cma_areas, StepKind::kBootReservation, why, [&](const NamedRange& area) {
     why.Add(StepKind::kBootReservation, "kept contiguous for devices; movable pages may use it meanwhile")
         .Text("purpose", area.name)
         .Physical("start_address", area.range.start)
         .Size("size", area.range.length());
-  }
+  });
 }
 
 }  // namespace

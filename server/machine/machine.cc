@@ -202,6 +202,9 @@ void Machine::Follow(Sysctl id) {
     case Sysctl::kVmWatermarkScaleFactor:
       memory_->SetWatermarkScaleFactor(value(id));
       break;
+    case Sysctl::kVmPercpuPagelistHighFraction:
+      memory_->SetPercpuPagelistHighFraction(value(id));
+      break;
     case Sysctl::kVmWatermarkBoostFactor:
       memory_->SetWatermarkBoostFactor(value(id));
       break;

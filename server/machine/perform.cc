@@ -330,8 +330,7 @@ class Machine::Performer {
 
   Outcome operator()(const op::WriteSysctl& o) {
     On(Pid());
-    SysctlWrite written = machine_.sysctls_->Write(o.name, o.value);
-    if (!written.unimplemented.empty()) return Unimplemented(std::move(written.unimplemented));
+    const SysctlWrite written = machine_.sysctls_->Write(o.name, o.value);
     if (written.changed) machine_.Follow(*written.changed);
     return Answer(written.error);
   }

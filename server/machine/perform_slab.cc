@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
 #include "server/machine/answer.h"
@@ -35,7 +36,7 @@ Outcome SlabPerformer::Reported(std::string report) {
   outcome.data = std::move(report);
   absl::string_view text = outcome.data;
   absl::ConsumeSuffix(&text, "\n");
-  log_.Log(LogLevel::kError, std::string(text));
+  for (absl::string_view line : absl::StrSplit(text, '\n')) log_.Log(LogLevel::kError, std::string(line));
   return outcome;
 }
 

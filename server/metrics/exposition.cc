@@ -15,10 +15,53 @@ namespace {
 using prometheus::MetricFamily;
 using prometheus::MetricType;
 
-MetricFamily Family(std::string name, std::string help, MetricType type) {
-  MetricFamily family;
-  family.name = std::move(name);
-  family.help = std::move(help);
+// What a page was made of, for the next one of this thread.
+class Spares {
+ public:
+  static Spares& OfThread() {
+    thread_local Spares spares;
+    return spares;
+  }
+
+  // The n-th family of a page is like that of the page before.
+  MetricFamily TakeFamily() {
+    if (next_ >= families_.size()) return MetricFamily();
+    return std::move(families_[next_++]);
+  }
+  Labels TakeLabels() {
+    if (labels_.empty()) return Labels();
+    Labels taken = std::move(labels_.back());
+    labels_.pop_back();
+    return taken;
+  }
+  // A page is written: `families` as they were made.
+  void Keep(Families families) {
+    for (MetricFamily& family : families) {
+      // Nothing is kept for what a larger page needed.
+      if (family.metric.capacity() > 2 * family.metric.size() + 8) family = MetricFamily();
+      for (prometheus::ClientMetric& metric : family.metric) {
+        if (labels_.size() < kMostLabels) labels_.push_back(std::move(metric.label));
+      }
+      family.metric.clear();
+    }
+    if (families.size() > kMostFamilies) families.resize(kMostFamilies);
+    families_ = std::move(families);
+    next_ = 0;
+  }
+
+ private:
+  static constexpr size_t kMostFamilies = 512;
+  static constexpr size_t kMostLabels = 1024;
+
+  Families families_;
+  size_t next_ = 0;  // Those before are in use.
+  std::vector<Labels> labels_;
+};
+
+MetricFamily Family(absl::string_view name, absl::string_view help, MetricType type) {
+  MetricFamily family = Spares::OfThread().TakeFamily();
+  family.name.assign(name.data(), name.size());
+  family.help.assign(help.data(), help.size());
   family.type = type;
   return family;
 }
@@ -44,13 +87,14 @@ std::array<uint64_t, 3> KeyOf(const std::string& name) {
 
 }  // namespace
 
-MetricFamily CounterFamily(std::string name, std::string help) { return Family(std::move(name), std::move(help), MetricType::Counter); }
-MetricFamily GaugeFamily(std::string name, std::string help) { return Family(std::move(name), std::move(help), MetricType::Gauge); }
-MetricFamily UntypedFamily(std::string name, std::string help) { return Family(std::move(name), std::move(help), MetricType::Untyped); }
-MetricFamily HistogramFamily(std::string name, std::string help) { return Family(std::move(name), std::move(help), MetricType::Histogram); }
+MetricFamily CounterFamily(absl::string_view name, absl::string_view help) { return Family(name, help, MetricType::Counter); }
+MetricFamily GaugeFamily(absl::string_view name, absl::string_view help) { return Family(name, help, MetricType::Gauge); }
+MetricFamily UntypedFamily(absl::string_view name, absl::string_view help) { return Family(name, help, MetricType::Untyped); }
+MetricFamily HistogramFamily(absl::string_view name, absl::string_view help) { return Family(name, help, MetricType::Histogram); }
 
 void AddSample(MetricFamily& family, LabelList labels, double value) {
-  Labels made(labels.size());
+  Labels made = Spares::OfThread().TakeLabels();
+  made.resize(labels.size());
   size_t i = 0;
   for (const auto& [name, text] : labels) {
     made[i].name = name;
@@ -77,15 +121,9 @@ void AddSampleOf(MetricFamily& family, Labels labels, double value) {
   }
 }
 
-MetricFamily Counter(std::string name, std::string help, double value) {
-  return WithSample(CounterFamily(std::move(name), std::move(help)), value);
-}
-MetricFamily Gauge(std::string name, std::string help, double value) {
-  return WithSample(GaugeFamily(std::move(name), std::move(help)), value);
-}
-MetricFamily Untyped(std::string name, std::string help, double value) {
-  return WithSample(UntypedFamily(std::move(name), std::move(help)), value);
-}
+MetricFamily Counter(absl::string_view name, absl::string_view help, double value) { return WithSample(CounterFamily(name, help), value); }
+MetricFamily Gauge(absl::string_view name, absl::string_view help, double value) { return WithSample(GaugeFamily(name, help), value); }
+MetricFamily Untyped(absl::string_view name, absl::string_view help, double value) { return WithSample(UntypedFamily(name, help), value); }
 
 void Append(Families& to, Families from) {
   to.insert(to.end(), std::make_move_iterator(from.begin()), std::make_move_iterator(from.end()));
@@ -104,11 +142,18 @@ std::string Exposition(Families families) {
   });
   Families sorted;
   sorted.reserve(places.size());
+  std::vector<size_t> made_as;  // Of each of these.
+  made_as.reserve(places.size());
   for (const Place& place : places) {
     MetricFamily& family = families[place.index];
-    if (sorted.empty() || sorted.back().name != family.name) sorted.push_back(std::move(family));
+    if (!sorted.empty() && sorted.back().name == family.name) continue;
+    sorted.push_back(std::move(family));
+    made_as.push_back(place.index);
   }
-  return prometheus::TextSerializer().Serialize(sorted);
+  std::string text = prometheus::TextSerializer().Serialize(sorted);
+  for (size_t i = 0; i < sorted.size(); ++i) families[made_as[i]] = std::move(sorted[i]);
+  Spares::OfThread().Keep(std::move(families));
+  return text;
 }
 
 }  // namespace mmlab

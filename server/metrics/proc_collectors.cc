@@ -36,12 +36,16 @@ bool IsDefaultVmstatField(absl::string_view name) {
 Families CollectMeminfo(const MachineSnapshot& snapshot) {
   Families families;
   families.reserve(snapshot.meminfo.size());
-  std::string name;
+  std::string field_name, name, help;
   for (const MeminfoField& field : snapshot.meminfo) {
-    SetMeminfoName(field, name);
-    if (field.kilobytes) name += "_bytes";
-    families.push_back(
-        Gauge(absl::StrCat("node_memory_", name), absl::StrCat("Memory information field ", name, "."), MeminfoValue(field)));
+    SetMeminfoName(field, field_name);
+    if (field.kilobytes) field_name += "_bytes";
+    name = "node_memory_";
+    name += field_name;
+    help = "Memory information field ";
+    help += field_name;
+    help += '.';
+    families.push_back(Gauge(name, help, MeminfoValue(field)));
   }
   return families;
 }

@@ -65,8 +65,8 @@ void AddZoneSample(MetricFamily& family, const Zone& zone, double value) {
 
 // One gauge for all zones, or for those with RAM.
 template <typename Value>
-MetricFamily ZoneGauge(const MachineSnapshot& snapshot, std::string name, std::string help, bool only_populated, Value value) {
-  MetricFamily family = GaugeFamily(std::move(name), std::move(help));
+MetricFamily ZoneGauge(const MachineSnapshot& snapshot, absl::string_view name, absl::string_view help, bool only_populated, Value value) {
+  MetricFamily family = GaugeFamily(name, help);
   family.metric.reserve(snapshot.zones.size());
   for (const Zone& zone : snapshot.zones) {
     if (zone.populated() || !only_populated) AddZoneSample(family, zone, static_cast<double>(value(zone)));

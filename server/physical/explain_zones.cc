@@ -101,6 +101,7 @@ void BuddyMemory::ExplainWatermarks(absl::Span<const Zone> from) const {
              "batch: a quarter of a 1024th of the zone, at most of 1 MiB, as 2^n - 1; high: low's share of a CPU, 4 batches at least")
         .Text("zone", zone.name())
         .Number("cpus", cpus_)
+        .Number("high_fraction", pagelist_high_fraction_)
         .Pages("batch", PageCount(zone.pageset_batch))
         .Pages("high", PageCount(zone.pageset_high))
         .Pages("counter_threshold", int64_t{zone.stat_threshold});

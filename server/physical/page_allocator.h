@@ -111,6 +111,7 @@ class BuddyMemory final : public PhysicalMemory {
   void SetWatermarkScaleFactor(uint32_t factor);
   void SetWatermarkBoostFactor(uint32_t factor) { watermark_boost_factor_ = factor; }
   void SetLowmemReserveRatio(const std::array<uint32_t, 5>& ratio);
+  void SetPercpuPagelistHighFraction(uint32_t fraction);
   uint32_t min_free_kbytes() const { return min_free_kbytes_; }
   uint32_t watermark_scale_factor() const { return watermark_scale_factor_; }
   uint32_t watermark_boost_factor() const { return watermark_boost_factor_; }
@@ -356,6 +357,7 @@ class BuddyMemory final : public PhysicalMemory {
   uint32_t watermark_scale_factor_ = 10;
   uint32_t watermark_boost_factor_ = 15000;
   std::array<uint32_t, 5> lowmem_reserve_ratio_{};
+  uint32_t pagelist_high_fraction_ = 0;
 
   FreeLists lists_;
   PageContents contents_;

@@ -261,6 +261,7 @@ void BuddyMemory::ChooseZeroFrame(const PhysicalConfig& config) {
 
 void BuddyMemory::RecomputeWatermarks() {
   ComputeWatermarks(MutableZones(), page_size_, min_free_kbytes_, watermark_scale_factor_);
+  ComputePagesets(MutableZones(), page_size_, pagelist_high_fraction_);
   RecomputeQuick();
   ExplainWatermarks(zones());
 }
@@ -283,6 +284,14 @@ void BuddyMemory::SetTransparentHugepage(bool enabled) {
 void BuddyMemory::SetWatermarkScaleFactor(uint32_t factor) {
   watermark_scale_factor_ = factor;
   RecomputeWatermarks();
+}
+
+void BuddyMemory::SetPercpuPagelistHighFraction(uint32_t fraction) {
+  if (fraction == pagelist_high_fraction_) return;
+  pagelist_high_fraction_ = fraction;
+  ComputePagesets(MutableZones(), page_size_, pagelist_high_fraction_);
+  RecomputeQuick();
+  ExplainWatermarks(zones());
 }
 
 void BuddyMemory::SetLowmemReserveRatio(const std::array<uint32_t, 5>& ratio) {

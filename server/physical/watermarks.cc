@@ -28,17 +28,20 @@ uint32_t PagesetBatch(const Zone& zone, PageSize page_size) {
   return static_cast<uint32_t>(std::max<uint64_t>(batch, 1));
 }
 
-void ComputePagesets(Zone& zone, PageSize page_size) {
-  zone.pageset_batch = PagesetBatch(zone, page_size);
-  const uint64_t share = zone.wmark_low / std::max<size_t>(zone.pcp.size(), 1);
-  zone.pageset_high = static_cast<uint32_t>(std::max<uint64_t>(share, uint64_t{zone.pageset_batch} * 4));
-  for (PerCpuPages& pcp : zone.pcp) {
-    pcp.high = zone.pageset_high;
-    pcp.batch = zone.pageset_batch;
+}  // namespace
+
+void ComputePagesets(absl::Span<Zone> zones, PageSize page_size, uint32_t high_fraction) {
+  for (Zone& zone : zones) {
+    zone.pageset_batch = PagesetBatch(zone, page_size);
+    const uint64_t all = high_fraction == 0 ? zone.wmark_low : zone.managed / high_fraction;
+    const uint64_t share = all / std::max<size_t>(zone.pcp.size(), 1);
+    zone.pageset_high = static_cast<uint32_t>(std::max<uint64_t>(share, uint64_t{zone.pageset_batch} * 4));
+    for (PerCpuPages& pcp : zone.pcp) {
+      pcp.high = zone.pageset_high;
+      pcp.batch = zone.pageset_batch;
+    }
   }
 }
-
-}  // namespace
 
 uint64_t FreeBufferPages(absl::Span<const Zone> zones) {
   uint64_t sum = 0;
@@ -80,7 +83,6 @@ void ComputeWatermarks(absl::Span<Zone> zones, PageSize page_size, uint32_t min_
     zone.wmark_low = zone.wmark_min + distance;
     zone.wmark_high = zone.wmark_low + distance;
     zone.wmark_promo = zone.wmark_high + distance;
-    ComputePagesets(zone, page_size);
   }
 }
 
@@ -111,6 +113,7 @@ uint32_t ComputeBootSettings(absl::Span<Zone> zones, const BootSettings& setting
   constexpr Bytes kLeastForHugepages(512 << 20);
   uint32_t min_free_kbytes = DefaultMinFreeKbytes(zones, settings.page_size);
   ComputeWatermarks(zones, settings.page_size, min_free_kbytes, settings.watermark_scale_factor);
+  ComputePagesets(zones, settings.page_size, 0);
   ComputeStatThresholds(zones, settings.page_size, settings.cpus);
   ComputeLowmemReserve(zones, settings.lowmem_reserve_ratio);
   PageCount total;
@@ -120,6 +123,7 @@ uint32_t ComputeBootSettings(absl::Span<Zone> zones, const BootSettings& setting
                         ? HugepageMinFreeKbytes(zones, settings.page_size, settings.pageblock_order, min_free_kbytes)
                         : DefaultMinFreeKbytes(zones, settings.page_size);
   ComputeWatermarks(zones, settings.page_size, min_free_kbytes, settings.watermark_scale_factor);
+  ComputePagesets(zones, settings.page_size, 0);
   return min_free_kbytes;
 }
 

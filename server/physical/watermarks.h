@@ -27,8 +27,12 @@ uint32_t DefaultMinFreeKbytes(absl::Span<const Zone> zones, PageSize page_size);
 // most 5 % of lowmem; never less than `min_free_kbytes`. REQUIRES: watermarks computed.
 uint32_t HugepageMinFreeKbytes(absl::Span<const Zone> zones, PageSize page_size, int pageblock_order, uint32_t min_free_kbytes);
 
-// wmark_min/low/high/promo, boost 0. Then pageset high and batch of every CPU, which depend on them.
+// wmark_min/low/high/promo, boost 0.
 void ComputeWatermarks(absl::Span<Zone> zones, PageSize page_size, uint32_t min_free_kbytes, uint32_t watermark_scale_factor);
+
+// Pageset high and batch of every CPU, which depend on the watermarks. `high_fraction`: sysctl percpu_pagelist_high_fraction, which share
+// of a zone the CPUs may keep; 0: as much as its low watermark.
+void ComputePagesets(absl::Span<Zone> zones, PageSize page_size, uint32_t high_fraction);
 
 // lowmem_reserve of every zone. `ratio` by ZoneType.
 void ComputeLowmemReserve(absl::Span<Zone> zones, const std::array<uint32_t, 5>& ratio);

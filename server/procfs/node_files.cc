@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "server/machine/machine.h"
 #include "server/physical/page_allocator.h"
@@ -45,7 +46,9 @@ std::string NodeMeminfoText(const Machine& machine) {
   std::string out;
   for (const MeminfoField& field : NodeMeminfoFields(machine)) {
     const std::string label = absl::StrCat(field.name, ":");
-    absl::StrAppend(&out, "Node 0 ", label, std::string(label.size() < 16 ? 16 - label.size() : 0, ' '));
+    // The kernel's columns are one off for huge pages of files.
+    const size_t column = absl::StartsWith(field.name, "File") && field.name != "FilePages" ? 15 : 16;
+    absl::StrAppend(&out, "Node 0 ", label, std::string(label.size() < column ? column - label.size() : 0, ' '));
     AppendDecimal(out, static_cast<int64_t>(field.value), field.kilobytes ? 8 : 6);
     out += field.kilobytes ? " kB\n" : "\n";
   }

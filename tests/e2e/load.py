@@ -43,6 +43,8 @@ class Load:
         self._one("write_cgroup_file", cgroup="small", file="cgroup.procs", value=str(pid))
         address = self._one("mmap", pid=pid, length_bytes=megabytes << 22, prot=PROT_READ_WRITE, flags=MAP_PRIVATE_ANONYMOUS, fd=-1).value
         self._one("access_memory", pid=pid, kind=TOUCH_WRITE, address=address, length_bytes=megabytes << 22)
+        self._one("exit", pid=pid)
+        self._one("remove_cgroup", cgroup="small")
 
     def exhaust(self, megabytes):
         """Fills the page cache, then lets a process touch so much more memory that files are reclaimed and it is killed."""

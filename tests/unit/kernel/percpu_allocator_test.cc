@@ -165,7 +165,9 @@ TEST_F(PercpuAllocatorTest, RandomRequestsNeverOverlap) {
         EXPECT_EQ(percpu->Free(VirtAddr(victim->first)), Errno::kOk);
         held.erase(victim);
       }
-      if (step % 100 == 0) ASSERT_THAT(Problems(), testing::IsEmpty());
+      if (step % 100 == 0) {
+        ASSERT_THAT(Problems(), testing::IsEmpty());
+      }
     }
     for (const auto& [start, end] : held) EXPECT_EQ(percpu->Free(VirtAddr(start)), Errno::kOk);
   }

@@ -133,6 +133,19 @@ TEST(BootExplanationTest, WithPaeRamIsUsedUpTo64GiB) {
   EXPECT_EQ(Number(limit, "firmware_end_pfn"), 18 << 20);
 }
 
+// However many ranges there are, what comes of them is told.
+TEST(BootExplanationTest, ManyRangesDoNotHideTheZones) {
+  MachineSpec spec;
+  ASSERT_TRUE(DescribeUsualBoard(Bytes(uint64_t{1} << 30), spec).ok());
+  for (uint64_t i = 0; i < 3000; ++i) {
+    spec.firmware_ranges.push_back({{PhysAddr(0x8000000 + i * 0x2000), PhysAddr(0x8001000 + i * 0x2000)}, FirmwareRange::Type::kReserved});
+  }
+  const Explanation why = ExplainBoot(Booted(spec)->spec());
+  EXPECT_EQ(why.steps_left_out(), 0u);
+  EXPECT_EQ(Steps(why, StepKind::kFirmwareMap).back().text, "and so many more");
+  EXPECT_FALSE(Steps(why, StepKind::kZoneWatermarks).empty());
+}
+
 TEST(BootExplanationTest, ASettingThatIsWrittenIsExplainedLikewise) {
   const auto machine = Booted(PresetSpec("686-1G"));
   Explanation why;
@@ -143,6 +156,20 @@ TEST(BootExplanationTest, ASettingThatIsWrittenIsExplainedLikewise) {
   const auto marks = Steps(why, StepKind::kZoneWatermarks);
   ASSERT_EQ(marks.size(), 3u);
   EXPECT_EQ(Number(marks[1], "min"), static_cast<int64_t>(machine->memory().zones()[1].wmark_min));
+}
+
+// zone_highsize(): CPUs keep a share of the zone instead of its low watermark.
+TEST(BootExplanationTest, APagelistFractionGivesCpusTheirShare) {
+  const auto machine = Booted(PresetSpec("686-1G-smp4"));
+  Explanation why;
+  ASSERT_EQ(machine->Apply(op::WriteSysctl{"vm.percpu_pagelist_high_fraction", "10"}, &why).error, Errno::kOk);
+  const Zone& normal = machine->memory().zones()[1];
+  EXPECT_EQ(normal.pageset_high, normal.managed / 10 / 4);
+  EXPECT_EQ(normal.pcp[3].high, normal.pageset_high);
+  EXPECT_EQ(Number(Steps(why, StepKind::kPcpSizes)[1], "high"), normal.pageset_high);
+  ASSERT_EQ(machine->Apply(op::WriteSysctl{"vm.percpu_pagelist_high_fraction", "0"}).error, Errno::kOk);
+  EXPECT_EQ(normal.pageset_high, normal.wmark_low / 4);
+  EXPECT_EQ(machine->CheckInvariants(), std::vector<std::string>());
 }
 
 }  // namespace

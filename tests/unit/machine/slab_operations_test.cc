@@ -123,7 +123,7 @@ TEST_P(SlabOperationsTest, WritesStayInsideAnObjectThatSomebodyHolds) {
     EXPECT_THAT(beyond.data, AllOf(HasSubstr("BUG mine (Not tainted): Right Redzone overwritten"), HasSubstr("instead of 0xcc")));
     EXPECT_THAT(after.data, AllOf(HasSubstr("BUG mine (Not tainted): Poison overwritten\n"), HasSubstr("First byte 0x6f instead of 0x6b\n"),
                                   HasSubstr(": 6f 6f 70 73 6b 6b"), HasSubstr("FIX mine: Restoring Poison 0x"), HasSubstr("=0x6b\n")));
-    EXPECT_THAT(machine_->kernel_log().Text(), HasSubstr("Poison overwritten"));
+    EXPECT_THAT(machine_->kernel_log().Text(), AllOf(HasSubstr("Poison overwritten"), HasSubstr("FIX mine: Restoring Poison")));
   }
   if (Is(SlabAllocatorKind::kSlab)) {
     EXPECT_THAT(after.data, AllOf(HasSubstr("Slab corruption (Not tainted): mine start="), HasSubstr("len=300\n010: 6f 6f 70 73 6b")));

@@ -13,6 +13,7 @@
 #include "server/hardware/page_walk.h"
 #include "server/machine/machine.h"
 #include "server/physical/page_allocator.h"
+#include "server/process/address_space.h"
 #include "server/process/process.h"
 #include "server/process/processes.h"
 #include "server/procfs/pagemap.h"
