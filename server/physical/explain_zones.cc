@@ -54,7 +54,7 @@ void BuddyMemory::ExplainZones(const PhysicalConfig& config) const {
   }
 }
 
-// `zones`: with the managed pages that the numbers were computed from.
+// `from`: zones with the managed pages that the numbers were computed from.
 void BuddyMemory::ExplainWatermarks(absl::Span<const Zone> from) const {
   Explanation* why = tracer_.explanation();
   if (why == nullptr) return;
