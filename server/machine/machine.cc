@@ -183,7 +183,6 @@ absl::Status Machine::ApplySpecSysctls() {
   for (const auto& [name, value] : spec_.sysctls) {
     const SysctlWrite written = sysctls_->Write(name, value);
     const std::string field = absl::StrCat("spec.sysctls[\"", name, "\"]: ");
-    if (!written.unimplemented.empty()) return absl::UnimplementedError(absl::StrCat(field, written.unimplemented));
     if (written.error == Errno::kENOENT) return absl::InvalidArgumentError(absl::StrCat(field, "this layout's kernel has no such sysctl"));
     if (written.error != Errno::kOk) {
       return absl::InvalidArgumentError(absl::StrCat(field, "\"", value, "\" is not a value that the kernel takes"));
