@@ -10,6 +10,11 @@
 // swapon() and swapoff(): mm/swapfile.c.
 
 namespace mmlab {
+namespace {
+
+constexpr int kMostRounds = 100;  // Linux goes on until a signal ends it.
+
+}  // namespace
 
 Errno Processes::Swapon(const std::string& path, std::optional<int> priority) {
   return files_.Swapon(path, priority, paging_->format().most_swap_slots());
@@ -18,19 +23,29 @@ Errno Processes::Swapon(const std::string& path, std::optional<int> priority) {
 // try_to_unuse()
 Errno Processes::EmptySwapArea(uint32_t area) {
   SwapAreas& swap = files_.swap();
-  MMLAB_TRY(files_.UnuseShmem(area));
-  std::set<const AddressSpace*> seen;  // Only looked up.
-  for (const auto& [pid, process] : processes_) {
-    if (process->mm != nullptr && seen.insert(process->mm.get()).second) MMLAB_TRY(paging_->Unuse(*process->mm, area));
+  for (int round = 0; round < kMostRounds; ++round) {
+    MMLAB_TRY(files_.UnuseShmem(area));
+    std::set<const AddressSpace*> seen;  // Only looked up.
+    for (const auto& [pid, process] : processes_) {
+      if (process->mm != nullptr && seen.insert(process->mm.get()).second) MMLAB_TRY(paging_->Unuse(*process->mm, area));
+    }
+    // What is left are pages that somebody maps while nobody refers to their slots.
+    for (const Pfn pfn : swap.CachedPagesOf(area)) {
+      Frame& frame = memory_.frame(pfn);
+      ++frame.refcount;
+      swap.TryToFree(pfn);
+      if (--frame.refcount == 0) memory_.FreePages(pfn, PageOrder(0));
+    }
+    // Making room for them, reclaim may have sent some back to slots that others still referred to.
+    SwapCounts counts;
+    files_.CountSwap(counts);
+    for (const auto& [pid, process] : processes_) {
+      if (process->mm != nullptr) paging_->CountSwap(*process->mm, counts);
+    }
+    const auto left = counts.lower_bound({area, 0});
+    if (left == counts.end() || left->first.first != area) return Errno::kOk;
   }
-  // What is left are pages that somebody maps while nobody refers to their slots.
-  for (const Pfn pfn : swap.CachedPagesOf(area)) {
-    Frame& frame = memory_.frame(pfn);
-    ++frame.refcount;
-    swap.TryToFree(pfn);
-    if (--frame.refcount == 0) memory_.FreePages(pfn, PageOrder(0));
-  }
-  return Errno::kOk;
+  return Errno::kENOMEM;
 }
 
 Errno Processes::Swapoff(const std::string& path) {
