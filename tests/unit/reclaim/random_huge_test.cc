@@ -238,11 +238,13 @@ TEST_P(RandomHugeTest, EveryByteReadsBackAsItWasWritten) {
   }
   CheckAll();
   for (const std::string& problem : machine_->CheckInvariants()) ADD_FAILURE() << problem;
-  const VmStat& stat = machine_->vm_stat();
-  EXPECT_GT(stat.Get(VmEvent::kThpFaultAlloc) + stat.Get(VmEvent::kThpCollapseAlloc), 0u);
-  EXPECT_GT(stat.Get(VmEvent::kHtlbBuddyAllocSuccess), 0u);
-  EXPECT_GT(stat.Get(VmEvent::kPswpout), 0u);
-  EXPECT_GT(stat.Get(VmEvent::kCowKsm), 0u);
+  if (steps >= 20'000) {  // A short program may not come to all of it.
+    const VmStat& stat = machine_->vm_stat();
+    EXPECT_GT(stat.Get(VmEvent::kThpFaultAlloc) + stat.Get(VmEvent::kThpCollapseAlloc), 0u);
+    EXPECT_GT(stat.Get(VmEvent::kHtlbBuddyAllocSuccess), 0u);
+    EXPECT_GT(stat.Get(VmEvent::kPswpout), 0u);
+    EXPECT_GT(stat.Get(VmEvent::kCowKsm), 0u);
+  }
   for (const Task& task : tasks_) Do(op::Exit{task.pid, 0});
   for (const HugetlbPool& pool : machine_->files().hugetlb().pools()) EXPECT_EQ(pool.free.size(), pool.total);
   for (const std::string& problem : machine_->CheckInvariants()) ADD_FAILURE() << problem;
