@@ -322,7 +322,7 @@ void Cgroups::CheckInvariants(std::vector<std::string>* problems) const {
       if (const uint16_t owner = memory_.lru().kernel_owner(frame.memcg); kernel && owner != 0) counted[owner].kernel += pages;
       of.stats[0] += MappedAnonPages(block, i);
       of.stats[1] += frame.state == FrameState::kFile || frame.state == FrameState::kShmem || (frame.flags & kPgSwapCache) != 0;
-      of.stats[2] += frame.state == FrameState::kShmem;
+      of.stats[2] += frame.state == FrameState::kShmem && frame.mapping != 0;  // In its file still, not on its way to swap.
       of.stats[3] += (frame.state == FrameState::kFile || frame.state == FrameState::kShmem) && frame.mapcount > 0;
       of.stats[4] += frame.state == FrameState::kFile && (frame.flags & kPgDirty) != 0;
     }

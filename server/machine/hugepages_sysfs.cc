@@ -67,7 +67,7 @@ std::vector<std::string> HugepagesPaths(const HugetlbPools& pools, bool x86) {
   std::vector<std::string> paths;
   for (size_t i = 0; i < pools.pools().size(); ++i) {
     for (const absl::string_view name : Names(x86, DemotePool(pools, i).has_value())) {
-      paths.push_back(absl::StrCat(kHugepagesFolder, pools.Name(i), "/", name));
+      if (name != "demote") paths.push_back(absl::StrCat(kHugepagesFolder, pools.Name(i), "/", name));
     }
   }
   std::sort(paths.begin(), paths.end());

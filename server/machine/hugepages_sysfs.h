@@ -16,6 +16,7 @@ inline constexpr absl::string_view kHugepagesFolder = "/sys/kernel/mm/hugepages/
 // The attributes of the pools, one folder a size: kHugepagesFolder + "hugepages-2048kB/nr_hugepages". Linux: mm/hugetlb.c (hstate_attrs).
 // Text: nothing when there is no such, or when it can only be written.
 std::optional<std::string> HugepagesText(const HugetlbPools& pools, bool x86, absl::string_view path);
+// Those that can be read.
 std::vector<std::string> HugepagesPaths(const HugetlbPools& pools, bool x86);
 
 }  // namespace mmlab

@@ -54,7 +54,7 @@ void BuddyMemory::ExplainZones(const PhysicalConfig& config) const {
   }
 }
 
-// `zones`: with the managed pages that the numbers were computed from.
+// `from`: zones with the managed pages that the numbers were computed from.
 void BuddyMemory::ExplainWatermarks(absl::Span<const Zone> from) const {
   Explanation* why = tracer_.explanation();
   if (why == nullptr) return;
@@ -68,10 +68,14 @@ void BuddyMemory::ExplainWatermarks(absl::Span<const Zone> from) const {
   const bool written = user_min_free_kbytes_ == min_free_kbytes_;
   std::vector<Zone> bare(from.begin(), from.end());
   for (Zone& zone : bare) zone.wmark_high = 0;
+  const uint32_t root = DefaultMinFreeKbytes(bare, page_size_);
+  ComputeWatermarks(absl::MakeSpan(bare), page_size_, root, watermark_scale_factor_);
   why->Add(StepKind::kMinFreeKbytes, written ? "min_free_kbytes as it was written"
-                                             : "min_free_kbytes: the root of 16 x lowmem, 128 .. 262144, or what huge pages want kept free")
+                                             : "min_free_kbytes: the root of 16 x lowmem, 128 .. 262144; from 512 MiB on once more beyond "
+                                               "the high watermarks, or what huge pages want")
       .Number("lowmem_kbytes", static_cast<int64_t>(buffer_pages << to_kbytes))
-      .Number("root_rule", DefaultMinFreeKbytes(bare, page_size_))
+      .Number("root_rule", root)
+      .Number("root_rule_beyond_high_watermarks", DefaultMinFreeKbytes(bare, page_size_))
       .Number("huge_pages_rule", HugepageMinFreeKbytes(from, page_size_, pageblock_order(), 0))
       .Number("min_free_kbytes", min_free_kbytes_)
       .Pages("totalreserve_pages", PageCount(TotalReservePages(from)));

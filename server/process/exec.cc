@@ -301,7 +301,8 @@ SysResult<uint64_t> Processes::Exec(Pid pid, const ElfImage& image, const ElfIma
   if (process->mm != nullptr) mm->thp_disabled = process->mm->thp_disabled;
   DropMm(*process);
   // begin_new_exec(): the last part of the path names the task, in TASK_COMM_LEN bytes with the 0 behind it.
-  process->comm = image.path.substr(image.path.rfind('/') + 1, kCommBytes - 1);
+  const std::string comm = std::exchange(process->comm, image.path.substr(image.path.rfind('/') + 1, kCommBytes - 1));
+  if (process->comm != comm) LeaveComm(*process, comm);
   process->objects.Exec(anon_vmas_->kernel_objects());
   process->mm = process->active_mm = mm;
   for (auto& [number, cpu] : cpus_) {

@@ -169,6 +169,7 @@ void Processes::DropMm(Process& process) {
 void Processes::LeaveComm(Process& process, const std::string& comm) {
   const FaultCounts now{process.minor_faults, process.major_faults};
   const FaultCounts before = std::exchange(process.faults_before_comm, now);
+  if (now.minor == before.minor && now.major == before.major) return;
   const auto it = former_faults_.find(comm);
   if (it == former_faults_.end() && former_faults_.size() == kMaxFormerComms) return;
   FaultCounts& former = it == former_faults_.end() ? former_faults_[comm] : it->second;

@@ -47,10 +47,10 @@ TEST(ThreadsTest, FaultsStayWithTheNameUnderWhichTheyWereTaken) {
   for (uint64_t page = 0; page < 3; ++page) lab.Access(child, AccessKind::kStore, page);
   EXPECT_TRUE(lab.processes->former_faults().empty());
   ASSERT_TRUE(lab.processes->Prctl(child, 15, lab.At(0), 0, 0, 0).ok());  // PR_SET_NAME: the byte that was stored there.
-  EXPECT_EQ(lab.processes->former_faults().at("lab").minor, 3u);
+  EXPECT_EQ(lab.processes->former_faults().at("program").minor, 3u);
   lab.Access(child, AccessKind::kStore, 3);
   ASSERT_EQ(lab.processes->Exit(child, 0), Errno::kOk);
-  EXPECT_EQ(lab.processes->former_faults().at("lab").minor, 3u);
+  EXPECT_EQ(lab.processes->former_faults().at("program").minor, 3u);
   EXPECT_EQ(lab.processes->former_faults().at("?").minor, 1u);
   EXPECT_EQ(lab.processes->tasks_made(), tasks + 1);
 }

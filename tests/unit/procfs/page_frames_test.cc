@@ -180,6 +180,8 @@ TEST_F(PageFramesTest, PagemapTellsWhereEachPageIs) {
   EXPECT_EQ(entries()[1], kPagemapPresent | kPagemapExclusive | pfn) << "PROT_NONE: present to the kernel";
   // The pages of the program are of a file.
   const Process& process = *machine_->processes().Find(pid_);
+  read.access.address = process.mm->start_code.raw();
+  Must(read);
   const std::vector<PagemapPage> all = PagemapPages(*machine_, process, VirtAddr(0), process.mm->task_size, 1000);
   uint64_t files = 0;
   for (const PagemapPage& page : all) files += page.entry >> 61 & 1;

@@ -38,9 +38,9 @@ int Steps() {
   const char* wished = std::getenv("MMLAB_RANDOM_OPERATIONS");
   if (wished != nullptr) return std::atoi(wished);
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  return 20'000;
+  return 6'000;
 #else
-  return 120'000;
+  return 20'000;
 #endif
 }
 
