@@ -202,6 +202,9 @@ void Machine::Follow(Sysctl id) {
     case Sysctl::kVmWatermarkBoostFactor:
       memory_->SetWatermarkBoostFactor(value(id));
       break;
+    case Sysctl::kVmPercpuPagelistHighFraction:
+      memory_->SetPagelistHighFraction(value(id));
+      break;
     case Sysctl::kVmLowmemReserveRatio: {
       const std::array<uint32_t, 4>& by_zone = sysctls_->lowmem_reserve_ratio();
       std::array<uint32_t, 5> by_type{};

@@ -267,10 +267,8 @@ SysctlWrite Sysctls::WriteInt(Sysctl id, uint64_t magnitude, bool negative) {
     maximum = layout_ == LayoutKind::kArm64 ? max_mmap_rnd_bits_ : 16;
   }
   if (value < minimum || value > maximum) return SysctlWrite::Refused(Errno::kEINVAL);
-  if (id == Sysctl::kVmPercpuPagelistHighFraction && value != 0) {
-    if (value < 8) return SysctlWrite::Refused(Errno::kEINVAL);  // MIN_PERCPU_PAGELIST_HIGH_FRACTION
-    return SysctlWrite::NotSimulated("vm.percpu_pagelist_high_fraction is not simulated yet; only 0 can be written");
-  }
+  constexpr int64_t kLeastHighFraction = 8;  // MIN_PERCPU_PAGELIST_HIGH_FRACTION
+  if (id == Sysctl::kVmPercpuPagelistHighFraction && value != 0 && value < kLeastHighFraction) return SysctlWrite::Refused(Errno::kEINVAL);
   Set(id, static_cast<uint64_t>(value));
   return SysctlWrite::Taken(id);
 }

@@ -137,6 +137,7 @@ void BuddyMemory::StateHash(StateHasher& hasher) const {
   hasher.Add(min_free_kbytes_);
   hasher.Add(watermark_scale_factor_);
   hasher.Add(watermark_boost_factor_);
+  hasher.Add(pagelist_high_fraction_);
   for (const Zone& zone : zones()) {
     for (const uint64_t value : {zone.wmark_min, zone.wmark_low, zone.wmark_high, zone.watermark_boost, uint64_t{zone.managed}})
       hasher.Add(value);

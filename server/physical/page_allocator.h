@@ -106,6 +106,8 @@ class BuddyMemory final : public PhysicalMemory {
   void SetWatermarkScaleFactor(uint32_t factor);
   void SetWatermarkBoostFactor(uint32_t factor) { watermark_boost_factor_ = factor; }
   void SetLowmemReserveRatio(const std::array<uint32_t, 5>& ratio);
+  // percpu_pagelist_high_fraction: 0 leaves it to the low watermarks how much the CPUs keep.
+  void SetPagelistHighFraction(uint32_t fraction);
   uint32_t min_free_kbytes() const { return min_free_kbytes_; }
   uint32_t watermark_scale_factor() const { return watermark_scale_factor_; }
   uint32_t watermark_boost_factor() const { return watermark_boost_factor_; }
@@ -315,6 +317,7 @@ class BuddyMemory final : public PhysicalMemory {
   std::optional<uint32_t> user_min_free_kbytes_;  // What somebody wrote.
   uint32_t watermark_scale_factor_ = 10;
   uint32_t watermark_boost_factor_ = 15000;
+  uint32_t pagelist_high_fraction_ = 0;
   std::array<uint32_t, 5> lowmem_reserve_ratio_{};
 
   FreeLists lists_;

@@ -218,7 +218,7 @@ void BuddyMemory::ChooseZeroFrame(const PhysicalConfig& config) {
 void BuddyMemory::SetMinFreeKbytes(uint32_t kbytes) {
   min_free_kbytes_ = kbytes;
   user_min_free_kbytes_ = kbytes;
-  ComputeWatermarks(MutableZones(), page_size_, min_free_kbytes_, watermark_scale_factor_);
+  ComputeWatermarks(MutableZones(), page_size_, min_free_kbytes_, watermark_scale_factor_, pagelist_high_fraction_);
 }
 
 void BuddyMemory::SetTransparentHugepage(bool enabled) {
@@ -227,12 +227,17 @@ void BuddyMemory::SetTransparentHugepage(bool enabled) {
   } else if (const uint32_t kbytes = DefaultMinFreeKbytes(zones(), page_size_); kbytes > user_min_free_kbytes_.value_or(0)) {
     min_free_kbytes_ = kbytes;
   }
-  ComputeWatermarks(MutableZones(), page_size_, min_free_kbytes_, watermark_scale_factor_);
+  ComputeWatermarks(MutableZones(), page_size_, min_free_kbytes_, watermark_scale_factor_, pagelist_high_fraction_);
 }
 
 void BuddyMemory::SetWatermarkScaleFactor(uint32_t factor) {
   watermark_scale_factor_ = factor;
-  ComputeWatermarks(MutableZones(), page_size_, min_free_kbytes_, watermark_scale_factor_);
+  ComputeWatermarks(MutableZones(), page_size_, min_free_kbytes_, watermark_scale_factor_, pagelist_high_fraction_);
+}
+
+void BuddyMemory::SetPagelistHighFraction(uint32_t fraction) {
+  pagelist_high_fraction_ = fraction;
+  ComputePagesets(MutableZones(), page_size_, fraction);
 }
 
 void BuddyMemory::SetLowmemReserveRatio(const std::array<uint32_t, 5>& ratio) {

@@ -28,9 +28,10 @@ uint32_t PagesetBatch(const Zone& zone, PageSize page_size) {
   return static_cast<uint32_t>(std::max<uint64_t>(batch, 1));
 }
 
-void ComputePagesets(Zone& zone, PageSize page_size) {
+void ComputePageset(Zone& zone, PageSize page_size, uint32_t high_fraction) {
   zone.pageset_batch = PagesetBatch(zone, page_size);
-  const uint64_t share = zone.wmark_low / std::max<size_t>(zone.pcp.size(), 1);
+  const uint64_t all = high_fraction == 0 ? zone.wmark_low : zone.managed / high_fraction;
+  const uint64_t share = all / std::max<size_t>(zone.pcp.size(), 1);
   zone.pageset_high = static_cast<uint32_t>(std::max<uint64_t>(share, uint64_t{zone.pageset_batch} * 4));
   for (PerCpuPages& pcp : zone.pcp) {
     pcp.high = zone.pageset_high;
@@ -64,7 +65,8 @@ uint32_t HugepageMinFreeKbytes(absl::Span<const Zone> zones, PageSize page_size,
   return std::max(min_free_kbytes, static_cast<uint32_t>(pages << (page_size.shift() - 10)));
 }
 
-void ComputeWatermarks(absl::Span<Zone> zones, PageSize page_size, uint32_t min_free_kbytes, uint32_t watermark_scale_factor) {
+void ComputeWatermarks(absl::Span<Zone> zones, PageSize page_size, uint32_t min_free_kbytes, uint32_t watermark_scale_factor,
+                       uint32_t high_fraction) {
   constexpr uint64_t kHighmemLeast = 32;  // SWAP_CLUSTER_MAX
   constexpr uint64_t kHighmemMost = 128;
   const uint64_t pages_min = uint64_t{min_free_kbytes} >> (page_size.shift() - 10);
@@ -80,8 +82,12 @@ void ComputeWatermarks(absl::Span<Zone> zones, PageSize page_size, uint32_t min_
     zone.wmark_low = zone.wmark_min + distance;
     zone.wmark_high = zone.wmark_low + distance;
     zone.wmark_promo = zone.wmark_high + distance;
-    ComputePagesets(zone, page_size);
+    ComputePageset(zone, page_size, high_fraction);
   }
+}
+
+void ComputePagesets(absl::Span<Zone> zones, PageSize page_size, uint32_t high_fraction) {
+  for (Zone& zone : zones) ComputePageset(zone, page_size, high_fraction);
 }
 
 void ComputeLowmemReserve(absl::Span<Zone> zones, const std::array<uint32_t, 5>& ratio) {

@@ -27,8 +27,13 @@ uint32_t DefaultMinFreeKbytes(absl::Span<const Zone> zones, PageSize page_size);
 // most 5 % of lowmem; never less than `min_free_kbytes`. REQUIRES: watermarks computed.
 uint32_t HugepageMinFreeKbytes(absl::Span<const Zone> zones, PageSize page_size, int pageblock_order, uint32_t min_free_kbytes);
 
-// wmark_min/low/high/promo, boost 0. Then pageset high and batch of every CPU, which depend on them.
-void ComputeWatermarks(absl::Span<Zone> zones, PageSize page_size, uint32_t min_free_kbytes, uint32_t watermark_scale_factor);
+// wmark_min/low/high/promo, boost 0. Then pageset high and batch of every CPU, as ComputePagesets.
+void ComputeWatermarks(absl::Span<Zone> zones, PageSize page_size, uint32_t min_free_kbytes, uint32_t watermark_scale_factor,
+                       uint32_t high_fraction = 0);
+
+// zone_set_pageset_high_and_batch(): the CPUs of a zone together may keep what is below its low watermark, or, where `high_fraction`
+// (percpu_pagelist_high_fraction) is not 0, that part of the zone. REQUIRES: watermarks computed.
+void ComputePagesets(absl::Span<Zone> zones, PageSize page_size, uint32_t high_fraction);
 
 // lowmem_reserve of every zone. `ratio` by ZoneType.
 void ComputeLowmemReserve(absl::Span<Zone> zones, const std::array<uint32_t, 5>& ratio);

@@ -85,6 +85,18 @@ bool IsDerived(VmEvent item) {
     case VmEvent::kPswpout:
     case VmEvent::kSwapRa:
     case VmEvent::kSwapRaHit:
+    // Compaction and migration.
+    case VmEvent::kPgmigrateSuccess:
+    case VmEvent::kPgmigrateFail:
+    case VmEvent::kCompactMigrateScanned:
+    case VmEvent::kCompactFreeScanned:
+    case VmEvent::kCompactIsolated:
+    case VmEvent::kCompactStall:
+    case VmEvent::kCompactFail:
+    case VmEvent::kCompactSuccess:
+    case VmEvent::kCompactDaemonWake:
+    case VmEvent::kCompactDaemonMigrateScanned:
+    case VmEvent::kCompactDaemonFreeScanned:
     // Without compressed swap.
     case VmEvent::kZswpin:
     case VmEvent::kZswpout:
@@ -132,7 +144,7 @@ bool IsDerived(VmEvent item) {
     case VmEvent::kCmaAllocSuccess:
     case VmEvent::kCmaAllocFail:
       return true;
-    default:  // Compaction, inodes, the direct map.
+    default:  // Inodes, the direct map.
       return false;
   }
 }
