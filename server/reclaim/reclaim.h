@@ -63,6 +63,9 @@ class Reclaim final : public MemoryPressure, public CgroupPressure, public PageR
 
   void AddToHash(StateHasher& hasher) const;
 
+  // Whether kswapd gave up on the node (kswapd_failures), until somebody else frees something.
+  bool hopeless() const;
+
  private:
   struct ScanControl;
   // What became of a page that was looked at (the labels of shrink_folio_list()).
@@ -95,6 +98,7 @@ class Reclaim final : public MemoryPressure, public CgroupPressure, public PageR
   void PutBack(Pfn pfn);
   void CountEvent(VmEvent item, uint64_t times, const Lruvec& lruvec, const ScanControl& sc);
   void EndWriteback();
+  static const char* ReclaimFlags(bool file);  // trace_reclaim_flags()
 
   // shrink_page.cc
   Fate ShrinkPage(Pfn pfn, ScanControl& sc);
@@ -106,6 +110,7 @@ class Reclaim final : public MemoryPressure, public CgroupPressure, public PageR
   Fate Evict(Pfn pfn, Frame& frame, const ScanControl& sc);
 
   bool Balanced(int highest_zone, int order) const;
+  uint64_t Boost(int highest_zone) const;
   uint64_t TryToFree(ScanControl& sc);
   // balance_pgdat(). `until_written`: not further than to the first round in which pages were written.
   void BalanceNode(int highest_zone, int order, bool until_written);
