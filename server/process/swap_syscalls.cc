@@ -10,19 +10,25 @@
 // swapon() and swapoff(): mm/swapfile.c.
 
 namespace mmlab {
-namespace {
-
-constexpr int kMostRounds = 100;  // Linux goes on until a signal ends it.
-
-}  // namespace
 
 Errno Processes::Swapon(const std::string& path, std::optional<int> priority) {
   return files_.Swapon(path, priority, paging_->format().most_swap_slots());
 }
 
-// try_to_unuse()
+// try_to_unuse(). While pages come back others have to go: a page that is in the area's cache yet, as another address space wants it too,
+// may be sent to its old slot again. Then one more round is needed.
 Errno Processes::EmptySwapArea(uint32_t area) {
+  constexpr int kMostRounds = 64;  // The kernel goes on until a signal comes.
   SwapAreas& swap = files_.swap();
+  const auto in_use = [&] {
+    SwapCounts counts;
+    files_.CountSwap(counts);
+    for (const auto& [pid, process] : processes_) {
+      if (process->mm != nullptr) paging_->CountSwap(*process->mm, counts);
+    }
+    const auto first = counts.lower_bound({area, 0});
+    return !swap.CachedPagesOf(area).empty() || (first != counts.end() && first->first.first == area);
+  };
   for (int round = 0; round < kMostRounds; ++round) {
     MMLAB_TRY(files_.UnuseShmem(area));
     std::set<const AddressSpace*> seen;  // Only looked up.
@@ -36,14 +42,7 @@ Errno Processes::EmptySwapArea(uint32_t area) {
       swap.TryToFree(pfn);
       if (--frame.refcount == 0) memory_.FreePages(pfn, PageOrder(0));
     }
-    // Making room for them, reclaim may have sent some back to slots that others still referred to.
-    SwapCounts counts;
-    files_.CountSwap(counts);
-    for (const auto& [pid, process] : processes_) {
-      if (process->mm != nullptr) paging_->CountSwap(*process->mm, counts);
-    }
-    const auto left = counts.lower_bound({area, 0});
-    if (left == counts.end() || left->first.first != area) return Errno::kOk;
+    if (!in_use()) return Errno::kOk;
   }
   return Errno::kENOMEM;
 }

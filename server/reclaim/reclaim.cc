@@ -113,6 +113,7 @@ void Reclaim::BalanceNode(int highest_zone, int order, bool until_written) {
     kswapd_waits_ = until_written && memory_.vm_stat().Get(NodeStat::kNrVmscanWrite) > written;
     if (kswapd_waits_) break;
   }
+  WaitForDisk();
   if (!kswapd_waits_) kswapd_failures_ = sc.freed == 0 && !balanced ? kswapd_failures_ + 1 : 0;
   for (int zone = 0; zone <= highest_zone; ++zone) {
     memory_.SetReclaimActive(zone, false);
@@ -156,8 +157,14 @@ uint64_t Reclaim::DirectReclaim(Gfp gfp, int order, int highest_zone) {
   return freed;
 }
 
-// do_try_to_free_pages()
 uint64_t Reclaim::TryToFree(ScanControl& sc) {
+  const uint64_t freed = TryByPriorities(sc);
+  WaitForDisk();
+  return freed;
+}
+
+// do_try_to_free_pages()
+uint64_t Reclaim::TryByPriorities(ScanControl& sc) {
   while (true) {
     for (sc.priority = kDefaultPriority; sc.priority >= 0; --sc.priority) {
       sc.scanned = 0;
@@ -226,6 +233,7 @@ void Reclaim::ReclaimPages(const std::vector<Pfn>& pages) {
     isolated_.push_back(pfn);
   }
   ShrinkIsolated(sc);
+  WaitForDisk();
 }
 
 void Reclaim::DropCaches(uint32_t bits) {

@@ -25,9 +25,9 @@ class Tracer;
 //
 // kswapd runs at the request that wakes it, from below the low watermarks until a zone that the request could use is above its high one, or
 // nothing can be freed. When it had to write pages, it waits for the disk then: it goes on when somebody reclaims directly, who waits too,
-// or when the operation is done. A request that finds too little meanwhile reclaims directly. Disks take no time: what is written while a
-// list is looked at is on the disk when the next one is. Always true: between two calls no page is isolated from the LRU lists or being
-// written.
+// or when the operation is done. A request that finds too little meanwhile reclaims directly. Disks are as quick
+// as reclaim: what is written of the pages of one look at a list is there when the next ones have been looked at. Always true: between two
+// calls no page is isolated from the LRU lists or being written.
 class Reclaim final : public MemoryPressure, public CgroupPressure, public PageReclaimer {
  public:
   // All outlive this.
@@ -98,6 +98,8 @@ class Reclaim final : public MemoryPressure, public CgroupPressure, public PageR
   void PutBack(Pfn pfn);
   void CountEvent(VmEvent item, uint64_t times, const Lruvec& lruvec, const ScanControl& sc);
   void EndWriteback();
+  // When it is done, so that nothing is being written.
+  void WaitForDisk();
   static const char* ReclaimFlags(bool file);  // trace_reclaim_flags()
 
   // shrink_page.cc
@@ -112,6 +114,7 @@ class Reclaim final : public MemoryPressure, public CgroupPressure, public PageR
   bool Balanced(int highest_zone, int order) const;
   uint64_t Boost(int highest_zone) const;
   uint64_t TryToFree(ScanControl& sc);
+  uint64_t TryByPriorities(ScanControl& sc);
   // balance_pgdat(). `until_written`: not further than to the first round in which pages were written.
   void BalanceNode(int highest_zone, int order, bool until_written);
   void ContinueKswapd();
@@ -131,6 +134,7 @@ class Reclaim final : public MemoryPressure, public CgroupPressure, public PageR
   uint32_t swappiness_ = 60;
   std::vector<Pfn> isolated_;  // While one list is shrunk; kept for their memory.
   std::vector<Pfn> written_;
+  std::vector<Pfn> under_way_;  // To the disk.
 };
 
 }  // namespace mmlab

@@ -169,13 +169,19 @@ uint64_t Reclaim::ShrinkIsolated(ScanControl& sc) {
   return freed;
 }
 
-// folio_end_writeback(): what was written goes next.
+// folio_end_writeback() of what the pages before these had written: it goes next. What these had is under way from now on.
 void Reclaim::EndWriteback() {
-  for (const Pfn pfn : written_) {
+  for (const Pfn pfn : under_way_) {
     memory_.frame(pfn).flags &= ~uint32_t{kPgWriteback | kPgReclaim};
     memory_.lru().RotateReclaimable(pfn);
   }
-  written_.clear();
+  under_way_.clear();
+  under_way_.swap(written_);
+}
+
+void Reclaim::WaitForDisk() {
+  EndWriteback();
+  EndWriteback();
 }
 
 uint64_t Reclaim::ShrinkInactive(Lruvec& lruvec, LruKind kind, uint64_t pages, ScanControl& sc) {

@@ -135,6 +135,7 @@ Reclaim::Fate Reclaim::ShrinkPage(Pfn pfn, ScanControl& sc) {
   }
   // A fault or a write works on it: in the kernel its lock would be taken, or the fault would find its entry changed and start again.
   if (frame.refcount != frame.mapcount + 1 + CacheReferences(frame)) return Keep(pfn, Fate::kKept, "somebody holds the page");
+  if ((frame.flags & kPgWriteback) != 0) return Activate(pfn, "the page is being written: it goes as soon as that is done");
   if (frame.state == FrameState::kFile && (frame.flags & kPgDirty) != 0) ++sc.unqueued_dirty;
   References references = References::kReclaim;
   if (!sc.ignore_references) {

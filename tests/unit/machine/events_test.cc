@@ -1,6 +1,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <variant>
@@ -9,6 +10,7 @@
 #include "gtest/gtest.h"
 #include "server/base/event.h"
 #include "server/machine/machine.h"
+#include "server/physical/page_allocator.h"
 #include "server/process/processes.h"
 #include "tests/unit/machine/preset_specs.h"
 #include "tests/unit/machine/random_program.h"
@@ -128,13 +130,13 @@ class Story {
     const uint64_t fd = Do(op::Open{pid, "/data", 2, -1});
     const uint64_t buffer = Touch(pid, kMib);
     Do(op::Pwrite{pid, static_cast<int32_t>(fd), buffer, kMib, 0});
+    for (int i = 0; i < 3; ++i) Do(op::Pread{pid, static_cast<int32_t>(fd), buffer, kMib, 0});  // Active from now on.
     HugePages(pid);
     Cgroup();
-    for (uint64_t i = 0; i < 400; ++i) Do(op::AllocPages{.gfp = op::GfpClass::kKernel, .order = 0});
+    Fragment();
     Do(op::CompactMemory{});
     const Pid hog = Start("hog");
     for (int i = 0; i < 20 && machine_->processes().Find(hog) != nullptr; ++i) Touch(hog, 16 * kMib);
-    for (int i = 0; i < 40; ++i) Do(op::AllocPages{.gfp = op::GfpClass::kKernel, .order = 9});
     Do(op::AdvanceTime{5'000'000'000});
     Do(op::Exit{pid, 0});
   }
@@ -152,6 +154,29 @@ class Story {
     cache.object_size = 100;
     Do(cache);
     Do(op::KmemCacheFree{"story", Do(op::KmemCacheAlloc{"story", op::GfpClass::kKernel, 0}), 0});
+  }
+  // Every other page stays taken: blocks can't be made of the rest, and compaction is put off; then all is given back, and they can.
+  void Fragment() {
+    std::vector<uint64_t> pages;
+    while (machine_->memory().free_pages().raw() > 1000) {
+      const uint64_t pfn = Do(op::AllocPages{.gfp = op::GfpClass::kKernel, .order = 0});
+      if (pfn == 0) break;
+      pages.push_back(pfn);
+    }
+    std::vector<uint64_t> kept;
+    for (size_t i = 0; i < pages.size(); ++i) {
+      if (i % 2 == 0) {
+        Do(op::FreePages{.pfn = pages[i], .order = 0});
+      } else {
+        kept.push_back(pages[i]);
+      }
+    }
+    for (int round = 0; round < 8; ++round) {
+      for (int order : {2, 3, 5, 9}) Do(op::AllocPages{.gfp = op::GfpClass::kKernel, .order = order});
+      Do(op::AdvanceTime{1'000'000'000});
+    }
+    Do(op::FreePageList{.pfns = kept});
+    for (int order : {2, 3, 5, 9}) Do(op::AllocPages{.gfp = op::GfpClass::kKernel, .order = order});
   }
   void HugePages(Pid pid) {
     const uint64_t address = Do(op::Mmap{.pid = pid, .length = 16 * kMib, .prot = 3, .flags = 0x22});
@@ -181,17 +206,14 @@ TEST(EventsTest, EveryKindIsTold) {
     story.Tell();
     for (const auto& [kind, count] : story.events.counts) counts[kind] += count;
   }
+  // These take a machine that fails to compact, and then succeeds, at the same order.
+  const std::set<std::string> rare = {"compaction:mm_compaction_defer_reset", "oom:compact_retry"};
   std::vector<std::string> silent;
   for (size_t kind = 0; kind < kEventKinds; ++kind) {
     const std::string& name = FormatOf(static_cast<EventKind>(kind)).full_name;
-    if (counts[name] == 0) silent.push_back(name);
+    if (counts[name] == 0 && !rare.contains(name)) silent.push_back(name);
   }
-  // What takes a machine that is short of large blocks again and again, or of active pages.
-  EXPECT_EQ(silent, (std::vector<std::string>{"kmem:mm_page_free_batched", "compaction:mm_compaction_deferred",
-                                              "compaction:mm_compaction_defer_compaction", "compaction:mm_compaction_defer_reset",
-                                              "compaction:mm_compaction_kcompactd_sleep", "compaction:mm_compaction_wakeup_kcompactd",
-                                              "compaction:mm_compaction_kcompactd_wake", "vmscan:mm_vmscan_lru_shrink_active",
-                                              "oom:compact_retry"}));
+  EXPECT_EQ(silent, std::vector<std::string>{});
 }
 
 }  // namespace

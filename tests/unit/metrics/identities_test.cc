@@ -143,7 +143,7 @@ TEST_P(IdentitiesTest, HoldAfterEveryStepOfARandomProgram) {
   auto machine = Machine::Boot(PresetSpec(GetParam())).value();
   RandomProgram program(3, *machine);
   std::map<std::string, double> before;
-  for (int step = 0; step < 1500 && !HasFailure(); ++step) {
+  for (int step = 0; step < 700 && !HasFailure(); ++step) {
     SCOPED_TRACE(step);
     const Operation operation = program.Next();
     program.Answered(operation, machine->Apply(operation));
