@@ -87,7 +87,7 @@ def scrape_by_prometheus(children, folder, server, machines, interval, rounds):
     def query(text):
         result = json.loads(Page(f"http://{address}/api/v1/query?{urllib.parse.urlencode({'query': text})}").body)["data"]["result"]
         return float(result[0]["value"][1]) if result else 0
-    children.wait_for("every machine to be a target", lambda: query("count(up)") == machines)
+    children.wait_for("every machine to be a target", lambda: query("count(up)") == machines, seconds=60 + 4 * interval)
     time.sleep(interval * rounds)
     window = f"[{int(interval * (rounds + 2))}s]"
     failed = query(f"sum(count_over_time(up{window}) - sum_over_time(up{window}))")
