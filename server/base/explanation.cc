@@ -125,6 +125,12 @@ absl::string_view StepKindName(StepKind kind) {
       return "readahead";
     case StepKind::kRefault:
       return "refault";
+    case StepKind::kGenerationAdded:
+      return "generation_added";
+    case StepKind::kGenerationScan:
+      return "generation_scan";
+    case StepKind::kPageSorted:
+      return "page_sorted";
     case StepKind::kOomScore:
       return "oom_score";
     case StepKind::kCgroupCharge:

@@ -23,6 +23,7 @@ FaultOutcome Paging::HandleFault(Process& task, VmArea& vma, VirtAddr address, F
   if (charger != nullptr) [[unlikely]]
     charger->CountEvent(VmEvent::kPgfault);
   if (task.rss.events++ > kRssEventsThreshold) SyncRss(task);
+  const InFault in_fault(*this, vma);
 
   Fault fault{task, vma, *vma.mm, layout_.page_size.RoundDown(address), access};
   fault.index = format_.IndexOf(fault.address, 1);

@@ -22,6 +22,7 @@ PageReferences Paging::TestClearReferenced(Pfn pfn) {
     if (vma.is(kVmSeqRead)) return;
     ++found.referenced;
     found.executable = found.executable || vma.is(kVmExec);
+    if (generations_) LookAround(vma, table, index, memory_.frame(pfn));
   });
   return found;
 }
@@ -53,9 +54,11 @@ UnmapOutcome Paging::TryToUnmap(Pfn pfn) {
   const bool lazily_freed = frame.state == FrameState::kAnon && (frame.flags & kPgSwapBacked) == 0;
   bool locked = false;
   bool dirty = (frame.flags & kPgDirty) != 0;
-  ForEachMapping(pfn, frame, [&](VmArea& vma, const uint8_t* table, uint32_t index) {
+  const bool once = frame.mapcount == 1;  // Then one look is enough.
+  ForEachMapping(pfn, frame, [&](VmArea& vma, uint8_t* table, uint32_t index) {
     locked = locked || (vma.flags & (kVmLocked | kVmSpecial)) == kVmLocked;
     dirty = dirty || format_.Dirty(format_.Load(table, index));
+    if (once && !locked && !(lazily_freed && dirty)) UnmapEntry(vma, table, index, pfn, frame);
   });
   if (locked) return UnmapOutcome::kStillUsed;
   if (lazily_freed && dirty) {
@@ -64,7 +67,7 @@ UnmapOutcome Paging::TryToUnmap(Pfn pfn) {
     memory_.lru().ChangeFlags(pfn, kPgSwapBacked, 0);
     return UnmapOutcome::kStillUsed;
   }
-  ForEachMapping(pfn, frame, [&](VmArea& vma, uint8_t* table, uint32_t index) { UnmapEntry(vma, table, index, pfn, frame); });
+  if (!once) ForEachMapping(pfn, frame, [&](VmArea& vma, uint8_t* table, uint32_t index) { UnmapEntry(vma, table, index, pfn, frame); });
   if (frame.mapcount > 0) return UnmapOutcome::kStillUsed;
   frame.flags &= ~uint32_t{kPgAnonExclusive};
   return UnmapOutcome::kUnmapped;

@@ -15,8 +15,9 @@
 // When memory is freed and for how long: kswapd, direct reclaim, the killer.
 
 namespace mmlab {
-Reclaim::Reclaim(BuddyMemory& memory, Cgroups& cgroups, Files& files, ReverseMap& reverse_map, OomKiller& killer, Tracer& tracer)
-    : memory_(memory), cgroups_(cgroups), files_(files), reverse_map_(reverse_map), killer_(killer), tracer_(tracer) {}
+Reclaim::Reclaim(BuddyMemory& memory, Cgroups& cgroups, Files& files, ReverseMap& reverse_map, PageTableWalker& walker, OomKiller& killer,
+                 Tracer& tracer)
+    : memory_(memory), cgroups_(cgroups), files_(files), reverse_map_(reverse_map), walker_(walker), killer_(killer), tracer_(tracer) {}
 
 bool Reclaim::Balanced(int highest_zone, int order) const {
   // pgdat_balanced(): one zone above its high watermark is enough.
@@ -59,6 +60,7 @@ void Reclaim::BalanceNode(int highest_zone, int order, bool until_written) {
   ScanControl sc;
   sc.kswapd = true;
   sc.highest_zone = highest_zone;
+  sc.order = order;
   bool balanced = false;
   while (sc.priority >= 1) {
     balanced = Balanced(highest_zone, order);
@@ -71,13 +73,15 @@ void Reclaim::BalanceNode(int highest_zone, int order, bool until_written) {
       if (of.managed > 0) sc.target += std::max<uint64_t>(of.wmark_high + of.watermark_boost, kSwapClusterMax);
     }
     const int64_t written = memory_.vm_stat().Get(NodeStat::kNrVmscanWrite);
+    AgeNode(sc);
     ShrinkNode(sc);
     // Enough for compaction to make the block of (compact_gap()).
-    if (sc.freed >= uint64_t{2} << order) order = 0;
+    if (sc.freed >= uint64_t{2} << order) order = sc.order = 0;
     if (sc.scanned < sc.target || sc.freed == freed_before) --sc.priority;
     kswapd_waits_ = until_written && memory_.vm_stat().Get(NodeStat::kNrVmscanWrite) > written;
     if (kswapd_waits_) break;
   }
+  WaitForDisk();
   if (!kswapd_waits_) kswapd_failures_ = sc.freed == 0 && !balanced ? kswapd_failures_ + 1 : 0;
   for (int zone = 0; zone <= highest_zone; ++zone) {
     memory_.SetReclaimActive(zone, false);
@@ -101,6 +105,7 @@ uint64_t Reclaim::DirectReclaim(Gfp gfp, int order, int highest_zone) {
   files_.DrainLru();
   ScanControl sc;
   sc.highest_zone = highest_zone;
+  sc.order = order;
   sc.target = kSwapClusterMax;
   constexpr auto kFirst = static_cast<int>(VmEvent::kAllocstallDma);
   const Zone& zone = memory_.zones()[static_cast<size_t>(highest_zone)];
@@ -118,8 +123,14 @@ uint64_t Reclaim::DirectReclaim(Gfp gfp, int order, int highest_zone) {
   return freed;
 }
 
-// do_try_to_free_pages()
 uint64_t Reclaim::TryToFree(ScanControl& sc) {
+  const uint64_t freed = TryByPriorities(sc);
+  WaitForDisk();
+  return freed;
+}
+
+// do_try_to_free_pages()
+uint64_t Reclaim::TryByPriorities(ScanControl& sc) {
   while (true) {
     for (sc.priority = kDefaultPriority; sc.priority >= 0; --sc.priority) {
       sc.scanned = 0;
@@ -183,6 +194,7 @@ void Reclaim::ReclaimPages(const std::vector<Pfn>& pages) {
     isolated_.push_back(pfn);
   }
   ShrinkIsolated(sc);
+  WaitForDisk();
 }
 
 void Reclaim::DropCaches(uint32_t bits) {
@@ -205,6 +217,9 @@ void Reclaim::AddToHash(StateHasher& hasher) const {
   hasher.Add((node_dirty_ ? 1 : 0) | (kswapd_waits_ ? 2 : 0));
   hasher.Add(static_cast<uint64_t>(kswapd_zone_) << 8 | static_cast<uint64_t>(kswapd_order_));
   hasher.Add(swappiness_);
+  const GenerationSettings& generations = generation_settings_;
+  hasher.Add(uint64_t{generations.min_ttl_ms} << 3 | (generations.enabled ? 1 : 0) | (generations.walk_tables ? 2 : 0) |
+             (generations.upper_tables ? 4 : 0));
 }
 
 }  // namespace mmlab

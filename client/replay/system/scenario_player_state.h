@@ -28,6 +28,8 @@ class ScenarioPlayer {
     int32_t pid = 0;
     std::vector<uint64_t> regions;  // Start addresses, by the script's number.
     std::vector<uint64_t> lengths;  // Bytes.
+    std::vector<int32_t> pipes;     // Descriptors in init.
+    std::vector<uint64_t> pipe_pages;
   };
   // How an operation of the machine ended: the outcome, or that there is no such operation.
   struct Tried {
@@ -62,6 +64,8 @@ class ScenarioPlayer {
   // scenario_processes.cc
   absl::Status StartWorker(const Json& op);
   absl::Status EndWorker(const Json& op);
+  absl::Status MakePipes(Worker& worker);
+  absl::Status ClosePipes(const Worker& worker);
   absl::Status MapRegion(const Json& op);
   absl::StatusOr<uint64_t> MapHugeAligned(int32_t pid, uint64_t bytes);
   absl::Status TouchRegion(const Json& op, bool identical);
@@ -84,7 +88,14 @@ class ScenarioPlayer {
   absl::Status AddHugepageFiles(const std::string& folder);
   // Takes away as much memory as the recorded machine did not have free when it was first looked at.
   absl::Status MatchBaseline();
-  absl::Status TakePages(v1::GfpClass gfp, uint64_t first_pfn, uint64_t end_pfn, int64_t pages);
+  // What of it has to be known before anything is changed.
+  absl::Status PlanBaseline();
+  struct PfnSpan {
+    uint64_t first = 0, end = 0;
+  };
+  // Allocates pages of that span of frames, in blocks of 2^highest_order and smaller ones for the rest; the blocks to `taken`.
+  absl::Status TakePages(v1::GfpClass gfp, PfnSpan span, int64_t pages, int highest_order, std::vector<uint64_t>* taken);
+  absl::Status GivePages(uint64_t pfn, int order);
 
   Connection& connection_;
   Stage& stage_;
@@ -95,7 +106,8 @@ class ScenarioPlayer {
   std::map<std::string, Worker> workers_;  // Living ones.
   std::vector<std::string> started_;       // Names in the order of their start.
   bool baseline_matched_ = false;
-  int between_ = 0;  // SnapshotBetween's count.
+  std::map<std::string, int64_t> kept_;  // By zone: pages that its CPUs keep when it is first looked at.
+  int between_ = 0;                      // SnapshotBetween's count.
 };
 
 }  // namespace mmlab

@@ -74,9 +74,32 @@ absl::StatusOr<bool> ScenarioPlayer::Lives(int32_t pid) {
   return true;
 }
 
+// Two pipes lead from the recorder to a worker and back; each keeps the page through which the last words went.
+absl::Status ScenarioPlayer::MakePipes(Worker& worker) {
+  for (int i = 0; i < 2; ++i) {
+    v1::Operation pipe;
+    pipe.mutable_pipe()->set_pid(init_);
+    pipe.mutable_pipe()->set_wished_fd(-1);
+    MMLAB_ASSIGN_OR_RETURN(const v1::Outcome opened, stage_.MustApply(pipe));
+    worker.pipes.push_back(static_cast<int32_t>(opened.value()));
+    v1::Operation page;
+    page.mutable_alloc_pages()->set_gfp(v1::GFP_CLASS_HIGHUSER);
+    MMLAB_ASSIGN_OR_RETURN(const Tried taken, Try("alloc_pages", page));
+    if (taken.ok()) worker.pipe_pages.push_back(taken.outcome.value());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ScenarioPlayer::ClosePipes(const Worker& worker) {
+  for (const int32_t fd : worker.pipes) MMLAB_RETURN_IF_ERROR(CloseIn(init_, fd));
+  for (const uint64_t pfn : worker.pipe_pages) MMLAB_RETURN_IF_ERROR(GivePages(pfn, 0));
+  return absl::OkStatus();
+}
+
 absl::Status ScenarioPlayer::StartWorker(const Json& op) {
   const std::string name = op.at("process");
   Worker worker;
+  MMLAB_RETURN_IF_ERROR(MakePipes(worker));
   MMLAB_ASSIGN_OR_RETURN(worker.pid, ForkWorker(stage_, layout_, init_));
   v1::Operation adjust;
   adjust.mutable_write_oom_score_adj()->set_pid(worker.pid);
@@ -100,8 +123,9 @@ absl::Status ScenarioPlayer::EndWorker(const Json& op) {
     exit.mutable_exit()->set_pid(worker->pid);
     MMLAB_RETURN_IF_ERROR(stage_.MustApply(exit).status());
   }
+  const Worker ended = *worker;
   workers_.erase(op.at("process").get<std::string>());
-  return absl::OkStatus();
+  return ClosePipes(ended);
 }
 
 absl::Status ScenarioPlayer::MapRegion(const Json& op) {
@@ -167,6 +191,7 @@ absl::StatusOr<bool> ScenarioPlayer::ReportKilled(const std::string& acting) {
     if (it == workers_.end()) continue;
     MMLAB_ASSIGN_OR_RETURN(const bool lives, Lives(it->second.pid));
     if (lives) continue;
+    MMLAB_RETURN_IF_ERROR(ClosePipes(it->second));
     workers_.erase(it);
     answers_.results.push_back({{"kind", "result"}, {"process", name}, {"killed", true}});
     any = true;

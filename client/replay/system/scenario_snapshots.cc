@@ -1,11 +1,13 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "client/replay/system/scenario_player_state.h"
 #include "server/base/status_macros.h"
 
@@ -19,14 +21,15 @@ using Json = nlohmann::ordered_json;
 constexpr const char* kMachineFiles[] = {"meminfo", "vmstat", "zoneinfo", "buddyinfo", "swaps", "pagetypeinfo"};
 constexpr const char* kProcessFiles[] = {"maps", "oom_score", "oom_score_adj", "smaps_rollup", "stat", "status"};
 
-// "Node 0, zone   Normal\n  pages free     1234" -> 1234; -1 when there is no such zone.
-int64_t FreePagesOf(const std::string& zoneinfo, const std::string& zone) {
+// The number behind the first such label of a zone: of "Node 0, zone   Normal\n  pages free     1234", with "pages free", 1234; -1 when
+// there is none.
+int64_t NumberOf(const std::string& zoneinfo, const std::string& zone, absl::string_view label) {
   bool here = false;
   for (absl::string_view line : absl::StrSplit(zoneinfo, '\n')) {
     if (absl::StartsWith(line, "Node ")) here = absl::EndsWith(line, absl::StrCat(" ", zone));
-    if (!here || !absl::StartsWith(line, "  pages free")) continue;
-    int64_t pages = 0;
-    if (absl::SimpleAtoi(line.substr(12), &pages)) return pages;
+    line = absl::StripLeadingAsciiWhitespace(line);
+    int64_t number = 0;
+    if (here && absl::ConsumePrefix(&line, label) && absl::SimpleAtoi(line, &number)) return number;
   }
   return -1;
 }
@@ -132,41 +135,64 @@ absl::Status ScenarioPlayer::SnapshotBetween(const Json& op) {
   return absl::OkStatus();
 }
 
+// About a third of what the lists may hold, which is the kernel's own share of them: not in high memory, which is the processes'.
+absl::Status ScenarioPlayer::PlanBaseline() {
+  MMLAB_ASSIGN_OR_RETURN(const std::string zoneinfo, ReadProcFile("zoneinfo"));
+  for (const char* zone : {"Normal", "DMA"}) {
+    const int64_t high = NumberOf(zoneinfo, zone, "high:");
+    if (high < 0) continue;
+    kept_[zone] = high / 3;
+    break;
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ScenarioPlayer::MatchBaseline() {
   MMLAB_ASSIGN_OR_RETURN(const std::string zoneinfo, ReadProcFile("zoneinfo"));
   const Json& zones = header_.at("zones");
   for (auto it = zones.rbegin(); it != zones.rend(); ++it) {
     const std::string name = it->at("name");
-    const int64_t free = FreePagesOf(zoneinfo, name);
     const auto first = it->at("start_pfn").get<uint64_t>();
-    const auto wanted = it->at("free_at_start").get<int64_t>();
-    if (free <= wanted) continue;
+    const PfnSpan span{first, first + it->at("spanned").get<uint64_t>()};
     const v1::GfpClass gfp = name == "HighMem"                              ? v1::GFP_CLASS_HIGHUSER
                              : name == "DMA" && layout_ != v1::LAYOUT_ARM64 ? v1::GFP_CLASS_DMA
                                                                             : v1::GFP_CLASS_KERNEL;
-    MMLAB_RETURN_IF_ERROR(TakePages(gfp, first, first + it->at("spanned").get<uint64_t>(), free - wanted));
+    // A kernel that has run for a while keeps pages of its own on the lists of its CPUs.
+    std::vector<uint64_t> held;
+    if (const auto kept = kept_.find(name); kept != kept_.end()) {
+      MMLAB_RETURN_IF_ERROR(TakePages(gfp, span, kept->second - NumberOf(zoneinfo, name, "count:"), 0, &held));
+    }
+    const auto wanted = it->at("free_at_start").get<int64_t>();
+    MMLAB_ASSIGN_OR_RETURN(const std::string now, ReadProcFile("zoneinfo"));
+    // Large enough to be quick, small enough not to leave a hole that nothing fits in.
+    MMLAB_RETURN_IF_ERROR(TakePages(gfp, span, NumberOf(now, name, "pages free") - wanted, /*highest_order=*/6, nullptr));
+    for (const uint64_t pfn : held) MMLAB_RETURN_IF_ERROR(GivePages(pfn, 0));
   }
   return absl::OkStatus();
 }
 
-absl::Status ScenarioPlayer::TakePages(v1::GfpClass gfp, uint64_t first_pfn, uint64_t end_pfn, int64_t pages) {
-  constexpr int kHighestOrder = 6;  // Large enough to be quick, small enough not to leave a hole that nothing fits in.
-  for (int order = kHighestOrder; order >= 0 && pages > 0; --order) {
+absl::Status ScenarioPlayer::TakePages(v1::GfpClass gfp, PfnSpan span, int64_t pages, int highest_order, std::vector<uint64_t>* taken) {
+  for (int order = highest_order; order >= 0 && pages > 0; --order) {
     for (; pages >= int64_t{1} << order; pages -= int64_t{1} << order) {
       v1::Operation alloc;
       alloc.mutable_alloc_pages()->set_gfp(gfp);
       alloc.mutable_alloc_pages()->set_order(order);
-      MMLAB_ASSIGN_OR_RETURN(const Tried taken, Try("alloc_pages", alloc));
-      if (!taken.ok()) break;
-      if (taken.outcome.value() >= first_pfn && taken.outcome.value() < end_pfn) continue;
+      MMLAB_ASSIGN_OR_RETURN(const Tried tried, Try("alloc_pages", alloc));
+      if (!tried.ok()) break;
+      const uint64_t pfn = tried.outcome.value();
       // The zone is at its watermark: what another one gave goes back.
-      v1::Operation free;
-      free.mutable_free_pages()->set_pfn(taken.outcome.value());
-      free.mutable_free_pages()->set_order(order);
-      return stage_.MustApply(free).status();
+      if (pfn < span.first || pfn >= span.end) return GivePages(pfn, order);
+      if (taken != nullptr) taken->push_back(pfn);
     }
   }
   return absl::OkStatus();
+}
+
+absl::Status ScenarioPlayer::GivePages(uint64_t pfn, int order) {
+  v1::Operation free;
+  free.mutable_free_pages()->set_pfn(pfn);
+  free.mutable_free_pages()->set_order(order);
+  return stage_.MustApply(free).status();
 }
 
 }  // namespace mmlab

@@ -105,6 +105,25 @@ absl::Status Exec(Stage& stage, const Program& program, int32_t pid) {
   return stage.MustApply(operation).status();
 }
 
+// A page that was written and may not be used any more: the topmost mapping of every worker.
+absl::Status MakeForbiddenPage(Stage& stage, int32_t pid) {
+  v1::Operation operation;
+  v1::MmapRequest& map = *operation.mutable_mmap();
+  map.set_pid(pid);
+  map.set_length_bytes(kPage);
+  map.set_prot(3);      // PROT_READ | PROT_WRITE
+  map.set_flags(0x22);  // MAP_PRIVATE | MAP_ANONYMOUS
+  map.set_fd(-1);
+  MMLAB_ASSIGN_OR_RETURN(const v1::Outcome mapped, stage.MustApply(operation));
+  MMLAB_RETURN_IF_ERROR(stage.MustApply(Touch(pid, v1::ACCESS_KIND_TOUCH_WRITE, mapped.value(), 1)).status());
+  v1::Operation protect;
+  protect.mutable_mprotect()->set_pid(pid);
+  protect.mutable_mprotect()->set_address(mapped.value());
+  protect.mutable_mprotect()->set_length_bytes(kPage);
+  protect.mutable_mprotect()->set_prot(0);  // PROT_NONE
+  return stage.MustApply(protect).status();
+}
+
 }  // namespace
 
 absl::StatusOr<int32_t> StartWorkerProgram(Stage& stage, v1::Layout layout) {
@@ -134,6 +153,7 @@ absl::StatusOr<int32_t> StartWorkerProgram(Stage& stage, v1::Layout layout) {
   brk.mutable_brk()->set_address(now.value() + program.brk_bytes);
   MMLAB_RETURN_IF_ERROR(stage.MustApply(brk).status());
   MMLAB_RETURN_IF_ERROR(stage.MustApply(Touch(pid, v1::ACCESS_KIND_TOUCH_WRITE, now.value(), program.brk_pages)).status());
+  MMLAB_RETURN_IF_ERROR(MakeForbiddenPage(stage, pid));
   return pid;
 }
 
@@ -148,7 +168,7 @@ absl::StatusOr<int32_t> ForkWorker(Stage& stage, v1::Layout layout, int32_t pare
   for (const v1::Operation& operation :
        {Touch(child, v1::ACCESS_KIND_TOUCH_READ, program.entry, 1),
         Touch(child, v1::ACCESS_KIND_TOUCH_WRITE, program.data, program.data_pages),
-        Touch(child, v1::ACCESS_KIND_TOUCH_WRITE, program.bss, 2), Touch(child, v1::ACCESS_KIND_TOUCH_WRITE, program.stack, 1)}) {
+        Touch(child, v1::ACCESS_KIND_TOUCH_WRITE, program.bss, 3), Touch(child, v1::ACCESS_KIND_TOUCH_WRITE, program.stack, 1)}) {
     MMLAB_RETURN_IF_ERROR(stage.MustApply(operation).status());
   }
   return child;
