@@ -161,6 +161,19 @@ absl::StatusOr<v1::MachineSpec> SpecFromCapture(const std::string& folder) {
   return spec;
 }
 
+absl::Status AddFirmwareRanges(const std::string& text, v1::MachineSpec& spec) {
+  if (!absl::StrContains(text, "[mem ")) return ParseFirmwareTable(text, spec);
+  v1::MachineSpec found;
+  found.set_layout(spec.layout());
+  ParseDmesg(text, found);
+  if (found.firmware_ranges_size() == 0) {
+    return absl::InvalidArgumentError(spec.layout() == v1::LAYOUT_ARM64 ? "has no lines of memory banks, 'node   0: [mem ...]'"
+                                                                        : "has no lines 'BIOS-e820: [mem ...] usable'");
+  }
+  *spec.mutable_firmware_ranges() = found.firmware_ranges();
+  return absl::OkStatus();
+}
+
 std::string CaptureFileName(const std::string& proc_path) {
   if (absl::StartsWith(proc_path, "sys/vm/")) return "sys_vm/" + proc_path.substr(7);
   return absl::StrReplaceAll(proc_path, {{"/", "_"}});

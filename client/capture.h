@@ -14,6 +14,10 @@ namespace mmlab {
 // INVALID_ARGUMENT names the file and what is wrong with it.
 absl::StatusOr<v1::MachineSpec> SpecFromCapture(const std::string& folder);
 
+// The firmware's map in a kernel's log: BIOS-e820 lines, or on ARM64 ("node   0:" lines) the memory banks; or lines of START, LAST and TYPE
+// as in firmware_memmap.tsv. Goes to spec.firmware_ranges. INVALID_ARGUMENT: none is there, or a line of the latter is not understood.
+absl::Status AddFirmwareRanges(const std::string& text, v1::MachineSpec& spec);
+
 // "sys/vm/swappiness" -> "sys_vm/swappiness", "sys/kernel/osrelease" -> "sys_kernel_osrelease": where a /proc file lies in a capture.
 std::string CaptureFileName(const std::string& proc_path);
 

@@ -20,8 +20,10 @@
 #include "mmlab/v1/memory.grpc.pb.h"
 #include "mmlab/v1/operation.grpc.pb.h"
 #include "mmlab/v1/page.grpc.pb.h"
+#include "mmlab/v1/page_replacement.grpc.pb.h"
 #include "mmlab/v1/proc.grpc.pb.h"
 #include "mmlab/v1/process.grpc.pb.h"
+#include "mmlab/v1/vmalloc.grpc.pb.h"
 #include "mmlab/v1/watch.grpc.pb.h"
 
 namespace mmlab {
@@ -32,7 +34,7 @@ namespace mmlab {
 // that change something carry a request_id then, so that the server does the work once even when only its answer was lost.
 class Connection {
  public:
-  explicit Connection(std::shared_ptr<grpc::Channel> channel, std::chrono::milliseconds deadline = std::chrono::seconds(10),
+  explicit Connection(const std::shared_ptr<grpc::Channel>& channel, std::chrono::milliseconds deadline = std::chrono::seconds(10),
                       int retries = 0)
       : channel_(channel),
         deadline_(deadline),
@@ -42,7 +44,9 @@ class Connection {
         memory(v1::MemoryService::NewStub(channel)),
         files(v1::FileService::NewStub(channel)),
         pages(v1::PageService::NewStub(channel)),
+        page_replacement(v1::PageReplacementService::NewStub(channel)),
         slab(v1::SlabService::NewStub(channel)),
+        kernel_addresses(v1::KernelAddressService::NewStub(channel)),
         cgroups(v1::CgroupService::NewStub(channel)),
         proc(v1::ProcService::NewStub(channel)),
         layouts(v1::LayoutService::NewStub(channel)),
@@ -99,7 +103,9 @@ class Connection {
   const std::unique_ptr<v1::MemoryService::Stub> memory;
   const std::unique_ptr<v1::FileService::Stub> files;
   const std::unique_ptr<v1::PageService::Stub> pages;
+  const std::unique_ptr<v1::PageReplacementService::Stub> page_replacement;
   const std::unique_ptr<v1::SlabService::Stub> slab;
+  const std::unique_ptr<v1::KernelAddressService::Stub> kernel_addresses;
   const std::unique_ptr<v1::CgroupService::Stub> cgroups;
   const std::unique_ptr<v1::ProcService::Stub> proc;
   const std::unique_ptr<v1::LayoutService::Stub> layouts;

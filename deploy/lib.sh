@@ -18,7 +18,7 @@ TEST_PACKAGES=(
   chromium # a page that calls the API
   clang-format clang-tidy shellcheck yamllint
   git jq python3 python3-grpcio python3-prometheus-client python3-protobuf
-  procps prometheus prometheus-node-exporter
+  procps prometheus prometheus-node-exporter prometheus-process-exporter
 )
 BUF_VERSION=1.75.0
 LEZER_PROMQL_VERSION=0.315.0

@@ -43,7 +43,7 @@ void Declare(CLI::App& app, Flags& flags) {
   app.add_option("--http-address", flags.server.http_address,
                  "Where to serve metrics, and the API as JSON, over HTTP, HOST:PORT; empty = nowhere")
       ->envname("MMLABD_HTTP_ADDRESS");
-  app.add_option("--http-external-address", flags.server.http_external_address,
+  app.add_option("--http-external-address,--web.external-address", flags.server.http_external_address,
                  "HOST:PORT that service discovery names; empty = as the scraper reached it")
       ->envname("MMLABD_HTTP_EXTERNAL_ADDRESS");
   app.add_option("--http-allow-origin", flags.server.http_allowed_origins,

@@ -63,6 +63,7 @@ int RunCommandLine(int argc, char** argv) {
   AddMemoryCommands(app, session);
   AddProcpsCommands(app, session);
   AddReplayCommand(app, session);
+  AddLessonCommand(app, session);
   AddWatchCommand(app, session);
   try {
     app.parse(argc, argv);

@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "client/capture.h"
 #include "client/cli/commands.h"
 #include "client/cli/exit_code.h"
@@ -115,21 +116,50 @@ void AddDmesg(CLI::App& app, Session& session) {
   struct Options {
     std::string machine;
     bool why = false;
+    bool raw = false;
   };
   const auto options = std::make_shared<Options>();
-  CLI::App* dmesg = app.add_subcommand("dmesg", "Print what a machine's kernel said of memory while it booted");
+  CLI::App* dmesg = app.add_subcommand("dmesg", "Print what a machine's kernel said of memory while it booted, and what it logged since");
   dmesg->add_option("machine", options->machine, "Machine")->required();
   dmesg->add_flag("--why", options->why, "With the stage of boot and where the numbers come from");
+  dmesg->add_flag("-r,--raw", options->raw, "With the level of each line in front");
+  dmesg->footer("Example:\n  mmlab dmesg lab1 | tail -30    # the report of the last OOM kill");
   dmesg->callback([options, &session] {
     v1::GetBootLogRequest request;
     request.set_machine(MachineOf(options->machine));
     v1::GetBootLogResponse response;
     session.Call(*session.connection().layouts, &v1::LayoutService::Stub::GetBootLog, request, &response);
-    if (PrintStructured(session.options(), response)) return;
+    v1::ReadKernelLogRequest log_request;
+    log_request.set_machine(request.machine());
+    log_request.set_raw(options->raw);
+    v1::ReadKernelLogResponse log;
+    session.Call(*session.connection().proc, &v1::ProcService::Stub::ReadKernelLog, log_request, &log);
+    if (session.options().output == OutputFormat::kJson || session.options().output == OutputFormat::kYaml) {
+      for (absl::string_view line : absl::StrSplit(log.content(), '\n', absl::SkipEmpty()))
+        response.add_lines()->set_text(std::string(line));
+      PrintStructured(session.options(), response);
+      return;
+    }
     for (const v1::BootLogLine& line : response.lines()) {
-      fmt::print("[    0.000000] {}\n", line.text());
+      fmt::print("{}[    0.000000] {}\n", options->raw ? "<6>" : "", line.text());
       if (options->why) fmt::print("    {}: {}\n", v1::BootStage_Name(line.stage()).substr(sizeof("BOOT_STAGE_") - 1), line.why());
     }
+    std::fwrite(log.content().data(), 1, log.content().size(), stdout);
+  });
+}
+
+void AddExplainBoot(CLI::App& app, Session& session) {
+  const auto machine = std::make_shared<std::string>();
+  CLI::App* boot = app.get_subcommand("explain")->add_subcommand(
+      "boot", "How a machine's memory came to be: firmware's map, zones, reserves, watermarks, with the numbers they come from");
+  boot->add_option("machine", *machine, "Machine")->required();
+  boot->callback([machine, &session] {
+    v1::GetBootLogRequest request;
+    request.set_machine(MachineOf(*machine));
+    request.set_explain(true);
+    v1::GetBootLogResponse response;
+    session.Call(*session.connection().layouts, &v1::LayoutService::Stub::GetBootLog, request, &response);
+    if (!PrintStructured(session.options(), response.explanation())) fmt::print("{}", response.explanation().text());
   });
 }
 
@@ -246,6 +276,7 @@ void AddLayoutCommands(CLI::App& app, Session& session) {
   domains->callback([machine, &session] { GetDomains(session, *machine); });
   AddDmesg(app, session);
   AddTranslate(app, session);
+  AddExplainBoot(app, session);
   AddBootCapture(app, session);
 }
 

@@ -11,6 +11,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "client/capture.h"
 #include "client/cli/commands.h"
 #include "client/cli/exit_code.h"
 #include "client/cli/output.h"
@@ -29,6 +30,9 @@ struct SpecFlags {
   std::string slab_allocator;
   uint64_t seed = 0;
   std::vector<std::string> sysctls;
+  std::string firmware;
+  std::string iomem;
+  std::string command_line;
   std::string file;
 
   void AddTo(CLI::App* command) {
@@ -39,6 +43,9 @@ struct SpecFlags {
     command->add_option("--slab-allocator", slab_allocator, "slub (what else is not said), slab or slob");
     command->add_option("--seed", seed, "Seed of everything random in the machine");
     command->add_option("--sysctl", sysctls, "NAME=VALUE, repeatable: vm.overcommit_memory=2");
+    command->add_option("--firmware", firmware, "The firmware's map, from a file: BIOS-e820 lines of a log, ARM64's memory banks of one");
+    command->add_option("--iomem", iomem, "A /proc/iomem, from a file: RAM, devices, windows, kernel sections");
+    command->add_option("--command-line", command_line, "Of the kernel: mem=, memmap=, movablecore=, cma=, vmalloc=, ...");
     command->add_option("-f,--file", file, "MachineSpec as JSON or YAML; - reads stdin. Flags win over the file");
   }
   v1::MachineSpec Spec() const;
@@ -87,6 +94,12 @@ v1::MachineSpec SpecFlags::Spec() const {
     if (!bytes) Fail(kExitUsage, "--ram: a number with K, M, G or T, not " + ram);
     spec.set_ram_bytes(static_cast<int64_t>(*bytes));
   }
+  if (!firmware.empty()) {
+    const absl::Status added = AddFirmwareRanges(ReadAll(firmware), spec);
+    if (!added.ok()) Fail(kExitLocalFile, absl::StrCat(firmware, ": ", added.message()));
+  }
+  if (!iomem.empty()) spec.set_iomem_text(ReadAll(iomem));
+  if (!command_line.empty()) spec.set_command_line(command_line);
   if (cpus != 0) spec.set_cpus(cpus);
   if (!slab_allocator.empty()) {
     v1::SlabAllocator allocator = v1::SLAB_ALLOCATOR_UNSPECIFIED;
@@ -253,7 +266,8 @@ void DescribeFrame(Session& session, const std::string& machine, uint64_t pfn) {
   fmt::print("Frame:       {} ({})\nZone:        {}, node {}, section {}\nState:       {}\nReferences:  {}, {} entries map it\n",
              HexText(frame.pfn()), frame.pfn(), or_none(frame.zone()), frame.node(), frame.section(), frame.state(),
              frame.reference_count(), frame.map_count());
-  fmt::print("Flags:       {}\nkpageflags:  {}\n", or_none(flags), HexText(frame.kpageflags()));
+  fmt::print("Flags:       {}\npage->flags: {}\nkpageflags:  {}\n", or_none(flags), HexText(frame.raw_flags()),
+             HexText(frame.kpageflags()));
   fmt::print("Mapping:     {} {}, index {}\nLRU list:    {}\nCgroup:      {}\n", or_none(frame.mapping()), frame.mapping_id(),
              HexText(frame.index()), or_none(frame.lru()), frame.memory_cgroup());
   fmt::print("Block:       starts at {}, order {}, compound {}, type {}, private {}\nPage block:  {}\n", HexText(frame.head_pfn()),

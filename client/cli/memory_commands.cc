@@ -48,10 +48,33 @@ void GetVmas(Session& session, const std::string& machine, int pid) {
   fmt::print("{}", VmAreaStructsText({all.vm_areas().begin(), all.vm_areas().end()}, session.options().output == OutputFormat::kWide));
 }
 
+struct PagemapOptions {
+  std::string machine;
+  int pid = 0;
+  std::string start = "0";
+  std::string end = "0";
+};
+
 uint64_t AddressFrom(const std::string& text) {
   const auto address = ParseSize(text);
   if (!address) Fail(kExitUsage, "address: a number, not " + text);
   return *address;
+}
+
+void GetPagemap(Session& session, const PagemapOptions& options) {
+  v1::ListPagemapRequest request;
+  request.set_parent(ProcessName(options.machine, options.pid));
+  request.set_start_address(AddressFrom(options.start));
+  request.set_end_address(AddressFrom(options.end));
+  request.set_page_size(kListPage);
+  v1::ListPagemapResponse all;
+  do {
+    v1::ListPagemapResponse page;
+    session.Call(*session.connection().memory, &v1::MemoryService::Stub::ListPagemap, request, &page);
+    all.mutable_entries()->MergeFrom(page.entries());
+    request.set_page_token(page.next_page_token());
+  } while (!request.page_token().empty());
+  if (!PrintStructured(session.options(), all)) fmt::print("{}", PagemapText({all.entries().begin(), all.entries().end()}));
 }
 
 struct ReadOptions {
@@ -176,6 +199,14 @@ void AddMemoryCommands(CLI::App& app, Session& session) {
   vmas->add_option("machine", options->machine, "Machine")->required();
   vmas->add_option("pid", options->pid, "Process id")->required();
   vmas->callback([options, &session] { GetVmas(session, options->machine, options->pid); });
+  const auto pages = std::make_shared<PagemapOptions>();
+  CLI::App* pagemap = app.get_subcommand("get")->add_subcommand("pagemap", "Pages of a process and their frames: /proc/PID/pagemap");
+  pagemap->add_option("machine", pages->machine, "Machine")->required();
+  pagemap->add_option("pid", pages->pid, "Process id")->required();
+  pagemap->add_option("--start", pages->start, "First address")->capture_default_str();
+  pagemap->add_option("--end", pages->end, "First address behind the range; 0 = the end of user space")->capture_default_str();
+  pagemap->footer("Example:\n  mmlab get pagemap lab1 2 --start 0x8048000 --end 0x804f000");
+  pagemap->callback([pages, &session] { GetPagemap(session, *pages); });
   CLI::App* memory = app.add_subcommand("memory", "Read and write the bytes of memory");
   memory->require_subcommand(1);
   AddRead(memory, session);

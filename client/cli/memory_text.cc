@@ -135,6 +135,18 @@ std::string VmaStoreText(const std::vector<v1::VmaStoreNode>& nodes, const v1::L
   return text;
 }
 
+std::string PagemapText(const std::vector<v1::PagemapEntry>& entries) {
+  std::vector<std::vector<std::string>> rows;
+  for (const v1::PagemapEntry& entry : entries) {
+    const std::string kind = entry.file_or_shared() ? "file" : "anon";
+    rows.push_back({fmt::format("{:#x}", entry.address()), entry.present() ? "memory" : "swap",
+                    entry.present() ? fmt::format("{:#x}", entry.pfn()) : fmt::format("{}:{}", entry.swap_area(), entry.swap_slot()),
+                    entry.present() ? kind : "-", entry.exclusive() ? "yes" : "no", fmt::format("{:#018x}", entry.value()),
+                    absl::StrJoin(entry.page_flags(), ",")});
+  }
+  return TableText({"ADDRESS", "IN", "PFN OR SLOT", "KIND", "EXCLUSIVE", "ENTRY", "FLAGS"}, rows);
+}
+
 std::string TranslationText(const v1::TranslateVirtualAddressResponse& translation, bool wide) {
   std::string text = fmt::format("region    {}\n", translation.region());
   if (!translation.base_register().empty()) {

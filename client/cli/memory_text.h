@@ -18,6 +18,8 @@ std::string VmAreaStructsText(const std::vector<v1::VmAreaStruct>& areas, bool w
 // The nodes of a store, indented by their depth; `summary` has the figures of the whole store.
 std::string VmaStoreText(const std::vector<v1::VmaStoreNode>& nodes, const v1::ListVmaStoreNodesResponse& summary);
 // The walk, level by level; `wide`: with each field of each entry and its meaning.
+// Pages of a process, one a line.
+std::string PagemapText(const std::vector<v1::PagemapEntry>& entries);
 std::string TranslationText(const v1::TranslateVirtualAddressResponse& translation, bool wide);
 // As hexdump -C: sixteen bytes a line behind their address.
 std::string HexDump(uint64_t address, const std::string& bytes);

@@ -5,9 +5,11 @@
 #include <iterator>
 #include <memory>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "client/cli/commands.h"
+#include "client/cli/contract_comments.h"
 #include "client/cli/exit_code.h"
 #include "client/cli/operation_flags.h"
 #include "client/cli/output.h"
@@ -56,32 +58,6 @@ void AddVerb(CLI::App* parent, Session& session, const Verb& verb) {
     if (session.options().explain) SetExplain(request);
     PrintOutcome(session, verb.operation->name(), RunOperation(session, flags->machine(), operation));
   });
-}
-
-// A program for those who have no ELF file at hand: one page each of text, constants and data, and four of bss.
-v1::ElfImage DefaultImage(v1::Layout layout) {
-  const uint64_t base = layout == v1::LAYOUT_ARM64 ? 0x400000 : 0x8048000;
-  v1::ElfImage image;
-  image.set_path("/bin/program");
-  image.set_entry_address(base + 0xc0);
-  const auto add = [&](uint64_t page, uint64_t memory_pages, uint32_t flags) {
-    v1::ProgramHeader& header = *image.add_program_headers();
-    header.set_type(v1::ProgramHeader::TYPE_LOAD);
-    header.set_offset_bytes(page * 4096);
-    header.set_virtual_address(base + page * 4096);
-    header.set_file_size_bytes(4096);
-    header.set_memory_size_bytes(memory_pages * 4096);
-    header.set_flags(flags);
-    header.set_align_bytes(4096);
-  };
-  add(0, 1, 5);
-  add(1, 1, 4);
-  add(2, 5, 6);
-  // Without it the kernel would take the program for one of old, whose every readable page can be executed.
-  v1::ProgramHeader& stack = *image.add_program_headers();
-  stack.set_type(v1::ProgramHeader::TYPE_GNU_STACK);
-  stack.set_flags(6);
-  return image;
 }
 
 v1::Layout LayoutOf(Session& session, const std::string& machine) {
@@ -174,7 +150,10 @@ void AddSysctl(CLI::App* parent, Session& session) {
       operation.mutable_write_sysctl()->set_explain(session.options().explain);
       const v1::Outcome outcome = RunOperation(session, options->machine, operation);
       if (outcome.error_number() != 0) return PrintOutcome(session, "write_sysctl", outcome);
-      return fmt::print("{} = {}\n", name, value);  // As sysctl(8) does: some can't be read.
+      if (PrintStructured(session.options(), outcome)) return;
+      fmt::print("{} = {}\n", name, value);  // As sysctl(8) does: some can't be read.
+      fmt::print("{}", outcome.explanation().text());
+      return;
     }
     v1::ReadProcFileRequest request;
     request.set_machine("machines/" + options->machine);
@@ -205,6 +184,13 @@ void AddJsonOperation(CLI::App* parent, Session& session) {
 
 const FieldDescriptor* Member(const std::string& name) { return v1::Operation::descriptor()->FindFieldByName(name); }
 
+// "Maps memory into a process, like mmap(2)": a comment up to its first full stop or errno.
+std::string FirstSentence(absl::string_view comment) {
+  size_t end = comment.find(". ");
+  if (end == absl::string_view::npos) end = comment.size() - (absl::EndsWith(comment, ".") ? 1 : 0);
+  return std::string(comment.substr(0, end));
+}
+
 std::vector<Verb> Verbs() {
   std::vector<Verb> verbs;
   // Those with a command of their own, or whose kind is the command.
@@ -215,7 +201,7 @@ std::vector<Verb> Verbs() {
     const FieldDescriptor* member = operation->field(i);
     if (std::find(kSpecial->begin(), kSpecial->end(), member->name()) != kSpecial->end()) continue;
     const std::string verb = member->name() == "compact_memory" ? "compact" : absl::StrReplaceAll(member->name(), {{"_", "-"}});
-    verbs.push_back({verb, member, {}, "Operation " + member->name()});
+    verbs.push_back({verb, member, {}, FirstSentence(CommentOn(member->message_type()->full_name()))});
   }
   const google::protobuf::EnumDescriptor* kinds = v1::AccessKind_descriptor();
   for (int i = 1; i < kinds->value_count(); ++i) {
@@ -228,6 +214,31 @@ std::vector<Verb> Verbs() {
 }
 
 }  // namespace
+
+v1::ElfImage DefaultImage(v1::Layout layout) {
+  const uint64_t base = layout == v1::LAYOUT_ARM64 ? 0x400000 : 0x8048000;
+  v1::ElfImage image;
+  image.set_path("/bin/program");
+  image.set_entry_address(base + 0xc0);
+  const auto add = [&](uint64_t page, uint64_t memory_pages, uint32_t flags) {
+    v1::ProgramHeader& header = *image.add_program_headers();
+    header.set_type(v1::ProgramHeader::TYPE_LOAD);
+    header.set_offset_bytes(page * 4096);
+    header.set_virtual_address(base + page * 4096);
+    header.set_file_size_bytes(4096);
+    header.set_memory_size_bytes(memory_pages * 4096);
+    header.set_flags(flags);
+    header.set_align_bytes(4096);
+  };
+  add(0, 1, 5);
+  add(1, 1, 4);
+  add(2, 5, 6);
+  // Without it the kernel would take the program for one of old, whose every readable page can be executed.
+  v1::ProgramHeader& stack = *image.add_program_headers();
+  stack.set_type(v1::ProgramHeader::TYPE_GNU_STACK);
+  stack.set_flags(6);
+  return image;
+}
 
 void AddOperationCommands(CLI::App& app, Session& session) {
   CLI::App* create = app.get_subcommand("create");
@@ -245,6 +256,7 @@ void AddExplainCommand(CLI::App& app, Session& session, GlobalOptions& options) 
   explain->parse_complete_callback([&options] { options.explain = true; });
   explain->preparse_callback([&options](size_t) { options.explain = true; });
   AddExec(explain, session);
+  AddSysctl(explain, session);
   for (const Verb& verb : Verbs()) AddVerb(explain, session, verb);
 }
 

@@ -12,6 +12,7 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "client/cli/contract_comments.h"
 #include "client/cli/exit_code.h"
 #include "client/cli/output.h"
 
@@ -25,17 +26,10 @@ using google::protobuf::Message;
 
 // include/uapi/asm-generic/mman-common.h, mman.h: the same numbers on all layouts.
 const std::map<std::string, uint32_t>& MapFlags() {
-  static const auto* const kFlags = new std::map<std::string, uint32_t>{{"shared", 0x1},
-                                                                        {"private", 0x2},
-                                                                        {"fixed", 0x10},
-                                                                        {"anonymous", 0x20},
-                                                                        {"growsdown", 0x100},
-                                                                        {"locked", 0x2000},
-                                                                        {"noreserve", 0x4000},
-                                                                        {"populate", 0x8000},
-                                                                        {"nonblock", 0x10000},
-                                                                        {"stack", 0x20000},
-                                                                        {"fixed_noreplace", 0x100000}};
+  static const auto* const kFlags = new std::map<std::string, uint32_t>{
+      {"shared", 0x1},      {"private", 0x2},         {"fixed", 0x10},         {"anonymous", 0x20},     {"growsdown", 0x100},
+      {"locked", 0x2000},   {"noreserve", 0x4000},    {"populate", 0x8000},    {"nonblock", 0x10000},   {"stack", 0x20000},
+      {"hugetlb", 0x40000}, {"huge_64kb", 16u << 26}, {"huge_2mb", 21u << 26}, {"huge_4mb", 22u << 26}, {"fixed_noreplace", 0x100000}};
   return *kFlags;
 }
 
@@ -45,7 +39,7 @@ std::string FlagName(const FieldDescriptor* field) {
 
 // Fields that every operation has, and what no flag can carry.
 bool IsAsked(const FieldDescriptor* field, const std::map<std::string, std::string>& fixed) {
-  static const auto* const kCommon = new std::set<std::string>{"machine", "pid", "explain"};
+  static const auto* const kCommon = new std::set<std::string>{"machine", "pid", "explain", "request_id"};
   return kCommon->count(field->name()) == 0 && fixed.count(field->name()) == 0 && !field->is_repeated() &&
          field->type() != FieldDescriptor::TYPE_MESSAGE;
 }
@@ -53,17 +47,23 @@ bool IsAsked(const FieldDescriptor* field, const std::map<std::string, std::stri
 // "KERNEL" for GFP_CLASS_KERNEL of enum GfpClass.
 std::string EnumPrefix(const EnumDescriptor* type) { return std::string(absl::StripSuffix(type->value(0)->name(), "UNSPECIFIED")); }
 
-std::string Description(const FieldDescriptor* field) {
-  if (field->type() != FieldDescriptor::TYPE_ENUM) {
-    if (field->name() == "prot") return "rwx letters or a number";
-    if (field->full_name() == "mmlab.v1.MmapRequest.flags") return "private,anonymous,... or a number";
-    return "";
-  }
+// The short names of an enum's values.
+std::string NamesOf(const FieldDescriptor* field) {
   std::string names;
   for (int i = 1; i < field->enum_type()->value_count(); ++i) {
     absl::StrAppend(&names, i > 1 ? ", " : "", absl::StripPrefix(field->enum_type()->value(i)->name(), EnumPrefix(field->enum_type())));
   }
   return names;
+}
+
+// What the contract says of the field, and how its value is typed where that is not plain.
+std::string Description(const FieldDescriptor* field) {
+  std::string text(CommentOn(field->full_name()));
+  const auto add = [&text](absl::string_view more) { absl::StrAppend(&text, text.empty() ? "" : " ", more); };
+  if (field->type() == FieldDescriptor::TYPE_ENUM) add(absl::StrCat("One of ", NamesOf(field), "."));
+  if (field->name() == "prot") add("As rwx letters or a number.");
+  if (field->full_name() == "mmlab.v1.MmapRequest.flags") add("As names (private,anonymous,...) or a number.");
+  return text;
 }
 
 [[noreturn]] void BadValue(const FieldDescriptor* field, const std::string& text, const std::string& rule) {
@@ -113,7 +113,7 @@ void SetField(Message* message, const FieldDescriptor* field, const std::string&
     case FieldDescriptor::CPPTYPE_ENUM: {
       const EnumValueDescriptor* value = field->enum_type()->FindValueByName(
           EnumPrefix(field->enum_type()) + absl::StrReplaceAll(absl::AsciiStrToUpper(text), {{"-", "_"}}));
-      if (value == nullptr) BadValue(field, text, "one of " + Description(field));
+      if (value == nullptr) BadValue(field, text, "one of " + NamesOf(field));
       return reflection.SetEnum(message, field, value);
     }
     default:

@@ -5,6 +5,7 @@
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
+#include <set>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
@@ -82,10 +83,11 @@ std::string ValueText(const std::string& verb, const v1::Outcome& outcome) {
   if (verb == "create_process" || verb == "fork") return fmt::format("pid {}", outcome.value());
   if (verb == "open" || verb == "pipe" || verb == "memfd_create") return fmt::format("fd {}", outcome.value());
   if (verb == "alloc_pages" || verb == "alloc_pages_exact") return fmt::format("pfn {}", HexText(outcome.value()));
-  if (verb == "kmalloc" || verb == "krealloc" || verb == "kmem_cache_alloc" || verb == "mmap" || verb == "mremap" || verb == "brk" ||
-      verb == "sbrk" || verb == "shmat" || verb == "exec" || verb == "switch_to" || verb == "get_free_pages") {
-    return HexText(outcome.value());
-  }
+  static const auto* const kAnswerAddresses = new std::set<std::string>{
+      "mmap",        "mremap",           "brk",     "sbrk", "shmat",       "exec",    "switch_to",  "get_free_pages", "kmalloc",
+      "krealloc",    "kmem_cache_alloc", "vmalloc", "vmap", "get_vm_area", "ioremap", "vm_map_ram", "kmap",           "kmap_local",
+      "alloc_percpu"};
+  if (kAnswerAddresses->contains(verb)) return HexText(outcome.value());
   return absl::StrCat(outcome.value());
 }
 

@@ -18,6 +18,8 @@ namespace {
 struct ProcOptions {
   std::string machine;
   std::string path;
+  int64_t offset = 0;
+  int64_t length = 0;
 };
 
 // Of a machine, or of a process.
@@ -53,6 +55,7 @@ size_t Export(Session& session, const std::string& machine, const std::string& f
   size_t written = 0;
   for (const std::string& path : FilesOf(session, "machines/" + machine)) {
     const std::filesystem::path below = std::filesystem::path(path).lexically_normal();
+    if (below.filename() == "pagemap") continue;  // Eight bytes for each page of user space, nearly all of them zero.
     if (below.is_absolute() || below.empty() || *below.begin() == "..") continue;  // Never outside the folder, whatever a server says.
     v1::ReadProcFileRequest request;
     request.set_machine("machines/" + machine);
@@ -110,34 +113,17 @@ void AddMountCommand(CLI::App& proc, Session& session) {
   command->callback([options, &session] { Mount(session, options->machine, options->command); });
 }
 
-void AddKernelLogCommand(CLI::App& app, Session& session) {
-  CLI::App* command = app.add_subcommand("kernel-log", "Print what a machine's kernel logged since boot: OOM reports");
-  struct LogOptions {
-    std::string machine;
-    bool raw = false;
-  };
-  const auto options = std::make_shared<LogOptions>();
-  command->add_option("machine", options->machine, "Machine")->required();
-  command->add_flag("-r,--raw", options->raw, "With the level of each line in front");
-  command->footer("Example:\n  mmlab kernel-log lab1");
-  command->callback([options, &session] {
-    v1::ReadKernelLogRequest request;
-    request.set_machine("machines/" + options->machine);
-    request.set_raw(options->raw);
-    v1::ReadKernelLogResponse response;
-    session.Call(*session.connection().proc, &v1::ProcService::Stub::ReadKernelLog, request, &response);
-    std::fwrite(response.content().data(), 1, response.content().size(), stdout);
-  });
-}
-
 }  // namespace
 
 void AddProcCommand(CLI::App& app, Session& session) {
-  AddKernelLogCommand(app, session);
   CLI::App* proc = app.add_subcommand("proc", "Print a /proc file of a machine, byte for byte");
   const auto options = std::make_shared<ProcOptions>();
   proc->add_option("machine", options->machine, "Machine");
   proc->add_option("file", options->path, "Path below /proc: meminfo, 1/maps, sys/vm/overcommit_memory; without it, lists them");
+  proc->add_option("--offset", options->offset,
+                   "Of kpageflags, kpagecount, kpagecgroup and PID/pagemap: byte to start at, 8 for each page");
+  proc->add_option("--length", options->length, "Of these: how many bytes, at most 1 MiB; 0 = as many as there are, up to that")
+      ->capture_default_str();
   proc->footer(
       "Examples:\n  mmlab proc lab1 meminfo\n  mmlab proc lab1 1/maps\n  mmlab proc export lab1 /tmp/lab1-proc\n  mmlab proc mount lab1 "
       "free");
@@ -150,6 +136,8 @@ void AddProcCommand(CLI::App& app, Session& session) {
     v1::ReadProcFileRequest request;
     request.set_machine("machines/" + options->machine);
     request.set_path(options->path);
+    request.set_offset_bytes(options->offset);
+    request.set_length_bytes(options->length);
     v1::ReadProcFileResponse response;
     session.Call(*session.connection().proc, &v1::ProcService::Stub::ReadProcFile, request, &response);
     std::fwrite(response.content().data(), 1, response.content().size(), stdout);

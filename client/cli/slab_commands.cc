@@ -185,6 +185,33 @@ void AddSlabObject(CLI::App& app, Session& session) {
   });
 }
 
+void AddGetPercpu(CLI::App& app, Session& session) {
+  const auto machine = std::make_shared<std::string>();
+  CLI::App* command = app.get_subcommand("get")->add_subcommand("percpu", "Chunks of the per-CPU allocator, as a request looks at them");
+  command->add_option("machine", *machine, "Machine")->required();
+  command->footer("Example:\n  mmlab alloc-percpu lab1 --size 100 && mmlab get percpu lab1");
+  command->callback([machine, &session] {
+    v1::ListPercpuChunksRequest request;
+    request.set_parent("machines/" + *machine);
+    v1::ListPercpuChunksResponse response;
+    session.Call(*session.connection().kernel_addresses, &v1::KernelAddressService::Stub::ListPercpuChunks, request, &response);
+    if (PrintStructured(session.options(), response)) return;
+    std::vector<std::vector<std::string>> rows;
+    for (const v1::PercpuChunk& chunk : response.chunks()) {
+      rows.push_back({fmt::format("{:#x}", chunk.base_address()), fmt::format("{}/{}", chunk.populated_pages(), chunk.unit_pages()),
+                      fmt::format("{}", chunk.empty_populated_pages()), fmt::format("{}", chunk.free_bytes()),
+                      fmt::format("{}", chunk.largest_free_bytes()), fmt::format("{}", chunk.allocations()),
+                      fmt::format("{}", chunk.slot()),
+                      chunk.immutable()  ? "first chunk"
+                      : chunk.isolated() ? "isolated"
+                                         : ""});
+    }
+    fmt::print("{}", TableText({"BASE", "PAGES", "EMPTY", "FREE", "LARGEST", "TAKEN", "SLOT", "NOTE"}, rows));
+    fmt::print("unit {} bytes a CPU, {} pages in all, {} of a unit there and empty\n", response.unit_size_bytes(), response.pages(),
+               response.empty_populated_pages());
+  });
+}
+
 }  // namespace
 
 void AddSlabCommands(CLI::App& app, Session& session) {
@@ -192,6 +219,7 @@ void AddSlabCommands(CLI::App& app, Session& session) {
   AddGetCaches(app, session);
   AddSlabCache(app, session);
   AddSlabObject(app, session);
+  AddGetPercpu(app, session);
 }
 
 }  // namespace mmlab

@@ -90,7 +90,8 @@ absl::StatusOr<std::string> PresetFor(Connection& connection, v1::Layout layout,
 
 std::string FileContent(int index, uint64_t size) {
   std::string content(size, '\0');
-  for (uint64_t o = 0; o < size; ++o) content[o] = static_cast<char>(37 * index + 11 * (o / 4096) + 3 * (o % 256) + 1);
+  for (uint64_t o = 0; o < size; ++o)
+    content[o] = static_cast<char>(uint64_t{37} * static_cast<uint64_t>(index) + 11 * (o / 4096) + 3 * (o % 256) + 1);
   return content;
 }
 

@@ -30,7 +30,6 @@ constexpr int kArm64StructPageShift = 6;
 constexpr int kKasanScaleShift = 3;
 
 constexpr uint64_t RoundDown(uint64_t value, uint64_t step) { return value & ~(step - 1); }
-constexpr uint64_t RoundUp(uint64_t value, uint64_t step) { return RoundDown(value + step - 1, step); }
 
 absl::Status Invalid(absl::string_view field, absl::string_view rule) {
   return absl::InvalidArgumentError(absl::StrCat("spec.", field, ": ", rule));
@@ -127,9 +126,8 @@ absl::Status CheckArm64(const KernelLayoutConfig& config) {
 uint64_t MemstartAlign(int page_shift) {
   switch (page_shift) {
     case 12:
+    case 14:  // 32 contiguous blocks of 32 MiB.
       return uint64_t{1} << 30;
-    case 14:
-      return uint64_t{1} << 30;  // 32 contiguous blocks of 32 MiB.
     default:
       return uint64_t{1} << 29;
   }
@@ -173,13 +171,16 @@ absl::StatusOr<KernelLayout> ComputeArm64(const KernelLayoutConfig& config, absl
   l.vmalloc_end = VirtAddr(vmemmap - 256 * kMiB);
 
   const uint64_t first = config.page_size.StartOf(ram.front().start).raw();
-  uint64_t end = config.page_size.StartOf(ram.back().end).raw();
   l.max_arch_pfn = Pfn(uint64_t{1} << (48 - page_shift));
   l.firmware_end_pfn = ram.back().end;
   const uint64_t align = MemstartAlign(page_shift);
   const uint64_t linear_size = page_end - l.page_offset.raw();
   const uint64_t memstart = RoundDown(first, align);
-  end = std::min(end, memstart + linear_size);  // RAM beyond the linear map is lost.
+  uint64_t end = 0;
+  for (const PfnRange range : ram) {  // RAM beyond the linear map is lost.
+    if (config.page_size.StartOf(range.start).raw() >= memstart + linear_size) break;
+    end = std::min(config.page_size.StartOf(range.end).raw(), memstart + linear_size);
+  }
   l.memstart_addr = PhysAddr(memstart);
   l.max_pfn = l.max_low_pfn = config.page_size.FrameHolding(PhysAddr(end));
   l.high_memory = VirtAddr(l.page_offset.raw() + (end - memstart));

@@ -26,6 +26,7 @@ constexpr uint64_t kArmReadOnly = uint64_t{1} << 7;  // AP[2]
 constexpr uint64_t kArmShared = uint64_t{3} << 8;    // SH, inner shareable.
 constexpr uint64_t kArmAf = uint64_t{1} << 10;
 constexpr uint64_t kArmNotGlobal = uint64_t{1} << 11;
+constexpr uint64_t kArmContiguous = uint64_t{1} << 52;
 constexpr uint64_t kArmDbm = uint64_t{1} << 51;  // PTE_WRITE
 constexpr uint64_t kArmPxn = uint64_t{1} << 53;
 constexpr uint64_t kArmUxn = uint64_t{1} << 54;
@@ -72,6 +73,7 @@ PageTableFormat::PageTableFormat(const Layout& layout)
     read_only_ = kArmReadOnly;
     no_execute_ = kArmUxn;
     swap_exclusive_ = kArmSwapExclusive;
+    contiguous_ = kArmContiguous;
     most_swap_slots_ = uint64_t{1} << 31;  // 2^50 in the entry; ours are numbered with 32 bits.
   } else {
     const bool pae = wide_;
@@ -165,6 +167,7 @@ std::string PageTableFormat::Decode(uint64_t entry, int level) const {
   add(Young(entry), "accessed");
   add(no_execute_ != 0 && (entry & no_execute_) != 0, "no_execute");
   add(Special(entry), "special");
+  add((entry & contiguous_) != 0, "contiguous");
   return text;
 }
 

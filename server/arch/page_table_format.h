@@ -66,7 +66,7 @@ class PageTableFormat {
   Pfn TableOf(uint64_t entry) const { return Pfn((entry & address_mask_) >> 12); }
   // Whether an entry above the lowest level is valid and maps memory itself: a large page of x86, a block of ARM64.
   bool IsBlock(uint64_t entry, int level) const {
-    if (arm64_) return (entry & 3) == 1 && level > 1 && level < levels_;
+    if (arm64_) return (entry & 3) == 1 && level > 1 && level < 4;
     return (entry & 0x81) == 0x81 && level == 2;
   }
   // Where such a block starts.
@@ -77,6 +77,8 @@ class PageTableFormat {
   bool Huge(uint64_t entry) const { return arm64_ ? Present(entry) && (entry & 2) == 0 : (entry & kX86PageSize) != 0; }
   uint64_t MkHuge(Pte pte) const { return (arm64_ ? pte & ~Pte{2} : pte | kX86PageSize) & ~(address_mask_ & (coverage(2) - 1)); }
   Pfn HugePfn(uint64_t entry) const { return Pfn(PfnOf(entry).raw() & ~(uint64_t{entries(1)} - 1)); }
+  // ARM64: one of 16 neighbours that map one run of memory (pte_mkcont()).
+  uint64_t MkContiguous(uint64_t entry) const { return entry | contiguous_; }
   uint64_t ModifyHuge(uint64_t entry, uint64_t protection) const { return MkHuge(Modify(entry, protection)); }
 
   // vm_get_page_prot(): the protection bits for memory with these VM_READ 1, VM_WRITE 2, VM_EXEC 4, VM_SHARED 8.
@@ -173,6 +175,7 @@ class PageTableFormat {
   uint64_t read_only_ = 0;
   uint64_t no_execute_ = 0;
   uint64_t swap_exclusive_ = 0;
+  uint64_t contiguous_ = 0;
   uint64_t most_swap_slots_;
 };
 

@@ -4,8 +4,8 @@
 //   {x}    a signed number           {x:x}  hexadecimal, without 0x       {x:p}  an address of the kernel: 8 digits, 16 on ARM64
 //   {x:s}  text                      {x:8s} text, left in eight columns
 //
-// `struct page` pointers are hidden as the kernel hides them before it can hash: (____ptrval____). Append within a group; nothing depends
-// on the order.
+// Pointers to `struct page` and `struct mm_struct` are hidden as the kernel hides them before it can hash: (____ptrval____). Append within
+// a group; nothing depends on the order.
 //
 //   X(kind, group, name, print)
 MMLAB_EVENT(kMmPageAlloc, "kmem", "mm_page_alloc",
@@ -95,13 +95,15 @@ MMLAB_EVENT(kMmMigratePages, "migrate", "mm_migrate_pages",
             "nr_succeeded={nr_succeeded} nr_failed={nr_failed} nr_thp_succeeded={nr_thp_succeeded} nr_thp_failed={nr_thp_failed} "
             "nr_thp_split={nr_thp_split} mode={mode:s} reason={reason:s}")
 MMLAB_EVENT(kMmKhugepagedScanPmd, "huge_memory", "mm_khugepaged_scan_pmd",
-            "mm={mm:p}, scan_pfn=0x{pfn:x}, writable={writable}, referenced={referenced}, none_or_zero={none_or_zero}, status={status:s}, "
-            "unmapped={unmapped}")
-MMLAB_EVENT(kMmCollapseHugePage, "huge_memory", "mm_collapse_huge_page", "mm={mm:p}, isolated={isolated}, status={status:s}")
-MMLAB_EVENT(kPercpuAllocPercpu, "percpu", "percpu_alloc_percpu",
-            "call_site={call_site:s} reserved={reserved} is_atomic={is_atomic} size={size} align={align} base_addr={base_addr:p} off={off} "
-            "ptr={ptr:p} bytes_alloc={bytes_alloc} gfp_flags={gfp_flags:s}")
-MMLAB_EVENT(kPercpuFreePercpu, "percpu", "percpu_free_percpu", "base_addr={base_addr:p} off={off} ptr={ptr:p}")
+            "mm=(____ptrval____), scan_pfn=0x{pfn:x}, writable={writable}, referenced={referenced}, none_or_zero={none_or_zero}, "
+            "status={status:s}, unmapped={unmapped}")
+MMLAB_EVENT(kMmCollapseHugePage, "huge_memory", "mm_collapse_huge_page", "mm=(____ptrval____), isolated={isolated}, status={status:s}")
+
+MMLAB_EVENT(kMmFilemapAddToPageCache, "filemap", "mm_filemap_add_to_page_cache",
+            "dev {major}:{minor} ino {i_ino:x} pfn=0x{pfn:x} ofs={ofs} order={order}")
+MMLAB_EVENT(kMmFilemapDeleteFromPageCache, "filemap", "mm_filemap_delete_from_page_cache",
+            "dev {major}:{minor} ino {i_ino:x} pfn=0x{pfn:x} ofs={ofs} order={order}")
+MMLAB_EVENT(kWritebackDirtyFolio, "writeback", "writeback_dirty_folio", "bdi {name:s}: ino={ino} index={index}")
 
 MMLAB_EVENT(kTaskNewtask, "task", "task_newtask", "pid={pid} comm={comm:s} clone_flags={clone_flags:x} oom_score_adj={oom_score_adj}")
 MMLAB_EVENT(kSchedProcessFork, "sched", "sched_process_fork", "comm={comm:s} pid={pid} child_comm={child_comm:s} child_pid={child_pid}")

@@ -101,6 +101,8 @@ absl::string_view StepKindName(StepKind kind) {
       return "vmap_block";
     case StepKind::kKmapSlot:
       return "kmap_slot";
+    case StepKind::kPercpuArea:
+      return "percpu_area";
     case StepKind::kKswapdWake:
       return "kswapd_wake";
     case StepKind::kKswapdSleep:
@@ -125,6 +127,8 @@ absl::string_view StepKindName(StepKind kind) {
       return "readahead";
     case StepKind::kRefault:
       return "refault";
+    case StepKind::kPageReplacement:
+      return "page_replacement";
     case StepKind::kGenerationAdded:
       return "generation_added";
     case StepKind::kGenerationScan:
@@ -159,6 +163,26 @@ absl::string_view StepKindName(StepKind kind) {
       return "ksm_scan";
     case StepKind::kKsmMerge:
       return "ksm_merge";
+    case StepKind::kFirmwareMap:
+      return "firmware_map";
+    case StepKind::kMapEdit:
+      return "map_edit";
+    case StepKind::kRamLimit:
+      return "ram_limit";
+    case StepKind::kAddressSplit:
+      return "address_split";
+    case StepKind::kBootReservation:
+      return "boot_reservation";
+    case StepKind::kZoneBounds:
+      return "zone_bounds";
+    case StepKind::kZoneManaged:
+      return "zone_managed";
+    case StepKind::kMinFreeKbytes:
+      return "min_free_kbytes";
+    case StepKind::kZoneWatermarks:
+      return "zone_watermarks";
+    case StepKind::kPcpSizes:
+      return "pcp_sizes";
     case StepKind::kKsmBreak:
       return "ksm_break";
   }

@@ -90,6 +90,7 @@ SysResult<uint64_t> Cgroups::Make(absl::string_view path) {
   ++count_;
   stocks_.resize(static_cast<size_t>(memory_.cpus()));
   cgroups_[id]->memcg = cgroups_[*parent]->memcg;
+  cgroups_[id]->inode = next_inode_++;
   if (cgroups_[*parent]->memory_below) Online(*cgroups_[id]);
   UpdateCharging();
   return id;
@@ -116,6 +117,7 @@ void Cgroups::Online(Cgroup& cgroup) {
   if (number == memcgs_.size()) memcgs_.emplace_back();
   const uint16_t parent = cgroups_[cgroup.parent]->memcg;
   memcgs_[number] = std::make_unique<Memcg>(static_cast<uint16_t>(number), parent, PathOf(cgroup.id), no_limit_);
+  memcgs_[number]->inode = cgroup.inode;
   ++memcg_count_;
   memory_.lru().Make(static_cast<uint16_t>(number), parent);
   cgroup.memory = true;
@@ -182,6 +184,11 @@ void Cgroups::ReleaseIfUnused(uint16_t number) {
     number = parent;
   }
   UpdateCharging();
+}
+
+uint64_t Cgroups::InodeOf(uint16_t memcg) const {
+  while (memcg != 0 && !memcgs_[memcg]->online) memcg = memcgs_[memcg]->parent;
+  return memcg == 0 ? cgroups_[0]->inode : memcgs_[memcg]->inode;
 }
 
 bool Cgroups::IsWithin(uint16_t memcg, uint16_t ancestor) const {
@@ -278,6 +285,22 @@ void Cgroups::AdvanceTime() {
 
 // --- As one state. ---
 
+namespace {
+
+// Anonymous pages of the frame, or of the huge page that starts there, that somebody maps. The first tail of a huge page counts the entries
+// that map it as a whole.
+int64_t MappedAnonPages(const FrameBlock& block, uint32_t i) {
+  const Frame& frame = block.frames[i];
+  if (frame.state != FrameState::kAnon) return 0;
+  const uint32_t pages = CompoundPages(frame);
+  if (pages > 1 && block.frames[i + 1].index > 0) return pages;
+  int64_t mapped = 0;
+  for (uint32_t j = 0; j < pages; ++j) mapped += block.frames[i + j].mapcount > 0;
+  return mapped;
+}
+
+}  // namespace
+
 void Cgroups::CheckInvariants(std::vector<std::string>* problems) const {
   struct Counted {
     uint64_t frames = 0, user = 0, kernel = 0;
@@ -298,9 +321,9 @@ void Cgroups::CheckInvariants(std::vector<std::string>* problems) const {
       const bool kernel = (frame.flags & kPgKernelCharge) != 0;
       if (!kernel) of.user += pages;
       if (const uint16_t owner = memory_.lru().kernel_owner(frame.memcg); kernel && owner != 0) counted[owner].kernel += pages;
-      of.stats[0] += frame.state == FrameState::kAnon && frame.mapcount > 0;
+      of.stats[0] += MappedAnonPages(block, i);
       of.stats[1] += frame.state == FrameState::kFile || frame.state == FrameState::kShmem || (frame.flags & kPgSwapCache) != 0;
-      of.stats[2] += frame.state == FrameState::kShmem;
+      of.stats[2] += frame.state == FrameState::kShmem && frame.mapping != 0;  // In its file still, not on its way to swap.
       of.stats[3] += (frame.state == FrameState::kFile || frame.state == FrameState::kShmem) && frame.mapcount > 0;
       of.stats[4] += frame.state == FrameState::kFile && (frame.flags & kPgDirty) != 0;
     }
@@ -332,10 +355,12 @@ void Cgroups::CheckInvariants(std::vector<std::string>* problems) const {
 }
 
 void Cgroups::AddToHash(StateHasher& hasher) const {
+  hasher.Add(next_inode_);
   for (const std::unique_ptr<Cgroup>& cgroup : cgroups_) {
     if (cgroup == nullptr) continue;
     hasher.Add(uint64_t{cgroup->id} << 32 | cgroup->parent);
     hasher.AddBytes(cgroup->name.data(), cgroup->name.size());
+    hasher.Add(cgroup->inode);
     hasher.Add(uint64_t{cgroup->memcg} << 2 | (cgroup->memory ? 2 : 0) | (cgroup->memory_below ? 1 : 0));
     cgroup->psi.AddToHash(hasher);
   }

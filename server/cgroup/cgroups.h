@@ -35,6 +35,7 @@ struct Cgroup {
   bool memory_below = false;  // cgroup.subtree_control has "memory".
   bool memory = false;        // It has a memory controller of its own: its parent's subtree_control has.
   uint16_t memcg = 0;         // Whom its processes' pages are charged to: its own, or that of the nearest above it.
+  uint64_t inode = 1;         // Of its directory.
   PsiGroup psi;
 };
 
@@ -108,6 +109,8 @@ class Cgroups final : public MemoryController {
   const Memcg& memcg(uint16_t number) const { return *memcgs_[number]; }
   bool Exists(uint16_t number) const { return number < memcgs_.size() && memcgs_[number] != nullptr; }
   uint16_t MemcgOf(uint32_t cgroup) const { return cgroups_[cgroup]->memcg; }
+  // page_cgroup_ino(): the inode of the nearest cgroup that is still there, from the one that is charged upward.
+  uint64_t InodeOf(uint16_t memcg) const;
   // Whether one is the other or below it. Everything is below 0.
   bool IsWithin(uint16_t memcg, uint16_t ancestor) const;
   // mem_cgroup_iter(): one and all below it, each before those below it; dying ones too.
@@ -125,8 +128,8 @@ class Cgroups final : public MemoryController {
   // --- MemoryController ---
 
   void SetCurrent(uint32_t cgroup) override;
-  bool ChargePage(Pfn pfn, Gfp gfp) override;
-  bool ChargeSwapin(Pfn pfn, uint16_t memcg, Gfp gfp) override;
+  bool ChargePage(Pfn head, PageOrder order, Gfp gfp) override;
+  bool ChargeAgain(Pfn head, PageOrder order, uint16_t memcg, Gfp gfp) override;
   bool ChargeKernelPages(Pfn head, int order, Gfp gfp) override;
   void Uncharge(Pfn head, int order) override;
   void ReturnToUser() override;
@@ -201,6 +204,7 @@ class Cgroups final : public MemoryController {
   std::vector<Stock> stocks_;                     // By CPU; made with the first cgroup.
   size_t count_ = 1;                              // Cgroups, with the root.
   size_t memcg_count_ = 0;                        // Memory cgroups, with dying ones.
+  uint64_t next_inode_ = 2;
   uint32_t current_ = 0;
   int pins_ = 0;
   bool release_postponed_ = false;

@@ -185,11 +185,13 @@ bool Cgroups::CommitCharge(Pfn head, int order, uint16_t number, bool kernel, Gf
   return true;
 }
 
-bool Cgroups::ChargePage(Pfn pfn, Gfp gfp) { return CommitCharge(pfn, 0, cgroups_[current_]->memcg, false, gfp); }
+bool Cgroups::ChargePage(Pfn head, PageOrder order, Gfp gfp) {
+  return CommitCharge(head, order.raw(), cgroups_[current_]->memcg, false, gfp);
+}
 
-bool Cgroups::ChargeSwapin(Pfn pfn, uint16_t memcg, Gfp gfp) {
+bool Cgroups::ChargeAgain(Pfn head, PageOrder order, uint16_t memcg, Gfp gfp) {
   const bool there = memcg != 0 && Exists(memcg) && memcgs_[memcg]->online;
-  return CommitCharge(pfn, 0, there ? memcg : cgroups_[current_]->memcg, false, gfp);
+  return CommitCharge(head, order.raw(), there ? memcg : cgroups_[current_]->memcg, false, gfp);
 }
 
 bool Cgroups::ChargeKernelPages(Pfn head, int order, Gfp gfp) { return CommitCharge(head, order, cgroups_[current_]->memcg, true, gfp); }

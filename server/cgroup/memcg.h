@@ -33,6 +33,7 @@ struct Memcg {
   uint16_t parent;   // 0: the root.
   std::string path;  // "/a/b", as the kernel's log names it.
   bool online = true;
+  uint64_t inode = 1;  // Of its cgroup's directory.
   bool oom_group = false;
   PageCounter memory;
   PageCounter swap;

@@ -5,6 +5,7 @@
 
 namespace mmlab {
 
+struct Frame;
 struct Inode;
 
 // What files asks of the address spaces that map them (Inode::mappings). Done by process/paging.h.
@@ -19,7 +20,7 @@ class FileMapper {
   virtual void AddToLru(Pfn pfn) = 0;
   virtual void DrainLru() = 0;
   // free_pages_prepare() of a page that is still marked mlocked, which nobody maps: it is counted no more.
-  virtual void ForgetMlocked() = 0;
+  virtual void ForgetMlocked(const Frame& frame) = 0;
 };
 
 }  // namespace mmlab

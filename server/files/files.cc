@@ -28,7 +28,12 @@ constexpr uint64_t kMaxExt4Size = 0xffffffff000;  // s_maxbytes with 4 KiB block
 }  // namespace
 
 Files::Files(PhysicalMemory& memory, VmStat& vm_stat, Tracer& tracer)
-    : page_size_(memory.page_size()), memory_(memory), vm_stat_(vm_stat), tracer_(tracer), swap_(memory, vm_stat, tracer) {
+    : page_size_(memory.page_size()),
+      memory_(memory),
+      vm_stat_(vm_stat),
+      tracer_(tracer),
+      swap_(memory, vm_stat, tracer),
+      hugetlb_(memory, vm_stat, tracer) {
   by_path_["/dev/zero"] = NewInode(FileKind::kDevZero, "/dev/zero", 0, kDevMinor);
 }
 
@@ -53,6 +58,7 @@ std::shared_ptr<Inode> Files::NewInode(FileKind kind, std::string path, uint32_t
 }
 
 void Files::Evict(Inode& inode) {
+  if (inode.hugetlb != nullptr) RemoveHugetlb(inode, 0, ~uint64_t{0}, /*truncate=*/true);
   RemovePages(inode, PageIndex(0), PageIndex(~uint64_t{0}));
   if (inode.kind == FileKind::kBlockDevice) disks_.erase(inode.id);
   if (inode.shmem() && !inode.noreserve) Uncharge(static_cast<int64_t>(page_size_.PagesHolding(Bytes(inode.size)).raw()));
@@ -63,6 +69,12 @@ SysResult<std::shared_ptr<Inode>> Files::CreateFile(const std::string& path, Fil
                                                     bool resident) {
   if (path.empty() || path[0] != '/' || size >= kMaxFileSize) return Errno::kEINVAL;
   if (by_path_.contains(path)) return Errno::kEEXIST;
+  if (kind == FileKind::kHugetlbfs) {
+    const uint64_t huge = page_size_.BytesOf(PageCount(hugetlb_.pool(hugetlb_.default_pool()).pages())).raw();
+    if (!content.empty() || (size & (huge - 1)) != 0) return Errno::kEINVAL;
+    MMLAB_TRY_ASSIGN(by_path_[path], NewHugetlb(kind, path, size, hugetlb_.default_pool(), /*reserve=*/false));
+    return by_path_[path];
+  }
   const bool on_disk = kind == FileKind::kExt4 || kind == FileKind::kBlockDevice;
   const uint32_t major = kind == FileKind::kExt4 ? kDiskMajor : 0;
   const uint32_t minor = kind == FileKind::kExt4 ? kDiskMinor : kind == FileKind::kBlockDevice ? kDevMinor : kTmpfsMinor;
@@ -99,6 +111,7 @@ SysResult<std::shared_ptr<Inode>> Files::NewShmem(FileKind kind, const std::stri
 std::shared_ptr<Inode> Files::NewPipe() { return NewInode(FileKind::kPipe, "pipe:", 0, kDevMinor); }
 
 Errno Files::Truncate(Inode& inode, uint64_t size) {
+  if (inode.hugetlb != nullptr) return TruncateHugetlb(inode, size);
   const uint64_t old_size = inode.size;
   const bool shmem = inode.shmem();
   if (shmem && !inode.noreserve && size != old_size) {
@@ -124,6 +137,7 @@ Errno Files::PunchHole(Inode& inode, uint64_t offset, uint64_t length) {
   if (inode.kind == FileKind::kDevZero || inode.kind == FileKind::kPipe) return Errno::kEOPNOTSUPP;
   if (length == 0 || offset + length < offset || offset + length >= kMaxFileSize) return Errno::kEINVAL;
   const uint64_t end = offset + length;
+  if (inode.hugetlb != nullptr) return PunchHugetlbHole(inode, offset, length);
   if (inode.kind == FileKind::kExt4 && end > kMaxExt4Size) return Errno::kEFBIG;
   const PageIndex first = PageIndex() + page_size_.PagesHolding(Bytes(offset));
   const PageIndex last = PageIndex() + page_size_.WholePagesIn(Bytes(end));
@@ -180,7 +194,10 @@ void Files::CheckInvariants(std::vector<std::string>* violations) const {
   uint64_t cached = 0;
   uint64_t shmem = 0;
   uint64_t buffers = 0;
+  uint64_t all_dirty = 0;
+  uint64_t tmpfs = 0;
   for (const auto& [id, inode] : by_id_) {
+    if (inode->kind == FileKind::kTmpfs) tmpfs += inode->pages.size() + inode->swapped.size();
     cached += inode->pages.size();
     if (inode->shmem()) shmem += inode->pages.size();
     if (inode->kind == FileKind::kBlockDevice) buffers += inode->pages.size();
@@ -188,6 +205,7 @@ void Files::CheckInvariants(std::vector<std::string>* violations) const {
       if (inode->pages.contains(index))
         violations->push_back(absl::StrCat("page ", index.raw(), " of ", inode->path, " is in memory and on swap"));
     }
+    all_dirty += inode->dirty_pages;
     uint64_t dirty = 0, under_way = 0;
     for (const auto& [index, pfn] : inode->pages) {
       const Frame& frame = memory_.frame(pfn);
@@ -210,8 +228,10 @@ void Files::CheckInvariants(std::vector<std::string>* violations) const {
     if (counter != static_cast<int64_t>(counted)) violations->push_back(absl::StrCat(what, " is ", counter, ", counted ", counted));
   };
   expect("nr_file_pages", vm_stat_.Get(NodeStat::kNrFilePages), cached + swap_.cached_pages());
+  expect("nr_dirty", vm_stat_.Get(NodeStat::kNrDirty), all_dirty);
   expect("nr_writeback", vm_stat_.Get(NodeStat::kNrWriteback), under_way_.size());
   expect("nr_shmem", vm_stat_.Get(NodeStat::kNrShmem), shmem);
+  expect("the number of pages of tmpfs", static_cast<int64_t>(tmpfs_pages_), tmpfs);
   expect("the number of pages of block devices", static_cast<int64_t>(buffer_pages_), buffers);
 }
 
@@ -237,6 +257,14 @@ void Files::AddToHash(StateHasher& hasher) const {
       hasher.Add(index.raw());
       hasher.Add(uint64_t{entry.area} << 32 | entry.offset);
     }
+    if (inode->hugetlb != nullptr) {
+      hasher.Add(inode->hugetlb->pool);
+      inode->hugetlb->reserved.AddToHash(hasher);
+      for (const auto& [index, head] : inode->hugetlb->pages) {
+        hasher.Add(index);
+        hasher.Add(head.raw());
+      }
+    }
     hasher.Add(inode->swap_area ? 1 : 0);
     hasher.Add(static_cast<uint64_t>(inode->dirtied_when));
   }
@@ -248,13 +276,18 @@ void Files::AddToHash(StateHasher& hasher) const {
   hasher.Add(static_cast<uint64_t>(disk_free_at_));
   hasher.Add(static_cast<uint64_t>(waited_until_));
   swap_.AddToHash(hasher);
+  hugetlb_.AddToHash(hasher);
 }
 
 Bytes Files::HostMemory() const {
-  Bytes total(sizeof(Files) + swap_.HostMemory() + under_way_.size() * sizeof(Write) + kQueueBytes + disks_.size() * sizeof(DiskStats));
+  Bytes total(sizeof(Files) + swap_.HostMemory() + hugetlb_.HostMemory() + under_way_.size() * sizeof(Write) + kQueueBytes +
+              disks_.size() * sizeof(DiskStats));
   for (const auto& [id, inode] : by_id_) {
     total += Bytes(sizeof(Inode) + inode->path.capacity() + inode->disk.capacity() +
                    (inode->pages.size() + inode->shadows.size() + inode->swapped.size()) * 20 + inode->mappings.size() * 24);
+    if (inode->hugetlb != nullptr) {
+      total += Bytes(sizeof(HugetlbInode) + inode->hugetlb->pages.size() * 20 + inode->hugetlb->reserved.ranges() * 20);
+    }
   }
   return total;
 }

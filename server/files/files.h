@@ -16,6 +16,7 @@
 #include "server/files/dirty_limits.h"
 #include "server/files/disk_stats.h"
 #include "server/files/file_mapper.h"
+#include "server/files/hugetlb_pools.h"
 #include "server/files/open_file.h"
 #include "server/files/swap_areas.h"
 
@@ -26,6 +27,7 @@ class StateHasher;
 class Tracer;
 class VmStat;
 struct Frame;
+enum class EventKind : uint8_t;
 
 // What a look into the page cache found.
 struct CachedPage {
@@ -55,6 +57,9 @@ class Files {
   // or unmapped before or after.
   void SetCommitCharger(CommitCharger* charger) { charger_ = charger; }
   void SetMapper(FileMapper* mapper) { mapper_ = mapper; }
+  // What the file system of all tmpfs files can hold (shmem_default_max_blocks()); 0: no limit. memfd, SysV shm and shared anonymous memory
+  // have none.
+  void SetTmpfsLimit(PageCount pages) { tmpfs_limit_ = pages.raw(); }
   // Where the kernel objects of files are accounted; it outlives this.
   void SetKernelObjects(KernelObjects* objects) { kernel_objects_ = objects; }
 
@@ -65,6 +70,9 @@ class Files {
   // The file of that path, "/dev/zero" too; null when there is none.
   std::shared_ptr<Inode> Find(const std::string& path) const;
 
+  // The pages of tmpfs files, in memory or in swap.
+  PageCount tmpfs_pages() const { return PageCount(tmpfs_pages_); }
+
   // shmem_file_setup() for memfd, SysV shm and shared anonymous memory. Without noreserve the whole size is charged now; kENOMEM when the
   // overcommit rule refuses that.
   SysResult<std::shared_ptr<Inode>> NewShmem(FileKind kind, const std::string& path, uint64_t size, bool noreserve);
@@ -73,7 +81,7 @@ class Files {
   // The page if it is in the page cache.
   std::optional<Pfn> FindPage(const Inode& inode, PageIndex index) const;
   // filemap_fault(), shmem_fault(): the page for a mapping; made or read where it is missing. kEINVAL beyond the end of the file (SIGBUS),
-  // kENOSPC when the charge is refused (SIGBUS), kENOMEM.
+  // kENOSPC when the charge is refused or the tmpfs is full (SIGBUS), kENOMEM.
   SysResult<CachedPage> PageForFault(Inode& inode, PageIndex index);
   // write_begin() of the file's kind: the page to write into, made where it is missing, up to date.
   SysResult<CachedPage> PageForWrite(Inode& inode, PageIndex index);
@@ -133,6 +141,20 @@ class Files {
   // unlink(): the path is gone; the file goes with whoever still has it. kENOENT, kEPERM (a swap area in use).
   Errno Unlink(const std::string& path);
 
+  // --- Huge pages (hugetlb_files.cc). Linux: fs/hugetlbfs/inode.c. Numbers of pages are those of huge pages. ---
+
+  HugetlbPools& hugetlb() { return hugetlb_; }
+  const HugetlbPools& hugetlb() const { return hugetlb_; }
+  // hugetlb_file_setup(): a file without a path in the pool's internal file system. `reserve`: its whole size is reserved now. kENOMEM: the
+  // pool has too little.
+  SysResult<std::shared_ptr<Inode>> NewHugetlb(FileKind kind, const std::string& path, uint64_t size, size_t pool, bool reserve);
+  // hugetlb_reserve_pages() for what shares the file's pages. False: the pool has too little.
+  [[nodiscard]] bool ReserveHugetlb(Inode& inode, uint64_t first, uint64_t end);
+  // hugetlb_add_to_page_cache(): takes over the reference.
+  void AddHugetlbPage(Inode& inode, uint64_t index, Pfn head);
+  // put_page() of a page of a pool.
+  void PutHugetlb(size_t pool, Pfn head);
+
   // --- Swap (swap_in.cc) ---
 
   SwapAreas& swap() { return swap_; }
@@ -189,6 +211,7 @@ class Files {
     if (charger_ != nullptr) charger_->Uncharge(pages);
   }
   SysResult<Pfn> AddPage(Inode& inode, PageIndex index);
+  void TellPage(EventKind kind, const Inode& inode, PageIndex index, Pfn pfn) const;  // A tracepoint of mm/filemap.c.
   // Puts a page into the page cache and counts it; takes over a reference.
   void InsertPage(Inode& inode, PageIndex index, Pfn pfn);
   void NoteClean(Inode& inode, const Frame& frame);
@@ -203,11 +226,20 @@ class Files {
   void ReadPages(OpenFile& file, uint64_t start, uint64_t pages, uint64_t lookahead);
   void OndemandReadahead(OpenFile& file, bool marked, PageIndex index, uint64_t request);
   SysResult<CachedPage> SwapInShmem(Inode& inode, PageIndex index, SwapEntry entry);
+  bool TakeBlock(Inode& inode);  // shmem_inode_acct_block()
+  void GiveBlock(Inode& inode);  // shmem_inode_unacct_blocks()
   void RemovePage(Inode& inode, PageIndex index, Pfn pfn);
   void RemovePages(Inode& inode, PageIndex first, PageIndex end);
   void ZeroBytes(Inode& inode, uint64_t from, uint64_t to);
   void PutPage(Pfn pfn);
   PageIndex EndIndex(const Inode& inode) const;
+  int HugeShift(const Inode& inode) const { return hugetlb_.pool(inode.hugetlb->pool).order + page_size_.shift(); }
+  // remove_inode_hugepages(); `truncate`: reservations without pages go too.
+  void RemoveHugetlb(Inode& inode, uint64_t first, uint64_t end, bool truncate);
+  void UnmapHugetlb(Inode& inode, uint64_t first, uint64_t end);
+  Errno TruncateHugetlb(Inode& inode, uint64_t size);
+  Errno PunchHugetlbHole(Inode& inode, uint64_t offset, uint64_t length);
+  void ZeroHugetlb(Inode& inode, uint64_t from, uint64_t to);
 
   PageSize page_size_;
   PhysicalMemory& memory_;
@@ -220,6 +252,8 @@ class Files {
   uint64_t next_number_ = 2;
   uint64_t cached_pages_ = 0;
   uint64_t shmem_pages_ = 0;
+  uint64_t tmpfs_pages_ = 0;
+  uint64_t tmpfs_limit_ = 0;
   uint64_t buffer_pages_ = 0;
   const DirtyLimiter* limiter_ = nullptr;
   const int64_t* clock_ = nullptr;
@@ -236,6 +270,7 @@ class Files {
   bool reads_on_ = false;                       // The next page that is read lies behind the one before.
   absl::btree_map<uint32_t, DiskStats> disks_;  // By the inode of a block device; 0: the disk of the file systems.
   SwapAreas swap_;
+  HugetlbPools hugetlb_;
   int page_cluster_ = 3;
   absl::btree_map<uint32_t, Inode*> by_id_;
   absl::btree_map<std::string, std::shared_ptr<Inode>> by_path_;

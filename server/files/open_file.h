@@ -8,6 +8,7 @@
 
 #include "absl/container/btree_map.h"
 #include "server/base/address.h"
+#include "server/files/reserve_map.h"
 #include "server/files/swap_entry.h"
 #include "server/kernel/kernel_objects.h"
 
@@ -15,7 +16,15 @@ namespace mmlab {
 
 struct VmArea;
 
-enum class FileKind : uint8_t { kTmpfs, kExt4, kMemfd, kSysvShm, kSharedAnon, kDevZero, kPipe, kBlockDevice };
+enum class FileKind : uint8_t { kTmpfs, kExt4, kMemfd, kSysvShm, kSharedAnon, kDevZero, kPipe, kBlockDevice, kHugetlbfs };
+
+// What a file of huge pages has beside the rest. Linux: struct hugetlbfs_inode_info.
+struct HugetlbInode {
+  size_t pool = 0;                       // Index in HugetlbPools.
+  bool reserved_at_creation = false;     // S_PRIVATE: SysV shm, whose mappings reserve nothing.
+  ReserveMap reserved;                   // Pages that are reserved or there, by number of huge page.
+  absl::btree_map<uint64_t, Pfn> pages;  // Page cache, by number of huge page; the first frame of each.
+};
 
 // A file's identity and its pages in memory. Linux: struct inode with its address_space (i_pages).
 struct Inode {
@@ -39,10 +48,13 @@ struct Inode {
   int writable_mappings = 0;                    // i_mmap_writable
   absl::btree_map<uint64_t, VmArea*> mappings;  // i_mmap: the VMAs that map it, by VmArea::file_link (in the order of their making).
   uint64_t mappings_made = 0;
-  KernelObjectRef object;  // The structure that holds it,
-  KernelObjectRef dentry;  // and its name.
+  std::unique_ptr<HugetlbInode> hugetlb;  // hugetlbfs, and memfd and SysV shm of huge pages; then `pages` stays empty. Else null.
+  KernelObjectRef object;                 // The structure that holds it,
+  KernelObjectRef dentry;                 // and its name.
   bool on_disk() const { return kind == FileKind::kExt4 || kind == FileKind::kBlockDevice; }
-  bool shmem() const { return !on_disk() && kind != FileKind::kDevZero && kind != FileKind::kPipe; }
+  bool shmem() const {
+    return hugetlb == nullptr && !on_disk() && kind != FileKind::kDevZero && kind != FileKind::kPipe && kind != FileKind::kHugetlbfs;
+  }
 };
 
 // How a file is being read, to read ahead of it. Linux: struct file_ra_state.

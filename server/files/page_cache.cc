@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "server/base/check.h"
+#include "server/base/event.h"
 #include "server/base/explanation.h"
 #include "server/files/files.h"
 #include "server/physical/contents.h"
@@ -18,12 +19,30 @@ std::optional<Pfn> Files::FindPage(const Inode& inode, PageIndex index) const {
   return it->second;
 }
 
+bool Files::TakeBlock(Inode& inode) {
+  const bool tmpfs = inode.kind == FileKind::kTmpfs;
+  if (tmpfs && tmpfs_limit_ != 0 && tmpfs_pages_ >= tmpfs_limit_) {
+    if (Explanation* why = tracer_.explanation()) {
+      why->Add(StepKind::kFileLookup, "the tmpfs is full: it holds half of the machine's memory").Pages("limit", PageCount(tmpfs_limit_));
+    }
+    return false;
+  }
+  if (inode.noreserve && !Charge(1)) return false;
+  tmpfs_pages_ += tmpfs ? 1 : 0;
+  return true;
+}
+
+void Files::GiveBlock(Inode& inode) {
+  if (inode.noreserve) Uncharge(1);
+  tmpfs_pages_ -= inode.kind == FileKind::kTmpfs ? 1 : 0;
+}
+
 SysResult<Pfn> Files::AddPage(Inode& inode, PageIndex index) {
   const bool shmem = inode.shmem();
-  if (shmem && inode.noreserve && !Charge(1)) return Errno::kENOSPC;
+  if (shmem && !TakeBlock(inode)) return Errno::kENOSPC;
   const std::optional<Pfn> pfn = memory_.AllocCharged(kGfpHighuserMovable);
   if (!pfn.has_value()) {
-    if (shmem && inode.noreserve) Uncharge(1);
+    if (shmem) GiveBlock(inode);
     return Errno::kENOMEM;
   }
   Frame& frame = memory_.frame(*pfn);
@@ -38,11 +57,19 @@ SysResult<Pfn> Files::AddPage(Inode& inode, PageIndex index) {
   return *pfn;
 }
 
+void Files::TellPage(EventKind kind, const Inode& inode, PageIndex index, Pfn pfn) const {
+  EventSink* events = tracer_.events();
+  if (events == nullptr) return;
+  const uint64_t offset = page_size_.BytesOf(PageCount(index.raw())).raw();
+  events->Emit(kind, {inode.device_major, inode.device_minor, inode.number, pfn.raw(), offset, 0});
+}
+
 void Files::InsertPage(Inode& inode, PageIndex index, Pfn pfn) {
   Frame& frame = memory_.frame(pfn);
   frame.mapping = inode.id;
   frame.index = index.raw();
   inode.pages.emplace(index, pfn);
+  if (!inode.shmem()) TellPage(EventKind::kMmFilemapAddToPageCache, inode, index, pfn);
   ++cached_pages_;
   memory_.CountPage(vm_stat_, frame, NodeStat::kNrFilePages, 1);
   if (inode.kind == FileKind::kBlockDevice) ++buffer_pages_;
@@ -56,7 +83,7 @@ void Files::PutPage(Pfn pfn) {
   MMLAB_CHECK(frame.refcount > 0);
   if (--frame.refcount > 0) return;
   MMLAB_CHECK(frame.mapcount == 0);
-  if ((frame.flags & kPgMlocked) != 0 && mapper_ != nullptr) mapper_->ForgetMlocked();
+  if ((frame.flags & kPgMlocked) != 0 && mapper_ != nullptr) mapper_->ForgetMlocked(frame);
   memory_.FreePages(pfn, PageOrder(0));
 }
 
@@ -66,7 +93,7 @@ void Files::RemovePage(Inode& inode, PageIndex index, Pfn pfn) {
   if (frame.state == FrameState::kShmem) {
     --shmem_pages_;
     memory_.CountPage(vm_stat_, frame, NodeStat::kNrShmem, -1);
-    if (inode.noreserve) Uncharge(1);
+    GiveBlock(inode);
   } else if ((frame.flags & kPgDirty) != 0) {
     NoteClean(inode, frame);
   }
@@ -75,6 +102,7 @@ void Files::RemovePage(Inode& inode, PageIndex index, Pfn pfn) {
   if (inode.kind == FileKind::kBlockDevice) --buffer_pages_;
   memory_.CountPage(vm_stat_, frame, NodeStat::kNrFilePages, -1);
   frame.flags &= ~uint32_t{kPgDirty};
+  TellPage(EventKind::kMmFilemapDeleteFromPageCache, inode, index, pfn);
   inode.pages.erase(index);
   PutPage(pfn);
 }
@@ -93,7 +121,7 @@ void Files::RemovePages(Inode& inode, PageIndex first, PageIndex end) {
   inode.shadows.erase(inode.shadows.lower_bound(first), inode.shadows.lower_bound(end));
   for (auto it = inode.swapped.lower_bound(first); it != inode.swapped.end() && it->first < end; it = inode.swapped.erase(it)) {
     swap_.FreeWithCache(it->second);
-    if (inode.noreserve) Uncharge(1);
+    GiveBlock(inode);
   }
   bool drained = false;
   for (auto it = inode.pages.lower_bound(first); it != inode.pages.end() && it->first < end; it = inode.pages.lower_bound(first)) {

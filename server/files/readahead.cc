@@ -60,20 +60,13 @@ void Files::OndemandReadahead(OpenFile& file, bool marked, PageIndex page, uint6
   ReadaheadState& ra = file.readahead;
   const uint64_t index = page.raw();
   const uint64_t most = request > kMostPages ? std::min(request, kMostOfLargeRead) : kMostPages;
-  const auto initial = [&] {
-    ra.start = index;
-    ra.size = FirstSize(request, most);
-    ra.async_size = ra.size > request ? ra.size - request : ra.size;
-  };
   const auto previous = static_cast<uint64_t>(ra.previous) >> page_size_.shift();
-  if (index == 0) {
-    initial();
-  } else if (index == ra.start + ra.size - ra.async_size || index == ra.start + ra.size) {
+  if (index != 0 && (index == ra.start + ra.size - ra.async_size || index == ra.start + ra.size)) {
     // As expected: the window moves on and grows.
     ra.start += ra.size;
     ra.size = std::max(ra.size, NextSize(ra.size, most));
     ra.async_size = ra.size;
-  } else if (marked) {
+  } else if (index != 0 && marked) {
     // Somebody else's mark: go on behind what is there.
     uint64_t start = index + 1;
     while (start - index <= most && FindPage(*file.inode, PageIndex(start)).has_value()) ++start;
@@ -81,8 +74,10 @@ void Files::OndemandReadahead(OpenFile& file, bool marked, PageIndex page, uint6
     ra.start = start;
     ra.size = NextSize(start - index + request, most);
     ra.async_size = ra.size;
-  } else if (request > most || index - previous <= 1) {
-    initial();
+  } else if (index == 0 || request > most || index - previous <= 1) {
+    ra.start = index;
+    ra.size = FirstSize(request, most);
+    ra.async_size = ra.size > request ? ra.size - request : ra.size;
   } else {
     // count_history_pages(): what is there of the pages before tells a stream from a single read.
     uint64_t history = 0;

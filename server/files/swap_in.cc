@@ -32,8 +32,8 @@ std::optional<Pfn> Files::ReadSwap(SwapEntry entry, bool* read) {
   if (swap_.CountOf(entry) == 0) return std::nullopt;
   const std::optional<Pfn> pfn = memory_.AllocPages(kGfpHighuserMovable, PageOrder(0));
   if (!pfn.has_value()) return std::nullopt;
-  if (MemoryController* charger = memory_.charger(); charger != nullptr && !charger->ChargeSwapin(*pfn, swap_.MemcgOf(entry), kGfpKernel))
-      [[unlikely]] {
+  if (MemoryController* charger = memory_.charger();
+      charger != nullptr && !charger->ChargeAgain(*pfn, PageOrder(0), swap_.MemcgOf(entry), kGfpKernel)) [[unlikely]] {
     memory_.FreePages(*pfn, PageOrder(0));
     return std::nullopt;
   }

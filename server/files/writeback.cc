@@ -1,7 +1,9 @@
 // From the page cache to the disk. Linux: mm/page-writeback.c, fs/fs-writeback.c.
 #include <algorithm>
 
+#include "absl/strings/str_cat.h"
 #include "server/base/check.h"
+#include "server/base/event.h"
 #include "server/base/explanation.h"
 #include "server/files/files.h"
 #include "server/physical/lru_lists.h"
@@ -26,14 +28,20 @@ void Files::MarkDirty(Inode& inode, Pfn pfn) {
   frame.flags &= ~uint32_t{kPgReclaim};
   if (inode.dirty_pages++ == 0) inode.dirtied_when = clock_ == nullptr ? 0 : *clock_;
   memory_.CountPage(vm_stat_, frame, NodeStat::kNrDirty, 1);
+  memory_.lru().AddZoneStat(frame, ZoneStat::kNrZoneWritePending, 1);
   vm_stat_.Add(NodeStat::kNrDirtied, 1);
   ++dirtied_since_check_;
+  if (EventSink* events = tracer_.events(); events != nullptr && events->wants(EventKind::kWritebackDirtyFolio)) {
+    const std::string device = absl::StrCat(inode.device_major, ":", inode.device_minor);
+    events->Emit(EventKind::kWritebackDirtyFolio, {device, inode.number, frame.index});
+  }
 }
 
 void Files::NoteClean(Inode& inode, const Frame& frame) {
   MMLAB_CHECK(inode.dirty_pages > 0);
   --inode.dirty_pages;
   memory_.CountPage(vm_stat_, frame, NodeStat::kNrDirty, -1);
+  memory_.lru().AddZoneStat(frame, ZoneStat::kNrZoneWritePending, -1);
 }
 
 void Files::BalanceDirty() {

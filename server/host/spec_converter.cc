@@ -200,6 +200,14 @@ absl::Status AddressSpaceFromProto(const v1::MachineSpec& spec, MachineSpec& nat
   if (spec.highmem() != v1::HIGHMEM_UNSPECIFIED) native.highmem = static_cast<Highmem>(spec.highmem());
   if (spec.va_bits() != 0) native.va_bits = spec.va_bits();
   native.kasan = spec.kasan();
+  const int32_t page = spec.page_size_bytes();
+  if (page != 0 && page != 4096 && page != 16384 && page != 65536) return InvalidField("page_size_bytes", "must be 4096, 16384 or 65536");
+  if (page > 4096 && native.layout != LayoutKind::kArm64)
+    return InvalidField("page_size_bytes", "must be 4096: only LAYOUT_ARM64 has a choice");
+  if (page > 4096) {
+    return NotSimulated(
+        absl::StrCat("machines with pages of ", page, " bytes; GetKernelLayout shows how such a kernel lays out addresses"));
+  }
   if (!v1::SlabAllocator_IsValid(spec.slab_allocator())) return InvalidField("slab_allocator", "must be a value of SlabAllocator");
   if (spec.slab_allocator() != v1::SLAB_ALLOCATOR_UNSPECIFIED) {
     native.slab_allocator = static_cast<SlabAllocatorKind>(spec.slab_allocator());

@@ -2,8 +2,8 @@
 #define MMLAB_SERVER_KERNEL_BOOT_CACHES_H_
 
 #include <cstdint>
+#include <vector>
 
-#include "absl/types/span.h"
 #include "server/arch/layout.h"
 #include "server/kernel/slab_rules.h"
 
@@ -23,7 +23,7 @@ struct BootCache {
 };
 
 // Oldest first, as merging looks at them.
-absl::Span<const BootCache> BootCachesOf(LayoutKind layout);
+std::vector<BootCache> BootCachesOf(LayoutKind layout);
 
 }  // namespace mmlab
 

@@ -10,6 +10,12 @@
 #include "server/base/check.h"
 
 namespace mmlab {
+namespace {
+
+constexpr uint64_t kMaxPercpuBytes = 32 << 10;  // PCPU_MIN_UNIT_SIZE
+constexpr uint64_t kMaxKmallocBytes = 4 << 20;  // KMALLOC_MAX_SIZE
+
+}  // namespace
 
 ClassicSlab::ClassicSlab(const SlabPlatform& platform, uint64_t linear_base, BuddyMemory& memory, Tracer& tracer, uint64_t seed)
     : SlabAllocator(platform, linear_base, memory, tracer), random_(seed) {
@@ -140,6 +146,37 @@ void ClassicSlab::FreeBlock(Cache& cache, ObjectArray& array, size_t count) {
 void ClassicSlab::DrainAll(Cache& cache) {
   for (ObjectArray& array : cache.cpus) FreeBlock(cache, array, array.objects.size());
   FreeBlock(cache, cache.shared, cache.shared.objects.size());
+}
+
+// New arrays take the place of the old ones, whose objects go back to their slabs.
+Errno ClassicSlab::Tune(SlabCacheId id, uint32_t limit, uint32_t batchcount, uint32_t shared) {
+  const uint64_t header = 4 * sizeof(uint32_t);  // struct array_cache
+  const uint64_t array = header + uint64_t{limit} * platform_.word;
+  const uint64_t shared_array = header + uint64_t{shared} * batchcount * platform_.word;
+  if (array > kMaxPercpuBytes || shared_array > kMaxKmallocBytes) {
+    if (Explanation* why = tracer_.explanation()) {
+      why->Add(StepKind::kSlabCacheChoice, "an array of that size is more than alloc_percpu() or kmalloc() gives")
+          .Size("array", Bytes(array))
+          .Size("shared_array", Bytes(shared_array))
+          .Error(Errno::kENOMEM);
+    }
+    return Errno::kENOMEM;
+  }
+  Cache& cache = CacheOf(id);
+  cache.geometry.limit = limit;
+  cache.geometry.batchcount = batchcount;
+  cache.geometry.shared = shared;
+  cache.free_limit = (1 + static_cast<uint64_t>(memory_.cpus())) * batchcount + cache.geometry.objects;
+  DrainAll(cache);
+  if (Explanation* why = tracer_.explanation()) {
+    why->Add(StepKind::kSlabCacheChoice, "the arrays were replaced; what was in the old ones is back in its slabs")
+        .Text("cache", cache.name)
+        .Number("limit", limit)
+        .Number("batchcount", batchcount)
+        .Number("shared", shared)
+        .Number("free_limit", static_cast<int64_t>(cache.free_limit));
+  }
+  return Errno::kOk;
 }
 
 uint32_t ClassicSlab::DrainFree(Cache& cache, uint32_t most) {

@@ -36,6 +36,7 @@ class ClassicSlab final : public SlabAllocator {
   SlabObjectView Locate(VirtAddr address, std::optional<SlabCacheId> cache = std::nullopt) const override;
   VirtAddr AddressOf(SlabObject object) const override;
   std::string FaultReport(VirtAddr address, const SlabObjectView& view) const override;
+  std::string OverwriteReport(VirtAddr address, absl::string_view bytes, const SlabObjectView& view) const override;
   std::vector<bool> AllocatedIn(SlabObject object) const override;
 
   SlabCacheView View(SlabCacheId id) const override;
@@ -96,6 +97,7 @@ class ClassicSlab final : public SlabAllocator {
   size_t cache_slots() const override { return caches_.size(); }
   SlabCacheId AddCache(const SlabCacheRequest& request, const SlabGeometry& geometry, int refcount, bool permanent) override;
   bool RemoveCache(SlabCacheId id) override;
+  Errno Tune(SlabCacheId id, uint32_t limit, uint32_t batchcount, uint32_t shared) override;
 
   // classic_slab.cc: arrays.
   ObjectArray& ArrayOf(Cache& cache) { return cache.cpus[static_cast<size_t>(memory_.current_cpu())]; }

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "server/kernel/classic_slab.h"
+#include "server/kernel/slab_report.h"
 
 namespace mmlab {
 
@@ -59,6 +60,36 @@ std::string ClassicSlab::FaultReport(VirtAddr address, const SlabObjectView& vie
     default:
       return absl::StrFormat("BUG: objp %0*x is no start of an object of cache '%s'\n", digits, address.raw(), name);
   }
+}
+
+// check_poison_obj() and, for what is held, verify_redzone_free(), mm/slab.c.
+std::string ClassicSlab::OverwriteReport(VirtAddr address, absl::string_view bytes, const SlabObjectView& view) const {
+  constexpr size_t kLine = 16;
+  constexpr int kMostLines = 5;
+  const Slab& slab = slabs_[view.object->slab];
+  const Cache& cache = *caches_[slab.cache];
+  const int digits = static_cast<int>(2 * platform_.word);
+  if (slab.held[view.object->index] == Held::kHeld) {
+    return absl::StrFormat("slab error in verify_redzone_free(): cache `%s': memory outside object was overwritten\n%0*x: redzone\n",
+                           cache.name, digits, view.start.raw());
+  }
+  std::string found(cache.geometry.object_size, static_cast<char>(kPoisonFree));
+  found.back() = static_cast<char>(kPoisonEnd);
+  const std::string expected = found;
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    const uint64_t at = address.raw() + i - view.start.raw();
+    if (at < found.size()) found[at] = bytes[i];
+  }
+  if (found == expected) return "";
+  std::string text = absl::StrFormat("Slab corruption (Not tainted): %s start=%0*x, len=%u\n", cache.name, digits, view.start.raw(),
+                                     cache.geometry.object_size);
+  int lines = 0;
+  for (size_t at = 0; at < found.size() && lines < kMostLines; at += kLine) {
+    if (found.compare(at, kLine, expected, at, kLine) == 0) continue;
+    absl::StrAppendFormat(&text, "%03x: %s\n", static_cast<uint32_t>(at), HexLine(absl::string_view(found).substr(at, kLine)));
+    ++lines;
+  }
+  return text;
 }
 
 SlabPageView ClassicSlab::ViewOf(const Slab& slab) const {
@@ -131,6 +162,7 @@ void ClassicSlab::AddToHash(StateHasher& hasher) const {
     for (const std::string& alias : cache->aliases) hasher.AddBytes(alias.data(), alias.size());
     for (const uint64_t value :
          {uint64_t{cache->geometry.size}, uint64_t{cache->geometry.object_size}, uint64_t{cache->geometry.flags},
+          uint64_t{cache->geometry.limit}, uint64_t{cache->geometry.batchcount}, uint64_t{cache->geometry.shared},
           static_cast<uint64_t>(cache->refcount), uint64_t{cache->colour_next}, cache->free_objects, uint64_t{cache->free_touched}}) {
       hasher.Add(value);
     }

@@ -67,7 +67,7 @@ void KernelObjects::DropOne(KernelObject kind) {
 
 bool KernelObjects::Settle() {
   bool complete = true;
-  for (size_t i = 0; i < notes_.size(); ++i) {  // Allocating may end a process, which adds notes.
+  for (size_t i = 0; i < notes_.size(); ++i) {  // NOLINT(modernize-loop-convert): allocating may end a process, which adds notes.
     const uint32_t number = notes_[i] / 2;
     if (notes_[i] % 2 == 0) {
       complete = Acquire(number) && complete;
@@ -97,7 +97,9 @@ bool KernelObjects::Acquire(uint32_t number) {
     if (const std::optional<VirtAddr> stack = source_.AllocStack()) where = stack->raw();
   } else {
     SlabAllocator& slab = source_.Slab();
-    if (const std::optional<SlabObject> object = slab.AllocObject(CacheOf(slab, kind), kGfpKernel)) where = Key(*object);
+    const std::optional<SlabObject> object = slab.AllocObject(CacheOf(slab, kind), kGfpKernel);
+    slab.TellAlloc(CacheOf(slab, kind), object, kGfpKernel);
+    if (object.has_value()) where = Key(*object);
   }
   Slot& slot = slots_[number];
   slot.state = where.has_value() ? State::kHeld : State::kFailed;
@@ -115,6 +117,7 @@ void KernelObjects::Release(uint32_t number) {
       source_.FreeStack(StackOf(slot.where));
     } else {
       SlabAllocator& slab = source_.Slab();
+      slab.TellFree(CacheOf(slab, slot.kind), ObjectOf(slot.where));
       slab.FreeObject(CacheOf(slab, slot.kind), ObjectOf(slot.where));
     }
   }

@@ -1,7 +1,9 @@
 #include "server/kernel/kernel_page_tables.h"
 
 #include <algorithm>
+#include <cstring>
 
+#include "server/kernel/boot_page_tables.h"
 #include "server/physical/contents.h"
 
 namespace mmlab {
@@ -12,26 +14,27 @@ constexpr uint64_t kX86Kernel = 0x163;            // Present, writable, accessed
 constexpr uint64_t kX86CacheDisable = 0x10;
 constexpr uint64_t kX86LargePage = 0x80;
 constexpr uint64_t kX86NoExecute = uint64_t{1} << 63;
-constexpr uint64_t kArm64Kernel = 0x0068000000000703;  // Page, inner shareable, accessed, writable, executable nowhere; MT_NORMAL.
-constexpr uint64_t kArm64Device = 0x10;                // MT_DEVICE_nGnRE
+constexpr uint64_t kArm64Kernel = 0x00e8000000000703;  // Page, inner shareable, accessed, writable, dirty, executable nowhere.
+constexpr uint64_t kArm64Device = 0x0068000000000713;  // The same for a device: MT_DEVICE_nGnRE, not dirty.
 constexpr uint64_t kArm64TableBit = 2;                 // In upper levels: points at a table, not at a block.
 constexpr uint64_t kArm64KernelTable = (uint64_t{1} << 60) | 3;
 
 }  // namespace
 
-KernelPageTables::KernelPageTables(const Layout& layout, PhysicalMemory& memory, std::optional<Pfn> root)
+KernelPageTables::KernelPageTables(const Layout& layout, PhysicalMemory& memory, const BootPageTables* boot)
     : format_(layout),
       memory_(memory),
+      boot_(boot),
       arm64_(layout.kind == LayoutKind::kArm64),
       no_execute_(layout.kind == LayoutKind::kX86_32Pae),
-      root_(root) {}
+      root_(boot == nullptr ? std::nullopt : std::optional<Pfn>(boot->root())) {}
 
 bool KernelPageTables::IsLeaf(uint64_t entry, int level) const { return level == 1 || format_.IsBlock(entry, level); }
 
 uint64_t KernelPageTables::LeafEntry(Pfn pfn, int level, Kind kind) const {
   const bool device = kind == Kind::kDevice;
   if (arm64_) {
-    const uint64_t entry = (pfn.raw() << 12) | kArm64Kernel | (device ? kArm64Device : 0);
+    const uint64_t entry = (pfn.raw() << 12) | (device ? kArm64Device : kArm64Kernel);
     return level == 1 ? entry : entry & ~kArm64TableBit;
   }
   return (pfn.raw() << 12) | kX86Kernel | (device ? kX86CacheDisable : 0) | (level == 1 ? 0 : kX86LargePage) |
@@ -42,7 +45,8 @@ uint64_t KernelPageTables::Load(Pfn table, uint32_t index) const {
   const auto width = static_cast<size_t>(format_.entry_bytes());
   uint8_t bytes[8] = {};
   memory_.contents().Read(table, index * width, bytes, width);
-  return format_.Load(bytes, 0);
+  const uint64_t entry = format_.Load(bytes, 0);
+  return entry == 0 && boot_ != nullptr ? boot_->Entry(table, index) : entry;
 }
 
 void KernelPageTables::Store(Pfn table, uint32_t index, uint64_t entry) {
@@ -59,6 +63,11 @@ std::optional<Pfn> KernelPageTables::NewTable() {
 }
 
 bool KernelPageTables::MapAt(VirtAddr address, Pfn pfn, int level, Kind kind) {
+  const uint64_t covered = address.raw() >> format_.shift(2);
+  if (level == 1 && covered == last_covered_) {
+    Store(last_table_, format_.IndexOf(address, 1), LeafEntry(pfn, 1, kind));
+    return true;
+  }
   if (!root_ && !(root_ = NewTable())) return false;
   Pfn table = *root_;
   for (int at = format_.levels(); at > level; --at) {
@@ -74,6 +83,10 @@ bool KernelPageTables::MapAt(VirtAddr address, Pfn pfn, int level, Kind kind) {
     table = *next;
   }
   Store(table, format_.IndexOf(address, level), LeafEntry(pfn, level, kind));
+  if (level == 1) {
+    last_covered_ = covered;
+    last_table_ = table;
+  }
   return true;
 }
 
@@ -127,18 +140,17 @@ void KernelPageTables::UnmapIn(Pfn table, int level, uint64_t start, uint64_t la
 }
 
 bool KernelPageTables::Has(Pfn frame) const {
+  if (boot_ != nullptr && boot_->Has(frame)) return true;
   return root_ == frame || std::find(table_frames_.begin(), table_frames_.end(), frame) != table_frames_.end();
-}
-
-PageWalk KernelPageTables::Walk(VirtAddr address) const {
-  const FrameContents& contents = memory_.contents();
-  const auto read = [&contents](Pfn frame, size_t offset, void* out, size_t size) { contents.Read(frame, offset, out, size); };
-  return WalkPageTables(format_, read, *root_, address);
 }
 
 std::optional<PhysAddr> KernelPageTables::Translate(VirtAddr address, Explanation* why) const {
   if (!root_) return std::nullopt;
-  const PageWalk walk = Walk(address);
+  const auto read = [this](Pfn frame, size_t offset, void* out, size_t size) {
+    const uint64_t entry = Load(frame, static_cast<uint32_t>(offset / size));
+    std::memcpy(out, &entry, size);
+  };
+  const PageWalk walk = WalkPageTables(format_, read, *root_, address);
   if (why != nullptr) ExplainWalk(format_, walk, *why);
   return walk.physical;
 }

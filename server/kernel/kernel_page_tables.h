@@ -14,8 +14,10 @@
 
 namespace mmlab {
 
-// The kernel's own page tables (init_mm, swapper_pg_dir): real entries in simulated frames, for the areas that are mapped page by page.
-// The linear map is not in them. Linux: mm/vmalloc.c (vmap_range_noflush, vunmap_range_noflush), arch/*/include/asm/pgtable*.h.
+class BootPageTables;
+
+// The kernel's own page tables (init_mm, swapper_pg_dir): real entries in simulated frames, for the areas that are mapped page by page,
+// beside those that boot left. Linux: mm/vmalloc.c (vmap_range_noflush, vunmap_range_noflush), arch/*/include/asm/pgtable*.h.
 //
 // Tables are made when first needed and never freed, as in the kernel; they do not count as nr_page_table_pages, which is about processes.
 class KernelPageTables {
@@ -25,8 +27,9 @@ class KernelPageTables {
     kDevice,  // What ioremap() maps with: not cached.
   };
 
-  // `root`: the frame of swapper_pg_dir; without it the first mapping takes one.
-  KernelPageTables(const Layout& layout, PhysicalMemory& memory, std::optional<Pfn> root);
+  // `boot`: the tables that boot made, which outlive this; null: nothing is known of them, and the first mapping takes a frame for the top
+  // table.
+  KernelPageTables(const Layout& layout, PhysicalMemory& memory, const BootPageTables* boot);
 
   // Maps one page. False: no memory for a table.
   [[nodiscard]] bool MapPage(VirtAddr address, Pfn pfn, Kind kind);
@@ -35,13 +38,14 @@ class KernelPageTables {
   // Entries of the range become none. Costs time in proportion to the tables that exist there.
   void Unmap(VirtRange range);
 
-  // The walk of an address, level by level. REQUIRES: root() is set.
-  PageWalk Walk(VirtAddr address) const;
   // Where an address leads; nothing when it is not mapped. With an explanation, one step for each level.
   std::optional<PhysAddr> Translate(VirtAddr address, Explanation* why) const;
 
   std::optional<Pfn> root() const { return root_; }
-  bool Has(Pfn frame) const;                                // Whether it is one of them.
+  bool knows_boot() const { return boot_ != nullptr; }
+  bool Has(Pfn frame) const;  // Whether it is one of them, or of boot's.
+  // An entry of one of these tables or of boot's.
+  uint64_t Load(Pfn table, uint32_t index) const;
   uint64_t tables() const { return table_frames_.size(); }  // Frames taken for tables.
   const std::vector<Pfn>& table_frames() const { return table_frames_; }
   uint64_t HostMemory() const { return table_frames_.capacity() * sizeof(Pfn); }
@@ -49,7 +53,6 @@ class KernelPageTables {
  private:
   bool IsLeaf(uint64_t entry, int level) const;
   uint64_t LeafEntry(Pfn pfn, int level, Kind kind) const;
-  uint64_t Load(Pfn table, uint32_t index) const;
   void Store(Pfn table, uint32_t index, uint64_t entry);
   std::optional<Pfn> NewTable();
   bool HasTable(VirtAddr address, int level) const;  // The entry of that level points at a table.
@@ -58,10 +61,14 @@ class KernelPageTables {
 
   PageTableFormat format_;
   PhysicalMemory& memory_;
+  const BootPageTables* boot_;
   bool arm64_;
   bool no_execute_;
   std::optional<Pfn> root_;
   std::vector<Pfn> table_frames_;
+  // The table of the lowest level that was written to last, by the addresses that it covers: tables stay where they are.
+  uint64_t last_covered_ = ~uint64_t{0};
+  Pfn last_table_;
 };
 
 }  // namespace mmlab

@@ -126,7 +126,7 @@ Errno Kmap::UnmapLocal(VirtAddr address, int cpu) {
 
 uint64_t Kmap::HostMemory() const {
   uint64_t bytes = sizeof(Kmap) + slots_.capacity() * sizeof(Slot) + slot_of_.size() * 24;
-  for (const std::vector<Pfn>& stack : local_) bytes += sizeof(stack) + stack.capacity() * sizeof(Pfn);
+  for (const std::vector<Pfn>& stack : local_) bytes += sizeof(std::vector<Pfn>) + stack.capacity() * sizeof(Pfn);
   return bytes;
 }
 

@@ -4,6 +4,8 @@
 #include <bit>
 #include <utility>
 
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_split.h"
 #include "server/base/check.h"
 #include "server/kernel/boot_caches.h"
 #include "server/kernel/classic_slab.h"
@@ -14,6 +16,8 @@ namespace mmlab {
 namespace {
 
 constexpr uint32_t kMaxObjectSize = 1u << 22;  // Nothing larger fits a block of the page allocator.
+
+constexpr size_t kMaxSlabinfoWrite = 128;  // MAX_SLABINFO_WRITE
 
 }  // namespace
 
@@ -336,6 +340,28 @@ std::optional<SlabCacheId> SlabAllocator::Find(absl::string_view name) const {
     }
   }
   return std::nullopt;
+}
+
+Errno SlabAllocator::WriteSlabinfo(absl::string_view line) {
+  if (kind() == SlabAllocatorKind::kSlub) return Errno::kEIO;
+  const size_t space = line.find(' ');
+  if (line.size() > kMaxSlabinfoWrite || space == absl::string_view::npos) return Errno::kEINVAL;
+  const std::vector<absl::string_view> words = absl::StrSplit(line.substr(space), absl::ByAnyChar(" \t\n"), absl::SkipEmpty());
+  std::array<int32_t, 3> numbers{};
+  if (words.size() < numbers.size()) return Errno::kEINVAL;
+  for (size_t i = 0; i < numbers.size(); ++i) {
+    if (!absl::SimpleAtoi(words[i], &numbers[i])) return Errno::kEINVAL;
+  }
+  const auto [limit, batchcount, shared] = numbers;
+  const std::optional<SlabCacheId> id = Find(line.substr(0, space));
+  if (!id || InfoOf(static_cast<size_t>(*id))->name != line.substr(0, space)) return Errno::kEINVAL;
+  if (limit < 1 || batchcount < 1 || batchcount > limit || shared < 0) {
+    if (Explanation* why = tracer_.explanation()) {
+      why->Add(StepKind::kSystemCallCheck, "the batch is to be at least 1 and at most the limit, shared not negative: ignored");
+    }
+    return Errno::kOk;
+  }
+  return Tune(*id, static_cast<uint32_t>(limit), static_cast<uint32_t>(batchcount), static_cast<uint32_t>(shared));
 }
 
 std::vector<SlabCacheId> SlabAllocator::Caches() const {

@@ -139,11 +139,21 @@ class SlabAllocator {
   static constexpr uint64_t kZeroSizePtr = 16;
   static constexpr size_t kMaxCaches = 65536;
 
+  // The tracepoints of these calls, for callers that the kernel's own code would be: kmem:kmem_cache_alloc, kmem_cache_free, kmalloc,
+  // kfree.
+  void TellAlloc(SlabCacheId id, std::optional<SlabObject> object, Gfp gfp) const;
+  void TellFree(SlabCacheId id, SlabObject object) const;  // Before it goes.
+  void TellKmalloc(uint64_t bytes, std::optional<VirtAddr> address, Gfp gfp) const;
+  void TellKfree(VirtAddr address) const;
+
   // Where an address lies; never fails. `cache`, when given, is the one that the caller takes it to belong to.
   virtual SlabObjectView Locate(VirtAddr address, std::optional<SlabCacheId> cache = std::nullopt) const = 0;
   virtual VirtAddr AddressOf(SlabObject object) const = 0;
   // What the kernel's checks write to its log when somebody frees `address` and Locate found view.fault: the whole report.
   virtual std::string FaultReport(VirtAddr address, const SlabObjectView& view) const = 0;
+  // What they write when they find that somebody wrote `bytes` at `address` where they do not belong: into a free object, or beside one
+  // that is held. Empty: nothing is found. REQUIRES: view.object is the object there.
+  virtual std::string OverwriteReport(VirtAddr address, absl::string_view bytes, const SlabObjectView& view) const = 0;
   // Which places of a slab are allocated, by index (SLOB: one element for each block, free or not, by address).
   virtual std::vector<bool> AllocatedIn(SlabObject object) const = 0;
 
@@ -157,6 +167,9 @@ class SlabAllocator {
 
   // The caches that a kernel of this layout has when its first process starts, without objects.
   void AddBootCaches(LayoutKind layout);
+  // slabinfo_write(), a line written to /proc/slabinfo: "NAME LIMIT BATCHCOUNT SHARED" sets the tunables of a cache; numbers that make no
+  // sense are ignored. EINVAL: no such line or cache; EIO: SLUB, which has no tunables; ENOMEM: arrays of that size cannot be had.
+  Errno WriteSlabinfo(absl::string_view line);
   // What the allocator does by itself every `kReapNanoseconds` (SLAB's cache_reap(); the others do nothing). False: nothing was left to do.
   virtual bool Reap() { return false; }
   static constexpr int64_t kReapNanoseconds = 2'000'000'000;  // REAPTIMEOUT_AC
@@ -185,6 +198,8 @@ class SlabAllocator {
   virtual size_t cache_slots() const = 0;  // One more than the largest id.
   // Makes the cache as it was decided. Never fails.
   virtual SlabCacheId AddCache(const SlabCacheRequest& request, const SlabGeometry& geometry, int refcount, bool permanent) = 0;
+  // do_tune_cpucache(), with numbers that make sense.
+  virtual Errno Tune(SlabCacheId /*id*/, uint32_t /*limit*/, uint32_t /*batchcount*/, uint32_t /*shared*/) { return Errno::kEIO; }
   // Takes the cache out of the allocator with its slabs; false, with only empty slabs given back: somebody holds objects.
   virtual bool RemoveCache(SlabCacheId id) = 0;
   // The kernel's own caches and those of kmalloc.

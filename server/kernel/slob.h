@@ -37,6 +37,7 @@ class Slob final : public SlabAllocator {
   SlabObjectView Locate(VirtAddr address, std::optional<SlabCacheId> cache = std::nullopt) const override;
   VirtAddr AddressOf(SlabObject object) const override;
   std::string FaultReport(VirtAddr address, const SlabObjectView& view) const override;
+  std::string OverwriteReport(VirtAddr address, absl::string_view bytes, const SlabObjectView& view) const override;
   std::vector<bool> AllocatedIn(SlabObject object) const override;
 
   SlabCacheView View(SlabCacheId id) const override;

@@ -49,7 +49,7 @@ SysResult<uint64_t> Slob::Ksize(VirtAddr address) const {
   if (!view.object.has_value()) return platform_.page_size.bytes().raw() << view.slab.order;
   const Page& page = pages_[view.object->slab];
   const Block& block = page.blocks[page.whole ? 0 : BlockAt(page, view.object->index)];
-  return uint64_t{(block.bytes + kSlobUnit - 1) / kSlobUnit * kSlobUnit};
+  return uint64_t{(block.bytes + kSlobUnit - 1) / kSlobUnit} * kSlobUnit;
 }
 
 std::string Slob::FaultReport(VirtAddr address, const SlabObjectView& view) const {
@@ -59,6 +59,11 @@ std::string Slob::FaultReport(VirtAddr address, const SlabObjectView& view) cons
   if (view.fault == SlabFault::kWrongCache) what = "is a block of somebody else";
   return absl::StrFormat("SLOB checks nothing: the kernel would have damaged its lists\n0x%0*x %s\n", static_cast<int>(2 * platform_.word),
                          address.raw(), what);
+}
+
+std::string Slob::OverwriteReport(VirtAddr address, absl::string_view bytes, const SlabObjectView&) const {
+  return absl::StrFormat("SLOB checks nothing: %u bytes at 0x%0*x would have damaged what somebody else has, or its lists\n",
+                         static_cast<uint32_t>(bytes.size()), static_cast<int>(2 * platform_.word), address.raw());
 }
 
 SlabPageView Slob::ViewOf(const Page& page) const {

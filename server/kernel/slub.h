@@ -29,15 +29,7 @@ class Slub final : public SlabAllocator {
 
   bool Shrink(SlabCacheId id) override;
 
-  [[nodiscard]] std::optional<SlabObject> AllocObject(SlabCacheId id, Gfp gfp) override {
-    Cache& cache = CacheOf(id);
-    CpuSlab& cpu = cache.cpus[static_cast<size_t>(memory_.current_cpu())];
-    if (cpu.freelist != kEnd && tracer_.explanation() == nullptr) [[likely]] {
-      ++cache.allocated;
-      return TakeFromCpu(cpu);
-    }
-    return AllocSlow(cache, cpu, gfp);
-  }
+  [[nodiscard]] std::optional<SlabObject> AllocObject(SlabCacheId id, Gfp gfp) override;
   void FreeObject(SlabCacheId id, SlabObject object) override {
     Cache& cache = CacheOf(id);
     CpuSlab& cpu = cache.cpus[static_cast<size_t>(memory_.current_cpu())];
@@ -59,6 +51,7 @@ class Slub final : public SlabAllocator {
   SlabObjectView Locate(VirtAddr address, std::optional<SlabCacheId> cache = std::nullopt) const override;
   VirtAddr AddressOf(SlabObject object) const override;
   std::string FaultReport(VirtAddr address, const SlabObjectView& view) const override;
+  std::string OverwriteReport(VirtAddr address, absl::string_view bytes, const SlabObjectView& view) const override;
   std::vector<bool> AllocatedIn(SlabObject object) const override;
 
   SlabCacheView View(SlabCacheId id) const override;
@@ -123,12 +116,13 @@ class Slub final : public SlabAllocator {
 
   Cache& CacheOf(SlabCacheId id) { return *caches_[static_cast<uint32_t>(id)]; }
   const Cache& CacheOf(SlabCacheId id) const { return *caches_[static_cast<uint32_t>(id)]; }
-  SlabObject TakeFromCpu(CpuSlab& cpu) {
+  // The object's index in the CPU's slab. REQUIRES: the CPU has a free one.
+  uint16_t TakeFromCpu(CpuSlab& cpu) {
     const uint16_t index = cpu.freelist;
     uint16_t& link = slabs_[cpu.slab].links[index];
     cpu.freelist = link;
     link = kAllocated;
-    return {cpu.slab, index};
+    return index;
   }
 
   // slub.cc: caches.

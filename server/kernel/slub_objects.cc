@@ -1,18 +1,41 @@
 // The way of an object: from a slab to its user and back. Linux: ___slab_alloc(), __slab_free() and what they call, mm/slub.c.
 
+#include <bit>
 #include <utility>
 
 #include "server/base/check.h"
 #include "server/kernel/slub.h"
 
 namespace mmlab {
+namespace {
+
+// GCC 12 puts the parts of a std::optional together in memory, in widths that stall whoever reads them back; not so in this shape, alone.
+[[gnu::noinline]] std::optional<SlabObject> Given(uint32_t slab, uint16_t index) {
+  std::optional<SlabObject> given;
+  static_assert(std::endian::native == std::endian::little);
+  given.emplace(std::bit_cast<SlabObject>(uint64_t{index} << 32 | slab));
+  return given;
+}
+
+}  // namespace
+
+std::optional<SlabObject> Slub::AllocObject(SlabCacheId id, Gfp gfp) {
+  Cache& cache = CacheOf(id);
+  CpuSlab& cpu = cache.cpus[static_cast<size_t>(memory_.current_cpu())];
+  if (cpu.freelist == kEnd || tracer_.explanation() != nullptr) [[unlikely]]
+    return AllocSlow(cache, cpu, gfp);
+  ++cache.allocated;
+  const uint16_t index = TakeFromCpu(cpu);
+  return Given(cpu.slab, index);
+}
 
 std::optional<SlabObject> Slub::AllocSlow(Cache& cache, CpuSlab& cpu, Gfp gfp) {
   if (cache.geometry.debug()) return AllocChecked(cache, gfp);
   if (cpu.freelist == kEnd && !RefillCpu(cache, cpu, gfp)) return std::nullopt;
   Explain("an object of the slab that belongs to this CPU", cache, slabs_[cpu.slab]);
   ++cache.allocated;
-  return TakeFromCpu(cpu);
+  const uint16_t index = TakeFromCpu(cpu);
+  return SlabObject{cpu.slab, index};
 }
 
 // Gives the CPU a slab with free objects: what others freed into its slab, then its partial list, then the node's, then new pages.

@@ -104,47 +104,14 @@ std::vector<SlabPageView> Slub::Slabs(SlabCacheId id) const {
   return views;
 }
 
-std::string Slub::FaultReport(VirtAddr address, const SlabObjectView& view) const {
-  if (!view.object.has_value()) {
-    return absl::StrFormat("object pointer: 0x%x\nWARNING: free_large_kmalloc: not a slab object\n", address.raw());
-  }
-  const Slab& slab = slabs_[view.object->slab];
-  const Cache& cache = *caches_[slab.cache];
-  const int digits = static_cast<int>(2 * platform_.word);
-  const uint64_t base = linear_base_ + (uint64_t{slab.pfn} << platform_.page_size.shift());
-  const auto pointer_to = [&](uint16_t index) {
-    return index < slab.objects ? base + cache.geometry.red_left_pad + uint64_t{index} * cache.geometry.size : 0;
-  };
-  std::string what;
-  switch (view.fault) {
-    case SlabFault::kAlreadyFree:
-      what = "Object already free";
-      break;
-    case SlabFault::kWrongCache:
-      what = "page slab pointer corrupt.";
-      break;
-    default:
-      what = absl::StrFormat("Invalid object pointer 0x%0*x", digits, address.raw());
-      break;
-  }
-  std::string text = absl::StrFormat("%s\nBUG %s (Not tainted): %s\n%s\n\n", std::string(77, '='), cache.name, what, std::string(77, '-'));
-  absl::StrAppendFormat(&text, "Slab 0x%0*x objects=%u used=%u fp=0x%0*x\n", digits, base, slab.objects, slab.inuse, digits,
-                        pointer_to(slab.freelist));
-  if (view.fault != SlabFault::kNoObject) {
-    absl::StrAppendFormat(&text, "Object 0x%0*x @offset=%u fp=0x%0*x\n\n", digits, address.raw(),
-                          static_cast<uint32_t>(address.raw() - base), digits, pointer_to(slab.links[view.object->index]));
-  }
-  absl::StrAppend(&text, "FIX ", cache.name, ": Object at 0x", absl::Hex(address.raw()), " not freed\n");
-  return text;
-}
-
 uint64_t Slub::HostMemory() const {
   uint64_t bytes = sizeof(*this) + caches_.capacity() * sizeof(caches_[0]) + slabs_.capacity() * sizeof(Slab) + free_slots_.capacity() * 4;
   for (const auto& cache : caches_) {
     if (cache == nullptr) continue;
-    bytes += sizeof(Cache) + cache->cpus.capacity() * sizeof(CpuSlab) + (cache->random_order != nullptr ? 2 * cache->geometry.objects : 0);
+    bytes += sizeof(Cache) + cache->cpus.capacity() * sizeof(CpuSlab) +
+             (cache->random_order != nullptr ? uint64_t{2} * cache->geometry.objects : 0);
   }
-  for (const Slab& slab : slabs_) bytes += 2u * slab.objects;
+  for (const Slab& slab : slabs_) bytes += uint64_t{2} * slab.objects;
   return bytes;
 }
 
@@ -169,7 +136,7 @@ void Slub::AddToHash(StateHasher& hasher) const {
   for (const Slab& slab : slabs_) {
     hasher.Add(uint64_t{slab.pfn} << 16 | slab.freelist);
     hasher.Add(uint64_t{slab.next} << 32 | slab.cache);
-    if (slab.links != nullptr) hasher.AddBytes(&slab.links[0], 2u * slab.objects);
+    if (slab.links != nullptr) hasher.AddBytes(&slab.links[0], size_t{2} * slab.objects);
   }
   for (const uint32_t slot : free_slots_) hasher.Add(slot);
 }

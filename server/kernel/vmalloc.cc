@@ -235,6 +235,28 @@ SysResult<VmallocOutcome> Vmalloc::GetArea(Bytes size, uint32_t flags, const std
   return Done(VirtAddr(area->start), area);
 }
 
+SysResult<VmallocOutcome> Vmalloc::GetPercpuArea(Bytes size, const std::string& caller) {
+  const uint64_t bytes = config_.page_size.BytesOf(config_.page_size.PagesHolding(size)).raw();
+  std::optional<uint64_t> highest;
+  free_.ForEach([&](FreeAreaTree::Area area) {
+    const uint64_t start = std::max(area.start, config_.start.raw());
+    const uint64_t end = std::min(area.end, config_.end.raw()) & ~config_.page_size.mask();
+    if (end > start && end - start >= bytes) highest = end - bytes;
+  });
+  if (bytes == 0 || !highest || !free_.TakeExactly(*highest, *highest + bytes)) return Errno::kENOMEM;
+  KernelArea& area = areas_[*highest];
+  area.start = *highest;
+  area.end = *highest + bytes;
+  area.flags = kVmAlloc | kVmNoGuard;
+  area.caller = caller;
+  if (Explanation* why = tracer_.explanation()) {
+    why->Add(StepKind::kVmapAreaSearch, "the highest free addresses of the vmalloc area serve a chunk of the per-CPU allocator")
+        .Address("start", VirtAddr(area.start))
+        .Size("size", Bytes(bytes));
+  }
+  return Done(VirtAddr(area.start), &area);
+}
+
 SysResult<VmallocOutcome> Vmalloc::Ioremap(PhysAddr physical, Bytes size, const std::string& caller) {
   uint64_t end = 0;
   if (size.raw() == 0 || __builtin_add_overflow(physical.raw(), size.raw(), &end) || end > UINT64_MAX - config_.page_size.mask()) {

@@ -103,6 +103,8 @@ class Vmalloc {
   SysResult<VmallocOutcome> Map(absl::Span<const Pfn> pages, uint32_t flags, const std::string& caller);  // vmap()
   // get_vm_area(): addresses only. Flags: kVmIoremap aligns to the size; kVmMap and others as /proc shows them.
   SysResult<VmallocOutcome> GetArea(Bytes size, uint32_t flags, const std::string& caller);
+  // pcpu_get_vm_areas() for one area: the highest addresses that are free, without a guard page.
+  SysResult<VmallocOutcome> GetPercpuArea(Bytes size, const std::string& caller);
   SysResult<VmallocOutcome> Ioremap(PhysAddr physical, Bytes size, const std::string& caller);
   SysResult<VmallocOutcome> MapRam(absl::Span<const Pfn> pages, int cpu);  // vm_map_ram()
   SysResult<VmallocOutcome> Free(VirtAddr address);                        // vfree(): any address of the area's pages.

@@ -1,6 +1,7 @@
 #include "server/machine/boot_arguments.h"
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 
@@ -113,6 +114,15 @@ BootArguments ParseBootArguments(absl::string_view command_line) {
       arguments.vmalloc = ParseMemory(value);
     } else if (key == "highmem") {
       arguments.highmem = ParseMemory(value);
+    } else if (key == "rodata" && (value == "off" || value == "on" || value == "full")) {
+      arguments.rodata = std::string(value);
+    } else if (key == "hugepages") {
+      uint64_t pages = 0;
+      if (absl::SimpleAtoi(value, &pages)) arguments.hugetlb.push_back({HugetlbArgument::Kind::kPages, pages});
+    } else if (key == "hugepagesz") {
+      arguments.hugetlb.push_back({HugetlbArgument::Kind::kSize, ParseMemory(value)});
+    } else if (key == "default_hugepagesz") {
+      arguments.hugetlb.push_back({HugetlbArgument::Kind::kDefaultSize, ParseMemory(value)});
     }
   }
   return arguments;

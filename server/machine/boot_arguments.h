@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/strings/string_view.h"
@@ -38,9 +39,16 @@ struct CmaArgument {
   uint64_t limit = 0;  // First address behind where it may lie; 0: anywhere.
 };
 
+// One of the words about huge-page pools; their order matters.
+struct HugetlbArgument {
+  enum class Kind : uint8_t { kPages, kSize, kDefaultSize };  // hugepages=N, hugepagesz=SIZE, default_hugepagesz=SIZE.
+  Kind kind;
+  uint64_t value = 0;  // Pages, or bytes of one.
+};
+
 // What a kernel's command line says of memory. The last of several wins, but each mem= and memmap= counts. What the kernel would not
 // understand is left out, as it does. Linux: parse_memopt(), parse_memmap_one(), cmdline_parse_core(), early_cma(), parse_vmalloc(),
-// parse_highmem().
+// parse_highmem(), set_debug_rodata(), hugepages_setup() and its neighbours.
 struct BootArguments {
   std::vector<MemoryEdit> edits;
   CoreSize kernelcore;
@@ -48,6 +56,8 @@ struct BootArguments {
   std::optional<CmaArgument> cma;
   std::optional<uint64_t> vmalloc;  // Bytes.
   std::optional<uint64_t> highmem;  // Bytes.
+  std::string rodata;               // rodata=: "off", "on", on ARM64 also "full"; empty: not given, which is the last of them.
+  std::vector<HugetlbArgument> hugetlb;
 };
 BootArguments ParseBootArguments(absl::string_view command_line);
 

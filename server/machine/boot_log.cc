@@ -9,6 +9,7 @@
 #include "server/machine/boot_arguments.h"
 #include "server/machine/early_memory.h"
 #include "server/machine/memory_map.h"
+#include "server/machine/percpu_memory.h"
 #include "server/physical/page_allocator.h"
 
 namespace mmlab {
@@ -19,19 +20,13 @@ constexpr uint64_t kAlternativesPages = 8;  // "Freeing SMP alternatives memory"
 
 // Sizes that the build of the recorded kernels fixed.
 struct BuildSizes {
-  int per_cpu_static, per_cpu_reserved, per_cpu_dynamic, per_cpu_unit, nr_cpus;
+  PerCpuSizes per_cpu;
+  int nr_cpus;
   uint64_t struct_page;
 };
 BuildSizes BuildSizesOf(LayoutKind kind) {
-  switch (kind) {
-    case LayoutKind::kX86_32:
-      return {103316, 0, 31852, 135168, 32, 40};
-    case LayoutKind::kX86_32Pae:
-      return {104276, 0, 30892, 135168, 32, 40};
-    case LayoutKind::kArm64:
-      break;
-  }
-  return {87208, 8192, 31576, 126976, 256, 64};
+  const bool arm64 = kind == LayoutKind::kArm64;
+  return {PerCpuSizesOf(kind), arm64 ? 256 : 32, arm64 ? uint64_t{64} : uint64_t{40}};
 }
 
 absl::string_view E820Name(FirmwareRange::Type type) {
@@ -95,10 +90,27 @@ class Writer {
     for (const FirmwareRange& r : SanitizeFirmwareRanges(spec_.firmware_ranges)) {
       Add(kInfo, absl::StrCat("BIOS-e820: ", Mem(r.range.start.raw(), r.range.end.raw()), " ", E820Name(r.type)), "an entry of that table");
     }
+    EarlyArguments();
     if (spec_.layout == LayoutKind::kX86_32Pae) {
       Add(kInfo, "NX (Execute Disable) protection: active", "entries of 64 bits have room for the bit");
     } else {
       Add(kNotice, "Notice: NX (Execute Disable) protection cannot be enabled: non-PAE kernel!", "entries of 32 bits have no bit for it");
+    }
+  }
+
+  // What parse_early_param() says of mem= and memmap= as it comes upon them.
+  void EarlyArguments() {
+    constexpr uint64_t kEnd = ~uint64_t{0};
+    for (const MemoryEdit& edit : ParseBootArguments(spec_.command_line).edits) {
+      if (edit.kind == MemoryEdit::Kind::kLimit) {
+        Add(kDebug, absl::StrFormat("e820: remove [mem %#010x-%#010x] usable", edit.size, kEnd - 1), "mem= or memmap= of the command line");
+      } else if (edit.kind == MemoryEdit::Kind::kChange && (edit.from != 0 || edit.to == 0)) {
+        const std::string range = absl::StrFormat("[mem %#010x-%#010x]", edit.start, edit.start + edit.size - 1);
+        std::string text = absl::StrCat("e820: ", edit.to == 0 ? "remove " : "update ", range);
+        if (edit.from != 0) absl::StrAppend(&text, " ", E820Name(static_cast<FirmwareRange::Type>(edit.from)));
+        if (edit.to != 0) absl::StrAppend(&text, " ==> ", E820Name(static_cast<FirmwareRange::Type>(edit.to)));
+        Add(kDebug, std::move(text), "memmap= of the command line");
+      }
     }
   }
 
@@ -159,6 +171,12 @@ class Writer {
     stage_ = BootStage::kAddressSpace;
     const uint64_t start = Address(frames_.front().start.raw());
     const uint64_t end = Address(frames_.back().end.raw());
+    for (const MemoryEdit& edit : ParseBootArguments(spec_.command_line).edits) {
+      if (!edit.memmap) Add(kNotice, absl::StrFormat("Memory limited to %dMB", edit.size >> 20), "mem= of the command line");
+    }
+    if (kernel_.firmware_end_pfn > kernel_.max_pfn) {
+      Add(kWarning, "Memory doesn't fit in the linear mapping, VA_BITS too small", "RAM goes on beyond the linear map: the rest is lost");
+    }
     Add(kInfo, "NUMA: No NUMA configuration found", "the device tree names no nodes");
     Add(kInfo, absl::StrCat("NUMA: Faking a node at ", Mem(start, end)), "one node for all of RAM");
   }
@@ -239,8 +257,8 @@ class Writer {
           "CPUs that the kernel was built for, and that there are");
     }
     Add(kInfo,
-        absl::StrFormat("percpu: Embedded %d pages/cpu s%d r%d d%d u%d", sizes_.per_cpu_unit / 4096, sizes_.per_cpu_static,
-                        sizes_.per_cpu_reserved, sizes_.per_cpu_dynamic, sizes_.per_cpu_unit),
+        absl::StrFormat("percpu: Embedded %d pages/cpu s%d r%d d%d u%d", sizes_.per_cpu.unit / 4096, sizes_.per_cpu.fixed,
+                        sizes_.per_cpu.reserved, sizes_.per_cpu.dynamic, sizes_.per_cpu.unit),
         "static, reserved (modules) and dynamic per-CPU variables, one copy a CPU");
   }
 
@@ -365,7 +383,7 @@ class Writer {
     }
     Add(kInfo,
         absl::StrFormat("Memory: %dK/%dK available (%s, %dK reserved, %dK cma-reserved%s)", Kib(free), Kib(present), image,
-                        Kib(present - free - cma), Kib(cma), layout_.is_x86() ? absl::StrFormat(", %dK highmem", Kib(high)) : ""),
+                        Kib(present - free - cma), Kib(cma), kernel_.has_highmem_zone() ? absl::StrFormat(", %dK highmem", Kib(high)) : ""),
         "given to the page allocator by now, of all RAM");
   }
 

@@ -11,8 +11,8 @@ constexpr uint64_t RoundUp(uint64_t value, uint64_t step) { return (value + step
 
 }  // namespace
 
-EarlyMemory::EarlyMemory(std::vector<PhysRange> free) {
-  for (PhysRange range : free) {
+EarlyMemory::EarlyMemory(const std::vector<PhysRange>& free) {
+  for (const PhysRange range : free) {
     if (range.start < range.end) Release(range);
   }
 }

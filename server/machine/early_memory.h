@@ -15,7 +15,7 @@ namespace mmlab {
 class EarlyMemory {
  public:
   // REQUIRES: `free` ascends, without overlaps.
-  explicit EarlyMemory(std::vector<PhysRange> free);
+  explicit EarlyMemory(const std::vector<PhysRange>& free);
 
   // Takes `range` out of what is free (memblock_reserve).
   void Reserve(PhysRange range);

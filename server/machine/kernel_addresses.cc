@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <iterator>
 #include <limits>
+#include <utility>
 
 #include "server/arch/kernel_layout.h"
+#include "server/machine/boot_tables.h"
 #include "server/machine/memory_map.h"
 #include "server/physical/page_allocator.h"
 
@@ -26,11 +28,16 @@ int IoremapMaxOrder(LayoutKind kind) {
 
 }  // namespace
 
-Machine::KernelAddresses::KernelAddresses(const Layout& layout, const VmallocConfig& vmalloc_config, const KmapConfig& kmap_config,
-                                          BuddyMemory& memory, Tracer& tracer)
-    : tables(layout, memory, std::nullopt), vmalloc(vmalloc_config, &memory, &tables, tracer), kmap(kmap_config, &tables, tracer) {}
+Machine::KernelAddresses::KernelAddresses(const Layout& layout, std::unique_ptr<const BootPageTables> boot_tables,
+                                          const VmallocConfig& vmalloc_config, const KmapConfig& kmap_config, BuddyMemory& memory,
+                                          Tracer& tracer)
+    : boot(std::move(boot_tables)),
+      tables(layout, memory, boot.get()),
+      vmalloc(vmalloc_config, &memory, &tables, tracer),
+      kmap(kmap_config, &tables, tracer),
+      percpu_memory(layout.kind, layout.page_size, vmalloc, tables, memory) {}
 
-std::unique_ptr<Machine::KernelAddresses> Machine::FreshKernelAddresses() const {
+std::unique_ptr<Machine::KernelAddresses> Machine::FreshKernelAddresses(bool for_areas_only) const {
   const bool x86 = layout_->is_x86();
   VmallocConfig config;
   config.start = kernel_layout_.vmalloc_start;
@@ -54,7 +61,8 @@ std::unique_ptr<Machine::KernelAddresses> Machine::FreshKernelAddresses() const 
     kmap.last_pkmap = kernel_layout_.last_pkmap;
     kmap.fix_kmap_first = kernel_layout_.FixToVirt(kernel_layout_.fix_kmap_begin);
   }
-  auto addresses = std::make_unique<KernelAddresses>(*layout_, config, kmap, *memory_, *tracer_);
+  auto addresses = std::make_unique<KernelAddresses>(*layout_, for_areas_only ? nullptr : BootTablesOf(spec_, *layout_, kernel_layout_),
+                                                     config, kmap, *memory_, *tracer_);
   const VirtAddr lowest = std::min(kernel_layout_.modules_vaddr, kernel_layout_.vmalloc_start);
   const auto inside = [&](const auto& area) { return lowest.raw() <= area.start && area.end <= kernel_layout_.vmalloc_end.raw(); };
   std::vector<KernelArea> areas;
@@ -62,11 +70,13 @@ std::unique_ptr<Machine::KernelAddresses> Machine::FreshKernelAddresses() const 
   std::vector<FreeAreaTree::Area> lazy;
   std::copy_if(spec_.recorded_lazy_areas.begin(), spec_.recorded_lazy_areas.end(), std::back_inserter(lazy), inside);
   addresses->vmalloc.AddBootAreas(areas, lazy);
+  if (for_areas_only) return addresses;
+  addresses->percpu = MakePercpuAllocator(spec_, *layout_, kernel_layout_, addresses->percpu_memory, addresses->vmalloc, *tracer_);
   return addresses;
 }
 
 Machine::KernelAddresses& Machine::MakeKernelAddresses() {
-  if (kernel_addresses_ == nullptr) kernel_addresses_ = FreshKernelAddresses();
+  if (kernel_addresses_ == nullptr) kernel_addresses_ = FreshKernelAddresses(false);
   return *kernel_addresses_;
 }
 
@@ -74,7 +84,21 @@ const KernelPageTables* Machine::kernel_tables() const { return kernel_addresses
 
 void Machine::ReadVmalloc(absl::FunctionRef<void(const Vmalloc&)> read) const {
   if (kernel_addresses_ != nullptr) return read(kernel_addresses_->vmalloc);
-  read(FreshKernelAddresses()->vmalloc);
+  read(FreshKernelAddresses(true)->vmalloc);
+}
+
+bool Machine::ReadPercpu(absl::FunctionRef<void(const PercpuAllocator&)> read) const {
+  std::unique_ptr<KernelAddresses> fresh;
+  if (kernel_addresses_ == nullptr) fresh = FreshKernelAddresses(false);
+  const KernelAddresses& addresses = fresh != nullptr ? *fresh : *kernel_addresses_;
+  if (addresses.percpu == nullptr) return false;
+  read(*addresses.percpu);
+  return true;
+}
+
+uint64_t Machine::percpu_pages() const {
+  if (kernel_addresses_ != nullptr && kernel_addresses_->percpu != nullptr) return kernel_addresses_->percpu->pages();
+  return BootPercpuPages(layout_->kind, spec_.cpus);
 }
 
 }  // namespace mmlab

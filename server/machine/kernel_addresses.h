@@ -1,22 +1,29 @@
 #ifndef MMLAB_SERVER_MACHINE_KERNEL_ADDRESSES_H_
 #define MMLAB_SERVER_MACHINE_KERNEL_ADDRESSES_H_
 
+#include <memory>
+
+#include "server/kernel/boot_page_tables.h"
 #include "server/kernel/kernel_page_tables.h"
 #include "server/kernel/kmap.h"
 #include "server/kernel/vmalloc.h"
 #include "server/machine/machine.h"
+#include "server/machine/percpu_memory.h"
 
 namespace mmlab {
 
-// A machine's kernel address space outside of the linear map. Areas of the recorded boot own no frames: what the kernel's start-up took is
+// A machine's kernel address space. Areas of the recorded boot own no frames: what the kernel's start-up took is
 // not told apart from other reserved and used memory.
 struct Machine::KernelAddresses {
-  KernelAddresses(const Layout& layout, const VmallocConfig& vmalloc_config, const KmapConfig& kmap_config, BuddyMemory& memory,
-                  Tracer& tracer);
+  KernelAddresses(const Layout& layout, std::unique_ptr<const BootPageTables> boot_tables, const VmallocConfig& vmalloc_config,
+                  const KmapConfig& kmap_config, BuddyMemory& memory, Tracer& tracer);
 
+  std::unique_ptr<const BootPageTables> boot;  // Null: not known.
   KernelPageTables tables;
   Vmalloc vmalloc;
   Kmap kmap;
+  PercpuMemory percpu_memory;
+  std::unique_ptr<PercpuAllocator> percpu;  // Null: not known where it lies, or only the areas were to be read.
 };
 
 }  // namespace mmlab

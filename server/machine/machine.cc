@@ -15,6 +15,7 @@
 #include "server/kernel/kernel_objects.h"
 #include "server/kernel/slab_allocator.h"
 #include "server/machine/boot.h"
+#include "server/machine/boot_arguments.h"
 #include "server/machine/kernel_addresses.h"
 #include "server/machine/kernel_log.h"
 #include "server/machine/memory_limits.h"
@@ -86,16 +87,17 @@ Machine::~Machine() {
 absl::StatusOr<std::unique_ptr<Machine>> Machine::Boot(MachineSpec spec) {
   MMLAB_RETURN_IF_ERROR(CompleteSpec(spec));
   MMLAB_ASSIGN_OR_RETURN(const PhysicalConfig config, PlanPhysicalMemory(spec));
-  MMLAB_ASSIGN_OR_RETURN(KernelLayout kernel, PlanKernelLayout(spec));
+  MMLAB_ASSIGN_OR_RETURN(const KernelLayout kernel, PlanKernelLayout(spec));
   std::unique_ptr<Machine> machine(new Machine(std::move(spec)));
   Machine& m = *machine;
-  m.kernel_layout_ = std::move(kernel);
+  m.kernel_layout_ = kernel;
   m.memory_ = std::make_unique<BuddyMemory>(config, *m.tracer_);
   m.memory_->lru().SetMachine(&m.now_nanoseconds_, uint64_t{8} * static_cast<uint64_t>(m.layout_->word_bytes));
   m.cgroups_ = std::make_unique<Cgroups>(*m.memory_, m.layout_->word_bytes, m.now_nanoseconds_, *m.tracer_);
   m.memory_->SetController(m.cgroups_.get());
   m.files_ = std::make_unique<Files>(*m.memory_, m.memory_->vm_stat(), *m.tracer_);
   m.limits_ = std::make_unique<MemoryLimits>(*m.memory_, *m.sysctls_, m.layout_->is_x86());
+  m.files_->SetTmpfsLimit(PageCount(m.memory_->managed_pages().raw() / 2));
   m.files_->SetWriteback(m.limits_.get(), &m.now_nanoseconds_);
   m.processes_ = std::make_unique<Processes>(*m.layout_, *m.memory_, *m.files_, m.memory_->vm_stat(), *m.tracer_,
                                              !m.spec_.no_hardware_access_flag, m.spec_.seed);
@@ -116,6 +118,7 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Boot(MachineSpec spec) {
   m.movable_pages_ = std::make_unique<MovablePages>(*m.memory_);
   m.compaction_ = std::make_unique<Compaction>(*m.memory_, m.processes_->page_owner(), *m.movable_pages_, *m.tracer_, m.now_nanoseconds_);
   m.memory_->SetCompaction(m.compaction_.get());
+  MMLAB_RETURN_IF_ERROR(m.SetUpHugetlb());
   m.SetComputedSysctls();
   m.UpdateProcessLimits();
   m.UpdateOomSettings();
@@ -182,7 +185,6 @@ absl::Status Machine::ApplySpecSysctls() {
   for (const auto& [name, value] : spec_.sysctls) {
     const SysctlWrite written = sysctls_->Write(name, value);
     const std::string field = absl::StrCat("spec.sysctls[\"", name, "\"]: ");
-    if (!written.unimplemented.empty()) return absl::UnimplementedError(absl::StrCat(field, written.unimplemented));
     if (written.error == Errno::kENOENT) return absl::InvalidArgumentError(absl::StrCat(field, "this layout's kernel has no such sysctl"));
     if (written.error != Errno::kOk) {
       return absl::InvalidArgumentError(absl::StrCat(field, "\"", value, "\" is not a value that the kernel takes"));
@@ -201,11 +203,11 @@ void Machine::Follow(Sysctl id) {
     case Sysctl::kVmWatermarkScaleFactor:
       memory_->SetWatermarkScaleFactor(value(id));
       break;
+    case Sysctl::kVmPercpuPagelistHighFraction:
+      memory_->SetPercpuPagelistHighFraction(value(id));
+      break;
     case Sysctl::kVmWatermarkBoostFactor:
       memory_->SetWatermarkBoostFactor(value(id));
-      break;
-    case Sysctl::kVmPercpuPagelistHighFraction:
-      memory_->SetPagelistHighFraction(value(id));
       break;
     case Sysctl::kVmLowmemReserveRatio: {
       const std::array<uint32_t, 4>& by_zone = sysctls_->lowmem_reserve_ratio();
@@ -241,6 +243,15 @@ void Machine::Follow(Sysctl id) {
                                 static_cast<int>(value(Sysctl::kVmExtfragThreshold))});
       if (id == Sysctl::kVmCompactionProactiveness) compaction_->TriggerProactive(now_nanoseconds_);
       break;
+    case Sysctl::kVmNrHugepages:
+    case Sysctl::kVmNrHugepagesMempolicy:
+      // The default size is never one that the machine can't make pages of (SetUpHugetlb).
+      static_cast<void>(files_->hugetlb().SetMaximum(files_->hugetlb().default_pool(), sysctls_->value(id)));
+      ShowHugetlbSysctls();
+      break;
+    case Sysctl::kVmNrOvercommitHugepages:
+      files_->hugetlb().SetOvercommit(files_->hugetlb().default_pool(), sysctls_->value(id));
+      break;
     case Sysctl::kVmDropCaches:
       reclaim_->DropCaches(value(id));
       break;
@@ -268,6 +279,60 @@ void Machine::UpdateProcessLimits() {
   limits.shmmax = sysctls_->value(Sysctl::kKernelShmmax);
   limits.shmall = sysctls_->value(Sysctl::kKernelShmall);
   limits.shmmni = static_cast<int>(number(Sysctl::kKernelShmmni));
+}
+
+// vm.nr_hugepages shows what the pool of the default size keeps, which may be less than what was written.
+void Machine::ShowHugetlbSysctls() {
+  const HugetlbPool& pool = files_->hugetlb().pool(files_->hugetlb().default_pool());
+  sysctls_->Set(Sysctl::kVmNrHugepages, pool.maximum);
+  sysctls_->Set(Sysctl::kVmNrHugepagesMempolicy, pool.maximum);
+  sysctls_->Set(Sysctl::kVmNrOvercommitHugepages, pool.overcommit);
+}
+
+// hugepages=, hugepagesz=, default_hugepagesz= of the command line, in their order. A size that the architecture lacks is passed over with
+// the number behind it, as is a second number for the same pool.
+absl::Status Machine::SetUpHugetlb() {
+  using Kind = HugetlbArgument::Kind;
+  HugetlbPools& hugetlb = files_->hugetlb();
+  std::vector<uint64_t> counts(hugetlb.pools().size());
+  std::vector<bool> added(counts.size());
+  uint64_t first_count = 0;  // Of the default size, given before any size was named.
+  size_t current = counts.size();
+  bool known = true, default_named = false;
+  for (const HugetlbArgument& argument : ParseBootArguments(spec_.command_line).hugetlb) {
+    if (argument.kind == Kind::kPages) {
+      const bool named = std::find(added.begin(), added.end(), true) != added.end();
+      if (known && !named && first_count == 0) first_count = argument.value;
+      if (known && named && current < counts.size()) counts[current] = argument.value;
+      if (known) current = counts.size();
+      known = true;
+      continue;
+    }
+    const bool power = argument.value > 1 && (argument.value & (argument.value - 1)) == 0;
+    const size_t pool =
+        power ? hugetlb.FindByLog(static_cast<uint32_t>(__builtin_ctzll(argument.value))).value_or(counts.size()) : counts.size();
+    known = pool < counts.size();
+    if (known && argument.kind == Kind::kSize)
+      known = !added[pool] || (default_named && pool == hugetlb.default_pool() && counts[pool] == 0);
+    if (known && argument.kind == Kind::kDefaultSize) known = !default_named;
+    if (!known) continue;
+    added[pool] = true;
+    current = pool;
+    if (argument.kind == Kind::kSize) continue;
+    default_named = true;
+    hugetlb.SetDefault(pool);
+    counts[pool] = std::exchange(first_count, 0);
+  }
+  if (counts[hugetlb.default_pool()] == 0) counts[hugetlb.default_pool()] = first_count;
+  if (hugetlb.pool(hugetlb.default_pool()).gigantic()) {
+    return absl::UnimplementedError("spec.command_line: default_hugepagesz= larger than the page allocator's blocks is not simulated yet");
+  }
+  for (size_t pool = 0; pool < counts.size(); ++pool) {
+    if (hugetlb.SetMaximum(pool, counts[pool])) continue;
+    return absl::UnimplementedError("spec.command_line: huge pages larger than the page allocator's blocks are not simulated yet");
+  }
+  ShowHugetlbSysctls();
+  return absl::OkStatus();
 }
 
 void Machine::UpdateOomSettings() {
@@ -337,6 +402,7 @@ std::vector<std::string> Machine::CheckInvariants() const {
   if (kernel_addresses_ != nullptr) {
     kernel_addresses_->vmalloc.CheckInvariants(&violations);
     kernel_addresses_->kmap.CheckInvariants(&violations);
+    if (kernel_addresses_->percpu != nullptr) kernel_addresses_->percpu->CheckInvariants(&violations);
   }
   return violations;
 }
@@ -357,6 +423,7 @@ uint64_t Machine::StateHash() const {
   if (kernel_addresses_ != nullptr) {
     kernel_addresses_->vmalloc.AddToHash(hasher);
     kernel_addresses_->kmap.AddToHash(hasher);
+    if (kernel_addresses_->percpu != nullptr) kernel_addresses_->percpu->AddToHash(hasher);
   }
   log_->AddToHash(hasher);
   oom_->AddToHash(hasher);
@@ -380,7 +447,8 @@ Bytes Machine::HostMemory() const {
   return Bytes(sizeof(Machine) + sizeof(Sysctls) + sizeof(Tracer) + spec_bytes + memory_->HostMemory() + cgroups_->HostMemory() +
                (slab_ != nullptr ? slab_->HostMemory() : 0) + kernel_objects_->HostMemory() + sizeof(ObjectSource) +
                (kernel_addresses_ != nullptr ? kernel_addresses_->vmalloc.HostMemory() + kernel_addresses_->kmap.HostMemory() +
-                                                   kernel_addresses_->tables.HostMemory()
+                                                   kernel_addresses_->tables.HostMemory() +
+                                                   (kernel_addresses_->percpu != nullptr ? kernel_addresses_->percpu->HostMemory() : 0)
                                              : 0)) +
          files_->HostMemory() + processes_->HostMemory() + log_->HostMemory() +
          Bytes(sizeof(OomKiller) + movable_pages_->HostMemory() + compaction_->HostMemory());

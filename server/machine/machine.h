@@ -32,6 +32,7 @@ class KernelObjects;
 class MovablePages;
 class KernelPageTables;
 class OomKiller;
+class PercpuAllocator;
 class Processes;
 class Reclaim;
 class SlabAllocator;
@@ -68,10 +69,14 @@ class Machine {
   void ReadSlab(absl::FunctionRef<void(const SlabAllocator&)> read) const;
   // The same for the kernel's address space and the mappings of high memory.
   void ReadVmalloc(absl::FunctionRef<void(const Vmalloc&)> read) const;
+  // The same for the per-CPU allocator. False: the description does not say where its first chunk lies.
+  bool ReadPercpu(absl::FunctionRef<void(const PercpuAllocator&)> read) const;
+  uint64_t percpu_pages() const;  // pcpu_nr_pages()
   const Cgroups& cgroups() const { return *cgroups_; }
   // The page tables in which the kernel keeps what it maps page by page; null before it mapped anything.
   const KernelPageTables* kernel_tables() const;
   const Files& files() const { return *files_; }
+  const Reclaim& reclaim() const { return *reclaim_; }
   DirtyLimits dirty_limits() const;  // global_dirty_limits(), now.
   const Processes& processes() const { return *processes_; }
   const Sysctls& sysctls() const { return *sysctls_; }
@@ -100,6 +105,9 @@ class Machine {
   // What follows from a changed sysctl.
   void Follow(Sysctl id);
   void UpdateProcessLimits();
+  absl::Status SetUpHugetlb();
+  void ShowHugetlbSysctls();
+  Outcome WriteHugepages(absl::string_view path, absl::string_view value);
   void AdvanceClock(int64_t nanoseconds);
   Outcome WriteSysfs(absl::string_view path, absl::string_view value);
   void RunFlusher();
@@ -110,7 +118,8 @@ class Machine {
   void UpdateOomSettings();
   void ForgetEndedProcesses();
   struct KernelAddresses;  // kernel_addresses.h
-  std::unique_ptr<KernelAddresses> FreshKernelAddresses() const;
+  // As it is when it is first used; without what only operations need, if just the areas are to be read.
+  std::unique_ptr<KernelAddresses> FreshKernelAddresses(bool for_areas_only) const;
   KernelAddresses& MakeKernelAddresses();
   class ObjectSource;  // object_source.h
 

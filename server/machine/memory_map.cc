@@ -124,8 +124,9 @@ std::vector<FirmwareRange> KernelMemoryMap(const MachineSpec& spec) {
   const Layout& layout = GetLayout(spec.layout);
   std::vector<FirmwareRange> map = EditFirmwareRanges(spec.layout, spec.firmware_ranges, ParseBootArguments(spec.command_line).edits);
   std::erase_if(map, [&](const FirmwareRange& r) {
-    if (r.type == FirmwareRange::Type::kRam) return r.range.end.raw() > layout.max_phys_addr;
-    return r.range.end.raw() > ResourceEnd(layout);
+    if (r.type != FirmwareRange::Type::kRam) return r.range.end.raw() > ResourceEnd(layout);
+    // With PAE, a range may go on beyond MAX_ARCH_PFN; only frames end there.
+    return (layout.kind == LayoutKind::kX86_32Pae ? r.range.start : r.range.end - Bytes(1)).raw() >= layout.max_phys_addr;
   });
   if (!layout.is_x86()) return map;
   map = Retype(map, 0, layout.page_size.bytes().raw(), 1, 2);

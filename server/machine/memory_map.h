@@ -18,8 +18,9 @@ namespace mmlab {
 std::vector<FirmwareRange> SanitizeFirmwareRanges(absl::Span<const FirmwareRange> ranges);
 
 // What the kernel makes of the firmware's map: changed as the command line says (mem=, memmap=) and sanitised; on x86 the first page is
-// kept from use and no RAM is believed between 640 KiB and 1 MiB; RAM that the layout cannot address is left out, and anything beyond
-// ResourceEnd. Linux: setup_arch(), trim_bios_range().
+// kept from use and no RAM is believed between 640 KiB and 1 MiB. Left out is what lies beyond ResourceEnd, and RAM that the layout cannot
+// address: without PAE any range that does not end in time, with PAE one that starts beyond MAX_ARCH_PFN. Linux: setup_arch(),
+// e820__memblock_setup(), trim_bios_range().
 std::vector<FirmwareRange> KernelMemoryMap(const MachineSpec& spec);
 
 // `ranges`, sanitised and changed by what a command line asks for. Linux: e820__finish_early_params(), memblock_mem_limit_remove_map().

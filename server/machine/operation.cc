@@ -69,6 +69,8 @@ constexpr const char* kNames[] = {
     "krealloc",
     "kfree",
     "ksize",
+    "write_slabinfo",
+    "write_slab_memory",
     "vmalloc",
     "vfree",
     "vmap",
@@ -84,12 +86,15 @@ constexpr const char* kNames[] = {
     "kmap_local",
     "kunmap_local",
     "kmap_flush_unused",
+    "alloc_percpu",
+    "free_percpu",
     "create_cgroup",
     "remove_cgroup",
     "write_cgroup_file",
     "write_sysctl",
     "advance_time",
     "write_sysfs",
+    "set_page_replacement",
 };
 static_assert(std::size(kNames) == std::variant_size_v<Operation>);
 

@@ -11,6 +11,7 @@
 #include "server/base/errno.h"
 #include "server/machine/cgroup_operation.h"
 #include "server/machine/page_operation.h"
+#include "server/machine/replacement_operation.h"
 #include "server/process/access.h"
 #include "server/process/elf_image.h"
 #include "server/process/pid.h"
@@ -149,7 +150,7 @@ struct WritePhysicalMemory {
   std::string data;
 };
 
-enum class FileSystem : uint8_t { kTmpfs, kExt4, kBlockDevice };
+enum class FileSystem : uint8_t { kTmpfs, kExt4, kBlockDevice, kHugetlbfs };
 
 struct CreateFile {
   std::string path;
@@ -285,6 +286,13 @@ struct Kfree {
 struct Ksize {
   uint64_t address = 0;
 };
+struct WriteSlabinfo {
+  std::string line;
+};
+struct WriteSlabMemory {
+  uint64_t address = 0;
+  std::string data;
+};
 
 struct Vmalloc {
   uint64_t size = 0;
@@ -346,6 +354,14 @@ struct KunmapLocal {
   int32_t cpu = 0;
 };
 struct KmapFlushUnused {};
+struct AllocPercpu {
+  uint64_t size = 0;
+  uint64_t align = 0;
+  bool atomic = false;
+};
+struct FreePercpu {
+  uint64_t address = 0;
+};
 
 struct WriteSysctl {
   std::string name;  // With dots: "vm.overcommit_memory".
@@ -369,10 +385,11 @@ using Operation =
                  op::ShmRemove, op::Unlink, op::Sync, op::Fsync, op::Swapon, op::Swapoff, op::AllocPages, op::FreePages, op::GetFreePages,
                  op::AllocPagesExact, op::FreePagesExact, op::AllocPagesBulk, op::FreePageList, op::SplitPage, op::DrainPages,
                  op::CompactMemory, op::KmemCacheCreate, op::KmemCacheDestroy, op::KmemCacheShrink, op::KmemCacheAlloc, op::KmemCacheFree,
-                 op::KmemCacheAllocBulk, op::KmemCacheFreeBulk, op::Kmalloc, op::Krealloc, op::Kfree, op::Ksize, op::Vmalloc, op::Vfree,
-                 op::Vmap, op::Vunmap, op::GetVmArea, op::Ioremap, op::Iounmap, op::VmMapRam, op::VmUnmapRam, op::VmUnmapAliases, op::Kmap,
-                 op::Kunmap, op::KmapLocal, op::KunmapLocal, op::KmapFlushUnused, op::CreateCgroup, op::RemoveCgroup, op::WriteCgroupFile,
-                 op::WriteSysctl, op::AdvanceTime, op::WriteSysfs>;
+                 op::KmemCacheAllocBulk, op::KmemCacheFreeBulk, op::Kmalloc, op::Krealloc, op::Kfree, op::Ksize, op::WriteSlabinfo,
+                 op::WriteSlabMemory, op::Vmalloc, op::Vfree, op::Vmap, op::Vunmap, op::GetVmArea, op::Ioremap, op::Iounmap, op::VmMapRam,
+                 op::VmUnmapRam, op::VmUnmapAliases, op::Kmap, op::Kunmap, op::KmapLocal, op::KunmapLocal, op::KmapFlushUnused,
+                 op::AllocPercpu, op::FreePercpu, op::CreateCgroup, op::RemoveCgroup, op::WriteCgroupFile, op::WriteSysctl, op::AdvanceTime,
+                 op::WriteSysfs, op::SetPageReplacement>;
 
 // "mmap", "alloc_pages": the operation's name as metrics and logs show it.
 const char* OperationName(const Operation& operation);
@@ -389,7 +406,7 @@ struct Outcome {
   std::optional<AccessResult> access;
   std::string data;                 // mincore's vector, bytes read, the kernel's log about a wrong free.
   std::vector<Pfn> pfns;            // Of op::AllocPagesBulk.
-  std::vector<uint64_t> addresses;  // Of op::KmemCacheAllocBulk.
+  std::vector<uint64_t> addresses;  // Of op::KmemCacheAllocBulk, op::AllocPercpu.
 };
 
 }  // namespace mmlab

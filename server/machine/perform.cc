@@ -182,6 +182,7 @@ class Machine::Performer {
     On(Pid());
     const FileKind kind = o.file_system == op::FileSystem::kExt4          ? FileKind::kExt4
                           : o.file_system == op::FileSystem::kBlockDevice ? FileKind::kBlockDevice
+                          : o.file_system == op::FileSystem::kHugetlbfs   ? FileKind::kHugetlbfs
                                                                           : FileKind::kTmpfs;
     const auto file = machine_.files_->CreateFile(o.path, kind, o.size, o.content, o.resident);
     Outcome outcome = Answer(file.error());
@@ -284,16 +285,20 @@ class Machine::Performer {
   Outcome operator()(const op::Krealloc& o) { return OnSlab(o); }
   Outcome operator()(const op::Kfree& o) { return OnSlab(o); }
   Outcome operator()(const op::Ksize& o) { return Slab().Perform(o); }
+  Outcome operator()(const op::WriteSlabinfo& o) { return Slab().Perform(o); }
+  Outcome operator()(const op::WriteSlabMemory& o) { return Slab().Perform(o); }
 
   Outcome operator()(const op::Vmalloc& o) {
     return OnCpu(o.cpu) ? PerformVmalloc(o, GfpOf(o.gfp), Addresses().vmalloc) : Answer(Errno::kEINVAL);
   }
   Outcome operator()(const op::Vfree& o) {
-    if (machine_.object_source_->IsStack(o.address)) return Answer(Errno::kEBUSY);
+    if (KernelsArea(o.address)) return Answer(Errno::kEBUSY);
     return OnCpu(o.cpu) ? PerformVmalloc(o, Addresses().vmalloc) : Answer(Errno::kEINVAL);
   }
   Outcome operator()(const op::Vmap& o) { return PerformVmalloc(o, *machine_.memory_, Addresses().vmalloc); }
-  Outcome operator()(const op::Vunmap& o) { return PerformVmalloc(o, Addresses().vmalloc); }
+  Outcome operator()(const op::Vunmap& o) {
+    return KernelsArea(o.address) ? Answer(Errno::kEBUSY) : PerformVmalloc(o, Addresses().vmalloc);
+  }
   Outcome operator()(const op::GetVmArea& o) { return PerformVmalloc(o, Addresses().vmalloc); }
   Outcome operator()(const op::Ioremap& o) { return PerformVmalloc(o, Addresses().vmalloc); }
   Outcome operator()(const op::Iounmap& o) { return PerformVmalloc(o, Addresses().vmalloc); }
@@ -307,15 +312,25 @@ class Machine::Performer {
   Outcome operator()(const op::KmapLocal& o) { return OnCpu(o.cpu) ? PerformKmap(o, Addresses().kmap) : Answer(Errno::kEINVAL); }
   Outcome operator()(const op::KunmapLocal& o) { return OnCpu(o.cpu) ? PerformKmap(o, Addresses().kmap) : Answer(Errno::kEINVAL); }
   Outcome operator()(const op::KmapFlushUnused& o) { return PerformKmap(o, Addresses().kmap); }
+  Outcome operator()(const op::AllocPercpu& o) {
+    return WithPercpu([&](PercpuAllocator& percpu) { return PerformPercpu(o, machine_.spec_.cpus, percpu); });
+  }
+  Outcome operator()(const op::FreePercpu& o) {
+    return WithPercpu([&](PercpuAllocator& percpu) { return PerformPercpu(o, percpu); });
+  }
 
   Outcome operator()(const op::CreateCgroup& o) { return PerformCgroup(o, OnNobodysBehalf()); }
   Outcome operator()(const op::RemoveCgroup& o) { return PerformCgroup(o, OnNobodysBehalf(), processes_); }
   Outcome operator()(const op::WriteCgroupFile& o) { return PerformCgroup(o, OnNobodysBehalf(), processes_); }
 
+  Outcome operator()(const op::SetPageReplacement& o) {
+    On(o.pid);
+    return Answer(processes_.SetPageReplacement(o.pid, o.policy, o.frames, o.address, o.length, o.references));
+  }
+
   Outcome operator()(const op::WriteSysctl& o) {
     On(Pid());
-    SysctlWrite written = machine_.sysctls_->Write(o.name, o.value);
-    if (!written.unimplemented.empty()) return Unimplemented(std::move(written.unimplemented));
+    const SysctlWrite written = machine_.sysctls_->Write(o.name, o.value);
     if (written.changed) machine_.Follow(*written.changed);
     return Answer(written.error);
   }
@@ -357,7 +372,20 @@ class Machine::Performer {
   Outcome OnPages(const PageOperation& o) {
     return OnCpu(o.cpu) ? Pages().Perform(o) : Answer(Errno::kEINVAL);
   }
-  SlabPerformer Slab() { return SlabPerformer(machine_.MakeSlab(), *machine_.kernel_objects_, *machine_.log_); }
+  SlabPerformer Slab() { return SlabPerformer(machine_.MakeSlab(), *machine_.kernel_objects_, *machine_.memory_, *machine_.log_); }
+  // Whether the kernel itself has the area at an address: a stack, or a chunk of the per-CPU allocator.
+  bool KernelsArea(uint64_t address) {
+    const PercpuAllocator* percpu = Addresses().percpu.get();
+    return machine_.object_source_->IsStack(address) || (percpu != nullptr && percpu->OwnsArea(VirtAddr(address)));
+  }
+  // `perform` with the per-CPU allocator, on nobody's behalf.
+  template <typename Perform>
+  Outcome WithPercpu(Perform perform) {
+    On(Pid());
+    PercpuAllocator* percpu = Addresses().percpu.get();
+    if (percpu == nullptr) return Unimplemented("per-CPU memory: the machine's description does not say where boot put the first chunk");
+    return perform(*percpu);
+  }
   template <typename SlabOperation>
   Outcome OnSlab(const SlabOperation& o) {
     return OnCpu(o.cpu) ? Slab().Perform(o) : Answer(Errno::kEINVAL);

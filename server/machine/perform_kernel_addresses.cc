@@ -70,4 +70,12 @@ Outcome PerformKmap(const op::KmapFlushUnused&, Kmap& kmap) {
   return Answer(Errno::kOk);
 }
 
+Outcome PerformPercpu(const op::AllocPercpu& o, int cpus, PercpuAllocator& percpu) {
+  const SysResult<VirtAddr> address = percpu.Alloc(o.size, o.align, o.atomic);
+  Outcome outcome = Address(address);
+  for (int cpu = 0; address.ok() && cpu < cpus; ++cpu) outcome.addresses.push_back(percpu.Of(address.value(), cpu).raw());
+  return outcome;
+}
+Outcome PerformPercpu(const op::FreePercpu& o, PercpuAllocator& percpu) { return Answer(percpu.Free(VirtAddr(o.address))); }
+
 }  // namespace mmlab

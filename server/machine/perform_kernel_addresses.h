@@ -2,6 +2,7 @@
 #define MMLAB_SERVER_MACHINE_PERFORM_KERNEL_ADDRESSES_H_
 
 #include "server/kernel/kmap.h"
+#include "server/kernel/percpu_allocator.h"
 #include "server/kernel/vmalloc.h"
 #include "server/machine/operation.h"
 #include "server/physical/page_allocator.h"
@@ -24,6 +25,8 @@ Outcome PerformKmap(const op::Kunmap& o, Kmap& kmap);
 Outcome PerformKmap(const op::KmapLocal& o, Kmap& kmap);
 Outcome PerformKmap(const op::KunmapLocal& o, Kmap& kmap);
 Outcome PerformKmap(const op::KmapFlushUnused& o, Kmap& kmap);
+Outcome PerformPercpu(const op::AllocPercpu& o, int cpus, PercpuAllocator& percpu);
+Outcome PerformPercpu(const op::FreePercpu& o, PercpuAllocator& percpu);
 
 }  // namespace mmlab
 

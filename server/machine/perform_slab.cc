@@ -1,12 +1,16 @@
 #include "server/machine/perform_slab.h"
 
 #include <algorithm>
+#include <string>
+#include <utility>
 #include <vector>
 
+#include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
 #include "server/machine/answer.h"
 #include "server/machine/perform_pages.h"
+#include "server/physical/contents.h"
 
 namespace mmlab {
 namespace {
@@ -22,16 +26,18 @@ Outcome KernelHolds() {
 }  // namespace
 
 std::optional<Outcome> SlabPerformer::Refusal(VirtAddr address, const SlabObjectView& view) {
-  if (view.fault != SlabFault::kNone) {
-    Outcome outcome = Answer(Errno::kEINVAL);
-    outcome.data = slab_.FaultReport(address, view);
-    absl::string_view report = outcome.data;
-    absl::ConsumeSuffix(&report, "\n");
-    log_.Log(LogLevel::kError, std::string(report));
-    return outcome;
-  }
+  if (view.fault != SlabFault::kNone) return Reported(slab_.FaultReport(address, view));
   if (!Kernels(view)) return std::nullopt;
   return KernelHolds();
+}
+
+Outcome SlabPerformer::Reported(std::string report) {
+  Outcome outcome = Answer(Errno::kEINVAL);
+  outcome.data = std::move(report);
+  absl::string_view text = outcome.data;
+  absl::ConsumeSuffix(&text, "\n");
+  for (absl::string_view line : absl::StrSplit(text, '\n')) log_.Log(LogLevel::kError, std::string(line));
+  return outcome;
 }
 
 bool SlabPerformer::Kernels(const SlabObjectView& view) const {
@@ -58,6 +64,7 @@ Outcome SlabPerformer::Perform(const op::KmemCacheAlloc& o) {
   const std::optional<SlabCacheId> id = slab_.Find(o.cache);
   if (!id.has_value()) return Answer(Errno::kENOENT);
   const std::optional<SlabObject> object = slab_.AllocObject(*id, GfpOf(o.gfp));
+  slab_.TellAlloc(*id, object, GfpOf(o.gfp));
   return object.has_value() ? Value(slab_.AddressOf(*object).raw()) : Answer(Errno::kENOMEM);
 }
 
@@ -66,6 +73,7 @@ Outcome SlabPerformer::Perform(const op::KmemCacheFree& o) {
   if (!id.has_value()) return Answer(Errno::kENOENT);
   const SlabObjectView view = slab_.Locate(VirtAddr(o.address), id);
   if (std::optional<Outcome> refusal = Refusal(VirtAddr(o.address), view)) return *std::move(refusal);
+  slab_.TellFree(*id, *view.object);
   slab_.FreeObject(*id, *view.object);
   return Value(0);
 }
@@ -103,6 +111,7 @@ Outcome SlabPerformer::Perform(const op::KmemCacheFreeBulk& o) {
 
 Outcome SlabPerformer::Perform(const op::Kmalloc& o) {
   const std::optional<VirtAddr> address = slab_.Kmalloc(o.size, GfpOf(o.gfp));
+  slab_.TellKmalloc(o.size, address, GfpOf(o.gfp));
   return address.has_value() ? Value(address->raw()) : Answer(Errno::kENOMEM);
 }
 
@@ -110,15 +119,48 @@ Outcome SlabPerformer::Perform(const op::Krealloc& o) {
   const SlabObjectView view = slab_.Locate(VirtAddr(o.address));
   if (view.fault == SlabFault::kNone && Kernels(view)) return KernelHolds();
   const SysResult<VirtAddr> address = slab_.Krealloc(VirtAddr(o.address), o.size, GfpOf(o.gfp));
+  if (address.ok() && address.value().raw() != o.address) {
+    slab_.TellKmalloc(o.size, address.value(), GfpOf(o.gfp));
+    if (o.address > SlabAllocator::kZeroSizePtr) slab_.TellKfree(VirtAddr(o.address));
+  }
   return address.ok() ? Value(address.value().raw()) : Answer(address.error());
 }
 
 Outcome SlabPerformer::Perform(const op::Kfree& o) {
   SlabObjectView view = slab_.Locate(VirtAddr(o.address));
   if (view.fault == SlabFault::kNone && Kernels(view)) return KernelHolds();
+  slab_.TellKfree(VirtAddr(o.address));
   view.fault = slab_.Kfree(VirtAddr(o.address));
   if (view.fault == SlabFault::kNone) return Value(0);
   return *Refusal(VirtAddr(o.address), view);
+}
+
+Outcome SlabPerformer::Perform(const op::WriteSlabinfo& o) {
+  return Answer(slab_.kind() == SlabAllocatorKind::kSlob ? Errno::kENOENT : slab_.WriteSlabinfo(o.line));
+}
+
+Outcome SlabPerformer::Perform(const op::WriteSlabMemory& o) {
+  const VirtAddr address(o.address);
+  SlabObjectView view = slab_.Locate(address);
+  if (view.fault == SlabFault::kNotSlab && !view.object.has_value()) return Answer(Errno::kEFAULT);
+  if (view.object.has_value()) view = slab_.Locate(view.start);
+  if (view.fault == SlabFault::kNone && Kernels(view)) return KernelHolds();
+  const SysResult<uint64_t> usable = slab_.Ksize(view.start);
+  const uint64_t size = view.cache.has_value() ? slab_.View(*view.cache).geometry.object_size : usable.ok() ? usable.value() : 0;
+  const bool inside = address >= view.start && (address - view.start).raw() + o.data.size() <= size;
+  if (view.fault == SlabFault::kNone && inside) {
+    const PageSize page_size = memory_.page_size();
+    for (uint64_t done = 0; done < o.data.size();) {
+      const uint64_t offset = (address - slab_.AddressOfPage(Pfn(0))).raw() + done;
+      const uint64_t count = std::min(o.data.size() - done, page_size.bytes().raw() - (offset & page_size.mask()));
+      memory_.contents().Write(Pfn(offset >> page_size.shift()), offset & page_size.mask(), o.data.data() + done, count);
+      done += count;
+    }
+    return Value(o.data.size());
+  }
+  std::string report = view.object.has_value() ? slab_.OverwriteReport(address, o.data, view) : "";
+  if (report.empty()) return Value(0);
+  return Reported(std::move(report));
 }
 
 Outcome SlabPerformer::Perform(const op::Ksize& o) {

@@ -2,6 +2,7 @@
 #define MMLAB_SERVER_MACHINE_PERFORM_SLAB_H_
 
 #include <optional>
+#include <string>
 
 #include "server/kernel/kernel_objects.h"
 #include "server/kernel/slab_allocator.h"
@@ -14,7 +15,8 @@ namespace mmlab {
 // as data. An object that the kernel itself holds is not freed: EBUSY.
 class SlabPerformer {
  public:
-  SlabPerformer(SlabAllocator& slab, const KernelObjects& kernels, KernelLog& log) : slab_(slab), kernels_(kernels), log_(log) {}
+  SlabPerformer(SlabAllocator& slab, const KernelObjects& kernels, BuddyMemory& memory, KernelLog& log)
+      : slab_(slab), kernels_(kernels), memory_(memory), log_(log) {}
 
   Outcome Perform(const op::KmemCacheCreate& o);
   Outcome Perform(const op::KmemCacheDestroy& o);
@@ -27,14 +29,18 @@ class SlabPerformer {
   Outcome Perform(const op::Krealloc& o);
   Outcome Perform(const op::Kfree& o);
   Outcome Perform(const op::Ksize& o);
+  Outcome Perform(const op::WriteSlabinfo& o);
+  Outcome Perform(const op::WriteSlabMemory& o);
 
  private:
   // What keeps an address from being freed: a report of the allocator's checks, or that the kernel holds it. Nothing: it may go.
   std::optional<Outcome> Refusal(VirtAddr address, const SlabObjectView& view);
+  Outcome Reported(std::string report);            // EINVAL, with what the checks write to the log.
   bool Kernels(const SlabObjectView& view) const;  // Whether the kernel itself holds the object.
 
   SlabAllocator& slab_;
   const KernelObjects& kernels_;  // What the kernel itself holds.
+  BuddyMemory& memory_;
   KernelLog& log_;
 };
 

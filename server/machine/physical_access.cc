@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
-#include "server/kernel/kernel_page_tables.h"
+#include "server/arch/page_table_format.h"
 #include "server/machine/memory_map.h"
 #include "server/physical/page_allocator.h"
 
@@ -58,7 +58,18 @@ const char* RefusalText(Kind kind) {
 
 }  // namespace
 
-PhysicalAccess::PhysicalAccess(const Machine& machine) : machine_(machine), map_(KernelMemoryMap(machine.spec())) {}
+PhysicalAccess::PhysicalAccess(const Machine& machine) : machine_(machine), map_(KernelMemoryMap(machine.spec())), tables_(machine) {}
+
+// The bytes of a page; those of a table of the kernel as its entries are, computed ones too.
+void PhysicalAccess::ReadPage(Pfn pfn, uint64_t offset, uint64_t count, char* out) const {
+  if (!tables_.Has(pfn)) return machine_.memory().contents().Read(pfn, offset, out, count);
+  const PageTableFormat format(machine_.layout());
+  const auto width = static_cast<uint64_t>(format.entry_bytes());
+  for (uint64_t done = 0; done < count; ++done) {
+    const uint64_t entry = tables_.Entry(pfn, static_cast<uint32_t>((offset + done) / width));
+    out[done] = static_cast<char>(entry >> (8 * ((offset + done) % width)));
+  }
+}
 
 PhysicalTarget PhysicalAccess::At(PhysAddr address) const {
   const auto range = std::find_if(map_.begin(), map_.end(), [&](const FirmwareRange& r) { return r.range.Contains(address); });
@@ -72,11 +83,10 @@ PhysicalTarget PhysicalAccess::At(PhysAddr address) const {
     return {Kind::kNothing, "hole"};
   }
   const Frame frame = memory.PeekFrame(memory.HeadOf(pfn));
-  const KernelPageTables* tables = machine_.kernel_tables();
   Kind kind = Kind::kRam;
   if (frame.state == FrameState::kFree || frame.state == FrameState::kPcp) kind = Kind::kFree;
-  if (frame.state == FrameState::kPageTable || (tables != nullptr && tables->Has(pfn))) kind = Kind::kPageTable;
   if (frame.state == FrameState::kReserved && memory.contents().Empty(pfn)) kind = Kind::kNotSimulated;
+  if (frame.state == FrameState::kPageTable || tables_.Has(pfn)) kind = Kind::kPageTable;
   return {kind, "RAM"};
 }
 
@@ -98,7 +108,7 @@ uint64_t PhysicalAccess::Read(PhysAddr address, uint64_t length, std::string* da
     const uint64_t count = std::min(length - done, page.bytes().raw() - offset);
     const size_t before = data->size();
     data->resize(before + count);
-    machine_.memory().contents().Read(page.FrameHolding(at), offset, data->data() + before, count);
+    ReadPage(page.FrameHolding(at), offset, count, data->data() + before);
     done += count;
   }
   return done;

@@ -7,6 +7,7 @@
 
 #include "server/base/errno.h"
 #include "server/base/explanation.h"
+#include "server/machine/kernel_tables_reader.h"
 #include "server/machine/machine.h"
 #include "server/machine/machine_spec.h"
 
@@ -40,8 +41,11 @@ class PhysicalAccess {
   Errno CheckWrite(PhysAddr address, uint64_t length, Explanation* why) const;
 
  private:
+  void ReadPage(Pfn pfn, uint64_t offset, uint64_t count, char* out) const;
+
   const Machine& machine_;
   const std::vector<FirmwareRange> map_;
+  const KernelTablesReader tables_;
 };
 
 }  // namespace mmlab

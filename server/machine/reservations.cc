@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "server/base/status_macros.h"
 #include "server/machine/board.h"
+#include "server/machine/boot_tables.h"
 #include "server/machine/early_memory.h"
 #include "server/machine/memory_map.h"
 
@@ -97,7 +98,7 @@ class Planner {
     Keep("kernel image", {PhysAddr(image.start), PhysAddr(image.init_start)});
     Keep("init sections", {PhysAddr(image.init_start), PhysAddr(image.init_end)}, true);
     Keep("kernel image", {PhysAddr(image.early_end), PhysAddr(image.end)});
-    const absl::Status planned = layout_.is_x86() ? PlanX86(image) : PlanArm64(image);
+    absl::Status planned = layout_.is_x86() ? PlanX86(image) : PlanArm64(image);
     JoinSmall();
     return planned;
   }
@@ -220,9 +221,10 @@ class Planner {
       bytes += r.length().raw();
       map_bytes += (RoundUp(r.end.raw(), 128 * kMiB) - RoundDown(r.start.raw(), 128 * kMiB)) / 64;
     }
-    // The linear map is made of pages, so that single ones can be made read-only: a table for each 2 MiB and each 1 GiB.
-    const uint64_t tables = RoundUp(bytes, 2 * kMiB) / (2 * kMiB) + RoundUp(bytes, kGiB) / kGiB + 2;
-    Take(memory, "page tables of the linear map", tables * kPage, kPage);
+    // And four tables of the identity map that the CPU runs on while it changes the others.
+    const std::unique_ptr<BootPageTables> made = BootTablesOf(spec_, layout_, kernel_, frames_);
+    if (made == nullptr) return Error("RAM must hold an image with the sections \"Kernel code\" and \"Kernel data\", in whole pages");
+    Take(memory, kLinearMapTables, (made->tables() + 4) * kPage, kPage);
     Take(memory, "node and section structures", 49 * kPage, kPage);
     Take(memory, "mem_map", map_bytes, 2 * kMiB);
     TakeCma(memory);

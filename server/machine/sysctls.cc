@@ -28,7 +28,7 @@ enum class Kind : uint8_t {
   kWord,       // numa_zonelist_order
   kTrigger,    // Write-only: compact_memory, drop_caches
   kRefresh,    // stat_refresh: whatever is written, the counters of the CPUs are added up
-  kHugepages,  // A number that stays 0: huge page pools are not simulated
+  kHugepages,  // proc_hugetlb_doulongvec_minmax: what the pool becomes is the machine's to say
 };
 
 struct Row {
@@ -236,13 +236,9 @@ SysctlWrite Sysctls::Write(absl::string_view name, absl::string_view text) {
 
   const std::optional<ParsedNumber> number = TakeNumber(text);
   if (!number || number->overflow) return SysctlWrite::Refused(Errno::kEINVAL);
-  if (row.kind == Kind::kHugepages) {
-    if (number->magnitude == 0) return SysctlWrite::Taken(*id);
-    return SysctlWrite::NotSimulated(absl::StrCat(name, ": huge page pools are not simulated yet; only 0 can be written"));
-  }
   const uint64_t old = value(*id);
-  const SysctlWrite written =
-      row.kind == Kind::kUlong ? WriteUlong(*id, number->magnitude, number->negative) : WriteInt(*id, number->magnitude, number->negative);
+  SysctlWrite written = row.kind == Kind::kUlong || row.kind == Kind::kHugepages ? WriteUlong(*id, number->magnitude, number->negative)
+                                                                                 : WriteInt(*id, number->magnitude, number->negative);
   if (written.changed) ClearRival(*id, old);
   return written;
 }

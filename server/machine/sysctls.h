@@ -81,11 +81,9 @@ enum class Sysctl : uint8_t {
 struct SysctlWrite {
   Errno error = Errno::kOk;
   std::optional<Sysctl> changed;  // Set when the value was taken.
-  std::string unimplemented;      // Why the value is not simulated; then nothing changed.
 
-  static SysctlWrite Taken(Sysctl id) { return {Errno::kOk, id, {}}; }
-  static SysctlWrite Refused(Errno error) { return {error, std::nullopt, {}}; }
-  static SysctlWrite NotSimulated(std::string why) { return {Errno::kOk, std::nullopt, std::move(why)}; }
+  static SysctlWrite Taken(Sysctl id) { return {Errno::kOk, id}; }
+  static SysctlWrite Refused(Errno error) { return {error, std::nullopt}; }
 };
 
 // The values below /proc/sys of one machine. Linux: kernel/sysctl.c, ipc/ipc_sysctl.c and the handlers in mm/.

@@ -1,5 +1,7 @@
 // The attributes below /sys/kernel/mm. Linux: mm/huge_memory.c, mm/khugepaged.c, mm/ksm.c (hugepage_attr, khugepaged_attr, ksm_attrs),
 // mm/vmscan.c (lru_gen_attrs).
+#include <algorithm>
+#include <iterator>
 #include <limits>
 
 #include "absl/strings/ascii.h"
@@ -8,7 +10,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/strip.h"
+#include "server/files/files.h"
 #include "server/machine/answer.h"
+#include "server/machine/hugepages_sysfs.h"
 #include "server/machine/machine.h"
 #include "server/machine/sysctls.h"
 #include "server/physical/page_allocator.h"
@@ -232,9 +236,9 @@ constexpr Attribute kAttributes[] = {
      }},
     {"transparent_hugepage/khugepaged/scan_sleep_millisecs", KhugepagedText<&KhugepagedSettings::scan_sleep_millisecs>,
      WriteMilliseconds<&KhugepagedSettings::scan_sleep_millisecs>},
-    // Files do not get huge pages.
+    // Files do not get huge pages: whatever else is written is answered by WriteSysfs().
     {"transparent_hugepage/shmem_enabled", [](const Subject&) { return std::string("always within_size advise [never] deny force"); },
-     nullptr},
+     [](const Subject&, absl::string_view value) { return value == "never" ? Errno::kOk : Errno::kEINVAL; }},
     {"transparent_hugepage/use_zero_page", [](const Subject& s) { return std::string(s.huge().use_zero_page ? "1" : "0"); },
      [](const Subject& s, absl::string_view value) { return WriteFlag(value, &s.huge().use_zero_page); }},
 };
@@ -255,13 +259,14 @@ const Attribute* FindAttribute(absl::string_view path, LayoutKind layout) {
 }  // namespace
 
 std::optional<std::string> Machine::SysfsText(absl::string_view path) const {
+  if (std::optional<std::string> text = HugepagesText(files_->hugetlb(), layout_->is_x86(), path); text.has_value()) return text;
   const Attribute* attribute = FindAttribute(path, layout_->kind);
   if (attribute == nullptr) return std::nullopt;
   return absl::StrCat(attribute->text(Subject{*layout_, *memory_, *processes_, *reclaim_, !spec_.no_hardware_access_flag}), "\n");
 }
 
 std::vector<std::string> Machine::SysfsPaths() const {
-  std::vector<std::string> paths;
+  std::vector<std::string> paths = HugepagesPaths(files_->hugetlb(), layout_->is_x86());
   for (const Attribute& attribute : kAttributes) {
     if (Exists(attribute, layout_->kind)) paths.push_back(absl::StrCat(kFolder, attribute.path));
   }
@@ -269,10 +274,17 @@ std::vector<std::string> Machine::SysfsPaths() const {
 }
 
 Outcome Machine::WriteSysfs(absl::string_view path, absl::string_view value) {
+  if (absl::StartsWith(path, kHugepagesFolder)) return WriteHugepages(path, value);
   const Attribute* attribute = FindAttribute(path, layout_->kind);
   if (attribute == nullptr) return Answer(Errno::kENOENT);
   if (attribute->write == nullptr) return Answer(Errno::kEACCES);
   absl::ConsumeSuffix(&value, "\n");
+  static constexpr absl::string_view kShmem[] = {"always", "within_size", "advise", "deny", "force"};
+  if (absl::EndsWith(path, "/shmem_enabled") && std::find(std::begin(kShmem), std::end(kShmem), value) != std::end(kShmem)) {
+    Outcome outcome = Answer(Errno::kENOSYS);
+    outcome.unimplemented = absl::StrCat(path, ": huge pages of files are not simulated yet; only never can be written");
+    return outcome;
+  }
   const uint32_t min_free_kbytes = memory_->min_free_kbytes();
   const Errno error = attribute->write(Subject{*layout_, *memory_, *processes_, *reclaim_, !spec_.no_hardware_access_flag}, value);
   if (memory_->min_free_kbytes() != min_free_kbytes) sysctls_->Set(Sysctl::kVmMinFreeKbytes, memory_->min_free_kbytes());

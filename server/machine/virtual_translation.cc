@@ -5,8 +5,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/arch/kernel_layout.h"
-#include "server/kernel/kernel_page_tables.h"
 #include "server/kernel/vmalloc.h"
+#include "server/machine/kernel_tables_reader.h"
 #include "server/machine/physical_access.h"
 #include "server/process/address_space.h"
 #include "server/process/process.h"
@@ -30,22 +30,19 @@ std::string RegionOf(const Machine& machine, VirtAddr address) {
   return "none";
 }
 
-// Where the kernel's image lies on ARM64, which maps it apart from the linear map.
-std::optional<PhysAddr> ImageAddress(const Machine& machine, VirtAddr address) {
+// Whether the address is in the kernel's image, which ARM64 maps apart from the linear map.
+bool IsImage(const Machine& machine, VirtAddr address) {
   const KernelLayout& layout = machine.kernel_layout();
-  if (layout.is_x86() || address < layout.kimage_vaddr) return std::nullopt;
+  if (layout.is_x86() || address < layout.kimage_vaddr) return false;
   const PhysAddr physical(address.raw() - layout.kimage_voffset);
-  for (const NamedRange& section : machine.spec().kernel_sections) {
-    if (section.range.Contains(physical)) return physical;
-  }
-  return std::nullopt;
+  const std::vector<NamedRange>& sections = machine.spec().kernel_sections;
+  return !sections.empty() && sections.front().range.start <= physical && physical < sections.back().range.end;
 }
 
-// What the kernel maps at boot with the largest entries that fit; those entries are not kept.
-void FollowFixedMapping(const Machine& machine, PhysAddr physical, const char* note, const ProcessorAccess& access,
-                        VirtualTranslation& out) {
+// The linear map where the description does not say where the kernel, and with it its tables, lies.
+void FollowLinearMap(const Machine& machine, PhysAddr physical, const ProcessorAccess& access, VirtualTranslation& out) {
   out.physical = physical;
-  out.note = note;
+  out.note = "the linear map: by arithmetic, because the machine's description does not say where its kernel and the tables of boot lie";
   if (!access.user) return;
   TranslationFault fault{TranslationFault::Kind::kPermission, 0, 0, 0, "the memory is the kernel's"};
   if (machine.layout().is_x86()) fault.x86_error_code = 1u | (access.write ? 2u : 0u) | 4u;
@@ -75,8 +72,12 @@ void TranslateUser(const Machine& machine, const Process* process, VirtAddr addr
   FinishWalk(machine, access, out);
 }
 
-// Why an address of the kernel's areas has no entry.
-std::string WhyUnmapped(const Machine& machine, VirtAddr address) {
+// Why an address of the kernel's has no entry.
+std::string WhyUnmapped(const Machine& machine, VirtAddr address, absl::string_view region) {
+  if (machine.kernel_layout().LinearPhysOf(address).has_value()) return "the linear map maps RAM, and there is none";
+  if (region == "pkmap") return "no frame has this slot of kmap()'s window";
+  if (region == "fixmap") return "no frame has this slot for a while; what boot put into fixed slots is not simulated";
+  if (region == "vmemmap") return "the kernel's struct pages: their entries are not simulated";
   std::string why = "nothing is mapped there";
   machine.ReadVmalloc([&](const Vmalloc& vmalloc) {
     const auto after = vmalloc.areas().upper_bound(address.raw());
@@ -91,18 +92,20 @@ std::string WhyUnmapped(const Machine& machine, VirtAddr address) {
 
 void TranslateByKernelTables(const Machine& machine, VirtAddr address, const ProcessorAccess& access, VirtualTranslation& out) {
   const bool x86 = machine.layout().is_x86();
-  const KernelPageTables* tables = machine.kernel_tables();
-  if (tables != nullptr && tables->root().has_value()) {
+  const KernelTablesReader tables(machine);
+  const auto linear = machine.kernel_layout().LinearPhysOf(address);
+  if (linear.has_value() && !tables.knows_boot()) return FollowLinearMap(machine, *linear, access, out);
+  if (tables.root().has_value()) {
     out.base_register = x86 ? "CR3" : "TTBR1_EL1";
-    out.base = machine.layout().page_size.StartOf(*tables->root());
+    out.base = machine.layout().page_size.StartOf(*tables.root());
     if (x86) out.note = "each process's top table has the same entries for the kernel as the kernel's own (swapper_pg_dir)";
-    out.walk = tables->Walk(address);
+    out.walk = tables.Walk(address);
     FinishWalk(machine, access, out);
   } else {
     out.fault = TranslationFault{TranslationFault::Kind::kTranslation, 0, 0, 0, "the kernel's tables have no entry for it"};
     if (x86) out.fault->x86_error_code = (access.write ? 2u : 0u) | (access.user ? 4u : 0u);
   }
-  if (!out.physical.has_value()) out.note = WhyUnmapped(machine, address);
+  if (!out.physical.has_value()) out.note = WhyUnmapped(machine, address, out.region);
 }
 
 }  // namespace
@@ -115,13 +118,8 @@ VirtualTranslation TranslateVirtual(const Machine& machine, const Process* proce
   } else if (!IsKernel(machine, address)) {
     out.note = "between the addresses that TTBR0_EL1 serves and those of TTBR1_EL1";
     out.fault = FaultOf(machine.layout(), out.walk, access, !machine.spec().no_hardware_access_flag);
-  } else if (const auto linear = machine.kernel_layout().LinearPhysOf(address)) {
-    FollowFixedMapping(machine, *linear, "the linear map: made at boot with the largest entries that fit, which are not kept here", access,
-                       out);
-  } else if (const auto image = ImageAddress(machine, address)) {
-    out.region = "kernel image";
-    FollowFixedMapping(machine, *image, "the kernel's image: mapped at boot, by entries that are not kept here", access, out);
   } else {
+    if (IsImage(machine, address)) out.region = "kernel image";
     TranslateByKernelTables(machine, address, access, out);
   }
   return out;

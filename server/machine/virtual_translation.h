@@ -16,12 +16,12 @@ class Process;
 // Where a virtual address leads in a machine, and how; documented at v1::TranslateVirtualAddressResponse.
 struct VirtualTranslation {
   std::string region;
-  std::string base_register;  // Empty: no walk is simulated.
+  std::string base_register;  // Empty: no walk is made.
   PhysAddr base;
   uint32_t asid = 0;
   PageWalk walk;
   std::optional<PhysAddr> physical;
-  Bytes page_bytes;  // 0 where no walk is simulated.
+  Bytes page_bytes;  // 0 where no walk is made.
   std::optional<TranslationFault> fault;
   std::string note;
 };

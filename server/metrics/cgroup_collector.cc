@@ -80,7 +80,7 @@ std::optional<double> StallSeconds(const CgroupSample& cgroup, absl::string_view
 template <typename Value>
 prometheus::MetricFamily OfAll(const MachineSnapshot& snapshot, prometheus::MetricFamily family, Value value) {
   for (const CgroupSample& cgroup : snapshot.cgroups) {
-    if (const std::optional<double> sample = value(cgroup)) AddSample(family, LabelsOf(cgroup), *sample);
+    if (const std::optional<double> sample = value(cgroup)) AddSampleOf(family, LabelsOf(cgroup), *sample);
   }
   return family;
 }
@@ -95,7 +95,7 @@ prometheus::MetricFamily Failures(const MachineSnapshot& snapshot) {
         Labels labels = LabelsOf(cgroup);
         labels.insert(labels.begin(), {"failure_type", type});
         labels.push_back({"scope", scope});
-        AddSample(family, std::move(labels), *value);
+        AddSampleOf(family, std::move(labels), *value);
       }
     }
   }

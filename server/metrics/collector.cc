@@ -44,6 +44,23 @@ bool ReadMeminfo(const Machine& machine, MachineSnapshot& snapshot) {
   return true;
 }
 
+bool ReadMeminfoNuma(const Machine& machine, MachineSnapshot& snapshot) {
+  if (machine.layout().is_x86()) return false;  // Their kernels are built without CONFIG_NUMA.
+  snapshot.node_meminfo = NodeMeminfoFields(machine);
+  snapshot.numastat = NodeNumastatFields(machine);
+  return true;
+}
+
+bool ReadKsmd(const Machine& machine, MachineSnapshot& snapshot) {
+  for (const char* file : {"full_scans", "merge_across_nodes", "pages_shared", "pages_sharing", "pages_to_scan", "pages_unshared",
+                           "pages_volatile", "run", "sleep_millisecs"}) {
+    if (std::optional<std::string> text = machine.SysfsText(absl::StrCat("/sys/kernel/mm/ksm/", file))) {
+      snapshot.ksm.emplace_back(file, *std::move(text));
+    }
+  }
+  return !snapshot.ksm.empty();
+}
+
 bool ReadVmstat(const Machine& machine, MachineSnapshot& snapshot) {
   if (snapshot.vmstat.empty()) snapshot.vmstat = VmstatFields(machine);
   return true;
@@ -119,11 +136,14 @@ bool ReadProcesses(const Machine& machine, MachineSnapshot& snapshot) {
 }
 
 bool ReadProcess(const Machine& machine, MachineSnapshot& snapshot) {
+  const auto& former = machine.processes().former_faults();
+  snapshot.former_faults.insert(former.begin(), former.end());
   snapshot.boot_time_seconds = machine.spec().boot_time_seconds;
   for (const auto& [pid, process] : machine.processes().all()) {
     ProcessSample& sample = snapshot.tasks.emplace_back();
     sample.comm = process->comm;
     sample.leads = process->leads();
+    sample.faults = {process->minor_faults - process->faults_before_comm.minor, process->major_faults - process->faults_before_comm.major};
     if (!sample.leads) continue;
     ReadText(machine, absl::StrCat(pid.raw(), "/stat"), sample.stat);
     if (process->mm == nullptr) continue;
@@ -179,8 +199,10 @@ constexpr Collector kCollectors[] = {
     {"buddyinfo", true, ReadZones, CollectBuddyinfo},
     {"cgroup", false, ReadCgroup, CollectCgroup},
     {"cpu", true, ReadStat, CollectCpu},
+    {"ksmd", false, ReadKsmd, CollectKsmd},
     {"loadavg", true, ReadLoadavg, CollectLoadavg},
     {"meminfo", true, ReadMeminfo, CollectMeminfo},
+    {"meminfo_numa", false, ReadMeminfoNuma, CollectMeminfoNuma},
     {"mmlab", true, ReadMmlab, CollectMmlab},
     {"pagetypeinfo", false, ReadPagetypeinfo, CollectPagetypeinfo},
     {"pressure", true, ReadPressure, CollectPressure},

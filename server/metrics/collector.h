@@ -28,12 +28,14 @@ const Collector* FindCollector(absl::string_view name);
 
 // Their second halves, by file: node_exporter's /proc files ...
 Families CollectMeminfo(const MachineSnapshot& snapshot);
+Families CollectMeminfoNuma(const MachineSnapshot& snapshot);
 Families CollectVmstat(const MachineSnapshot& snapshot);
 Families CollectVmstatAll(const MachineSnapshot& snapshot);
 Families CollectBuddyinfo(const MachineSnapshot& snapshot);
 Families CollectZoneinfo(const MachineSnapshot& snapshot);
 // ... those whose source is the text of a file ...
 Families CollectCpu(const MachineSnapshot& snapshot);
+Families CollectKsmd(const MachineSnapshot& snapshot);
 Families CollectLoadavg(const MachineSnapshot& snapshot);
 Families CollectPressure(const MachineSnapshot& snapshot);
 Families CollectSlabinfo(const MachineSnapshot& snapshot);

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/string_view.h"
 #include "prometheus/metric_family.h"
 
 namespace mmlab {
@@ -15,19 +16,24 @@ inline constexpr char kExpositionContentType[] = "text/plain; version=0.0.4; cha
 
 using Families = std::vector<prometheus::MetricFamily>;
 using Labels = std::vector<prometheus::ClientMetric::Label>;
+// The same in place, without a copy of the texts: {{"node", "0"}, {"zone", zone.name()}}.
+using LabelList = std::initializer_list<std::pair<const char*, absl::string_view>>;
 
-prometheus::MetricFamily CounterFamily(std::string name, std::string help);
-prometheus::MetricFamily GaugeFamily(std::string name, std::string help);
-prometheus::MetricFamily UntypedFamily(std::string name, std::string help);
-prometheus::MetricFamily HistogramFamily(std::string name, std::string help);
+// Families and samples are made of what the page before, of the same thread, was made of: pages are alike, and memory is not asked for
+// anew.
+prometheus::MetricFamily CounterFamily(absl::string_view name, absl::string_view help);
+prometheus::MetricFamily GaugeFamily(absl::string_view name, absl::string_view help);
+prometheus::MetricFamily UntypedFamily(absl::string_view name, absl::string_view help);
+prometheus::MetricFamily HistogramFamily(absl::string_view name, absl::string_view help);
 
 // Adds a sample of the family's type; labels in the order in which they are to be printed. Not for histograms.
-void AddSample(prometheus::MetricFamily& family, Labels labels, double value);
+void AddSample(prometheus::MetricFamily& family, LabelList labels, double value);
+void AddSampleOf(prometheus::MetricFamily& family, Labels labels, double value);
 
 // Families of one sample without labels.
-prometheus::MetricFamily Counter(std::string name, std::string help, double value);
-prometheus::MetricFamily Gauge(std::string name, std::string help, double value);
-prometheus::MetricFamily Untyped(std::string name, std::string help, double value);
+prometheus::MetricFamily Counter(absl::string_view name, absl::string_view help, double value);
+prometheus::MetricFamily Gauge(absl::string_view name, absl::string_view help, double value);
+prometheus::MetricFamily Untyped(absl::string_view name, absl::string_view help, double value);
 
 void Append(Families& to, Families from);
 

@@ -53,8 +53,8 @@ Families TotalsMetrics(const HostTotals& totals) {
   auto errors = CounterFamily("mmlab_operation_errors_total", "Operations that ended in an error or a signal of the simulated kernel.");
   for (size_t kind = 0; kind < kOperationKinds; ++kind) {
     const Labels labels = {{"operation", std::string(OperationNames()[kind])}};
-    AddSample(operations, labels, static_cast<double>(totals.operations[kind]));
-    AddSample(errors, labels, static_cast<double>(totals.operation_errors[kind]));
+    AddSampleOf(operations, labels, static_cast<double>(totals.operations[kind]));
+    AddSampleOf(errors, labels, static_cast<double>(totals.operation_errors[kind]));
   }
   return {std::move(created), std::move(deleted), std::move(operations), std::move(errors)};
 }

@@ -13,6 +13,7 @@
 #include "server/physical/zone.h"
 #include "server/process/views.h"
 #include "server/procfs/meminfo.h"
+#include "server/procfs/node_files.h"
 #include "server/procfs/zones.h"
 
 namespace mmlab {
@@ -27,6 +28,7 @@ struct CgroupSample {
 struct ProcessSample {
   std::string comm;
   bool leads = false;  // The first thread of its process; only this one tells of the memory.
+  FaultCounts faults;  // Under this comm.
   MemoryStatus memory;
   Bytes pss;
   Bytes swap_pss;
@@ -43,6 +45,8 @@ struct MachineSnapshot {
   bool has_numa = false;  // The kernel is built with CONFIG_NUMA.
   bool has_cma = false;   // With CONFIG_CMA.
   std::vector<MeminfoField> meminfo;
+  std::vector<MeminfoField> node_meminfo;  // Of node 0, as the next; empty without CONFIG_NUMA.
+  NumastatFields numastat;
   std::vector<VmstatField> vmstat;
 
   // Texts of files below /proc; empty where the machine has none.
@@ -51,6 +55,7 @@ struct MachineSnapshot {
   std::string slabinfo;
   std::string stat;
   std::string swaps;
+  std::vector<std::pair<const char*, std::string>> ksm;  // By file of /sys/kernel/mm/ksm.
 
   std::string preset;
   const char* slab = "slub";  // The slab allocator.
@@ -69,6 +74,7 @@ struct MachineSnapshot {
   uint64_t threads = 0;
   std::map<char, uint64_t> process_states;  // By the letter of /proc/PID/stat.
   std::vector<ProcessSample> tasks;
+  std::map<std::string, FaultCounts> former_faults;  // By comm: of tasks that have ended, or have another comm now.
   std::vector<CgroupSample> cgroups;
   uint64_t pid_max = 0;
   uint64_t threads_max = 0;

@@ -22,9 +22,11 @@ void AddFragmentation(const MachineSnapshot& snapshot, Families& families) {
     std::vector<uint64_t> free_blocks;
     for (const FreeArea& area : zone.free_area) free_blocks.push_back(area.nr_free);
     for (int order = 0; order < kOrders; ++order) {
-      Labels labels = {{"node", "0"}, {"size", absl::StrCat(order)}, {"zone", std::string(zone.name())}};
-      AddSample(unusable, labels, static_cast<double>(UnusableIndex(free_blocks, order)) / 1000);
-      AddSample(extfrag, std::move(labels), static_cast<double>(FragmentationIndex(free_blocks, order)) / 1000);
+      const std::string size = absl::StrCat(order);
+      AddSample(unusable, {{"node", "0"}, {"size", size}, {"zone", zone.name()}},
+                static_cast<double>(UnusableIndex(free_blocks, order)) / 1000);
+      AddSample(extfrag, {{"node", "0"}, {"size", size}, {"zone", zone.name()}},
+                static_cast<double>(FragmentationIndex(free_blocks, order)) / 1000);
     }
   }
   families.push_back(std::move(unusable));
@@ -36,10 +38,9 @@ void AddZones(const MachineSnapshot& snapshot, Families& families) {
   auto pcp = GaugeFamily("mmlab_zone_pcp_pages", "Free pages that a CPU keeps to itself.");
   for (const Zone& zone : snapshot.zones) {
     if (!zone.populated()) continue;
-    const std::string name(zone.name());
-    AddSample(boost, {{"node", "0"}, {"zone", name}}, static_cast<double>(zone.watermark_boost));
+    AddSample(boost, {{"node", "0"}, {"zone", zone.name()}}, static_cast<double>(zone.watermark_boost));
     for (size_t cpu = 0; cpu < zone.pcp.size(); ++cpu) {
-      AddSample(pcp, {{"cpu", absl::StrCat(cpu)}, {"node", "0"}, {"zone", name}}, zone.pcp[cpu].count);
+      AddSample(pcp, {{"cpu", absl::StrCat(cpu)}, {"node", "0"}, {"zone", zone.name()}}, zone.pcp[cpu].count);
     }
   }
   families.push_back(std::move(boost));
@@ -52,7 +53,7 @@ Families CollectMmlab(const MachineSnapshot& snapshot) {
   Families families;
   auto info = GaugeFamily("mmlab_machine_info", "Constant 1, labelled with what the machine was configured as.");
   AddSample(info,
-            {{"arch", std::string(snapshot.layout->arch_label)},
+            {{"arch", snapshot.layout->arch_label},
              {"kernel", snapshot.kernel_release},
              {"page_size", absl::StrCat(snapshot.layout->page_size.bytes().raw())},
              {"preset", snapshot.preset},
@@ -80,8 +81,8 @@ Families CollectPagetypeinfo(const MachineSnapshot& snapshot) {
     if (!zone.populated()) continue;
     for (int type = 0; type < kMigrateTypes; ++type) {
       if (type == kMigrateCma && !snapshot.has_cma) continue;  // The kernel does not know it.
-      const std::string type_name(MigrateTypeName(type));
-      const std::string zone_name(zone.name());
+      const absl::string_view type_name = MigrateTypeName(type);
+      const absl::string_view zone_name = zone.name();
       for (int order = 0; order < kOrders; ++order) {
         AddSample(blocks, {{"migratetype", type_name}, {"node", "0"}, {"size", absl::StrCat(order)}, {"zone", zone_name}},
                   zone.free_area[static_cast<size_t>(order)].lists[static_cast<size_t>(type)].count);

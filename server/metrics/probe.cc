@@ -49,7 +49,7 @@ Families CollectMachine(absl::Span<const Collector* const> collectors, WithMachi
   with_machine([&](const Machine& machine) { each([&](const Collector& collector) { return collector.read(machine, snapshot); }); });
 
   Families families;
-  families.reserve(128);
+  families.reserve(256);
   each([&](const Collector& collector) {
     Append(families, collector.collect(snapshot));
     return true;
@@ -57,11 +57,12 @@ Families CollectMachine(absl::Span<const Collector* const> collectors, WithMachi
 
   auto duration = GaugeFamily("node_scrape_collector_duration_seconds", "node_exporter: Duration of a collector scrape.");
   auto succeeded = GaugeFamily("node_scrape_collector_success", "node_exporter: Whether a collector succeeded.");
+  duration.metric.reserve(collectors.size());
+  succeeded.metric.reserve(collectors.size());
   for (size_t i = 0; i < collectors.size(); ++i) {
     if (states[i] == State::kAbsent) continue;
-    const Labels labels = {{"collector", std::string(collectors[i]->name)}};
-    AddSample(duration, labels, seconds[i]);
-    AddSample(succeeded, labels, states[i] == State::kRuns ? 1 : 0);
+    AddSample(duration, {{"collector", collectors[i]->name}}, seconds[i]);
+    AddSample(succeeded, {{"collector", collectors[i]->name}}, states[i] == State::kRuns ? 1 : 0);
   }
   families.push_back(std::move(duration));
   families.push_back(std::move(succeeded));

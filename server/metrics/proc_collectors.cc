@@ -9,16 +9,16 @@
 namespace mmlab {
 namespace {
 
-// "Active(anon)" is Active_anon; a field in kB gets the suffix.
-std::string MeminfoName(const MeminfoField& field) {
-  std::string name;
+// "Active(anon)" is Active_anon.
+void SetMeminfoName(const MeminfoField& field, std::string& name) {
+  name.clear();
   for (const char c : field.name) {
     if (c == ')') continue;
     name += c == '(' ? '_' : c;
   }
-  if (field.kilobytes) name += "_bytes";
-  return name;
 }
+
+double MeminfoValue(const MeminfoField& field) { return static_cast<double>(field.kilobytes ? field.value * 1024 : field.value); }
 
 prometheus::MetricFamily VmstatFamily(const VmstatField& field) {
   return Untyped(absl::StrCat("node_vmstat_", field.name), absl::StrCat("/proc/vmstat information field ", field.name, "."),
@@ -36,10 +36,37 @@ bool IsDefaultVmstatField(absl::string_view name) {
 Families CollectMeminfo(const MachineSnapshot& snapshot) {
   Families families;
   families.reserve(snapshot.meminfo.size());
+  std::string field_name, name, help;
   for (const MeminfoField& field : snapshot.meminfo) {
-    const std::string name = MeminfoName(field);
-    families.push_back(Gauge(absl::StrCat("node_memory_", name), absl::StrCat("Memory information field ", name, "."),
-                             static_cast<double>(field.kilobytes ? field.value * 1024 : field.value)));
+    SetMeminfoName(field, field_name);
+    if (field.kilobytes) field_name += "_bytes";
+    name = "node_memory_";
+    name += field_name;
+    help = "Memory information field ";
+    help += field_name;
+    help += '.';
+    families.push_back(Gauge(name, help, MeminfoValue(field)));
+  }
+  return families;
+}
+
+// node_exporter gives these no suffix.
+Families CollectMeminfoNuma(const MachineSnapshot& snapshot) {
+  Families families;
+  const auto add = [&](prometheus::MetricFamily family, double value) {
+    AddSample(family, {{"node", "0"}}, value);
+    families.push_back(std::move(family));
+  };
+  std::string field_name;
+  for (const MeminfoField& field : snapshot.node_meminfo) {
+    SetMeminfoName(field, field_name);
+    add(GaugeFamily(absl::StrCat("node_memory_numa_", field_name), absl::StrCat("Memory information field ", field_name, ".")),
+        MeminfoValue(field));
+  }
+  for (const auto& [field, value] : snapshot.numastat) {
+    const std::string name = absl::StrCat(field, "_total");
+    add(CounterFamily(absl::StrCat("node_memory_numa_", name), absl::StrCat("Memory information field ", name, ".")),
+        static_cast<double>(value));
   }
   return families;
 }
@@ -64,7 +91,7 @@ Families CollectBuddyinfo(const MachineSnapshot& snapshot) {
   for (const Zone& zone : snapshot.zones) {
     if (!zone.populated()) continue;
     for (int order = 0; order < kOrders; ++order) {
-      AddSample(blocks, {{"node", "0"}, {"size", absl::StrCat(order)}, {"zone", std::string(zone.name())}},
+      AddSample(blocks, {{"node", "0"}, {"size", absl::StrCat(order)}, {"zone", zone.name()}},
                 zone.free_area[static_cast<size_t>(order)].nr_free);
     }
   }

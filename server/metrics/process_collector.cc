@@ -1,5 +1,5 @@
-// process-exporter's groups of processes: names, types and HELP of its release 0.7.10. Its counters of faults are not here: they go on
-// counting when a process has ended, and what ended processes did is not kept.
+// process-exporter's groups of processes: names, types and HELP of its release 0.7.10. A group stays for its counters of faults when its
+// last process has ended.
 #include <algorithm>
 #include <array>
 #include <map>
@@ -26,6 +26,7 @@ struct Group {
   double oldest_start = 0;  // Unix time; 0 = not known.
   std::array<uint64_t, kStates.size()> states{};
   uint64_t resident = 0, virtual_size = 0, swapped = 0, pss = 0, swap_pss = 0;  // Bytes.
+  uint64_t minor_faults = 0, major_faults = 0;                                  // Also of tasks that have ended.
 
   void Add(const ProcessSample& task, int64_t boot_time_seconds) {
     AddStat(task.stat, boot_time_seconds);
@@ -34,6 +35,8 @@ struct Group {
     resident += task.memory.vm_rss.raw();
     virtual_size += task.memory.vm_size.raw();
     swapped += task.memory.vm_swap.raw();
+    minor_faults += task.faults.minor;
+    major_faults += task.faults.major;
     pss += task.pss.raw();
     swap_pss += task.swap_pss.raw();
   }
@@ -69,6 +72,10 @@ struct Group {
 std::vector<std::pair<std::string, Group>> GroupsOf(const MachineSnapshot& snapshot) {
   std::map<std::string, Group> by_comm;
   for (const ProcessSample& task : snapshot.tasks) by_comm[task.comm].Add(task, snapshot.boot_time_seconds);
+  for (const auto& [comm, faults] : snapshot.former_faults) {
+    by_comm[comm].minor_faults += faults.minor;
+    by_comm[comm].major_faults += faults.major;
+  }
   std::vector<std::pair<std::string, Group>> groups(by_comm.begin(), by_comm.end());
   if (groups.size() <= kMaxGroups) return groups;
   std::stable_sort(groups.begin(), groups.end(), [](const auto& a, const auto& b) { return a.second.resident > b.second.resident; });
@@ -87,6 +94,8 @@ Families CollectProcess(const MachineSnapshot& snapshot) {
   auto memory = GaugeFamily("namedprocess_namegroup_memory_bytes", "number of bytes of memory in use");
   auto started =
       GaugeFamily("namedprocess_namegroup_oldest_start_time_seconds", "start time in seconds since 1970/01/01 of oldest process in group");
+  auto major_faults = CounterFamily("namedprocess_namegroup_major_page_faults_total", "Major page faults");
+  auto minor_faults = CounterFamily("namedprocess_namegroup_minor_page_faults_total", "Minor page faults");
   auto states = GaugeFamily("namedprocess_namegroup_states", "Number of processes in states Running, Sleeping, Waiting, Zombie, or Other");
   for (const auto& [name, group] : GroupsOf(snapshot)) {
     const auto add = [&name = name](prometheus::MetricFamily& family, uint64_t value) {
@@ -94,6 +103,11 @@ Families CollectProcess(const MachineSnapshot& snapshot) {
     };
     add(processes, group.processes);
     add(threads, group.threads);
+    // The groups behind kOthers change, so a sum of their counters would fall.
+    if (name != kOthers) {
+      add(major_faults, group.major_faults);
+      add(minor_faults, group.minor_faults);
+    }
     if (group.oldest_start != 0) {
       AddSample(started, {{"groupname", name}}, group.oldest_start);
       for (size_t i = 0; i < kStates.size(); ++i) {
@@ -109,7 +123,8 @@ Families CollectProcess(const MachineSnapshot& snapshot) {
     }
   }
   Families families;
-  for (auto* family : {&processes, &threads, &memory, &started, &states}) families.push_back(std::move(*family));
+  for (auto* family : {&processes, &threads, &memory, &major_faults, &minor_faults, &started, &states})
+    families.push_back(std::move(*family));
   return families;
 }
 

@@ -114,13 +114,13 @@ Families RpcMetrics::Collect() const {
     const Labels labels = {{"grpc_method", std::string(methods_[i].method)},
                            {"grpc_service", std::string(methods_[i].service)},
                            {"grpc_type", TypeName(methods_[i].type)}};
-    AddSample(started, labels, static_cast<double>(cells[kStarted]));
-    AddSample(received, labels, static_cast<double>(cells[kReceived]));
-    AddSample(sent, labels, static_cast<double>(cells[kSent]));
+    AddSampleOf(started, labels, static_cast<double>(cells[kStarted]));
+    AddSampleOf(received, labels, static_cast<double>(cells[kReceived]));
+    AddSampleOf(sent, labels, static_cast<double>(cells[kSent]));
     for (size_t code = 0; code < kCodeNames.size(); ++code) {
       Labels with_code = labels;
       with_code.insert(with_code.begin(), {"grpc_code", kCodeNames[code]});
-      AddSample(handled, std::move(with_code), static_cast<double>(cells[kHandled + code]));
+      AddSampleOf(handled, std::move(with_code), static_cast<double>(cells[kHandled + code]));
     }
     AddHistogram(handling, labels, kSecondsBounds, &cells[kBuckets], static_cast<double>(cells[kNanoseconds]) / 1e9);
   }

@@ -49,7 +49,7 @@ Families CollectStat(const MachineSnapshot& snapshot) {
 Families CollectProcesses(const MachineSnapshot& snapshot) {
   auto states = GaugeFamily("node_processes_state", "Number of processes in each state.");
   for (const auto& [letter, count] : snapshot.process_states) {
-    AddSample(states, {{"state", std::string(1, letter)}}, static_cast<double>(count));
+    AddSample(states, {{"state", absl::string_view(&letter, 1)}}, static_cast<double>(count));
   }
   return {std::move(states), Gauge("node_processes_pids", "Number of PIDs", static_cast<double>(snapshot.processes)),
           Gauge("node_processes_threads", "Allocated threads in system", static_cast<double>(snapshot.threads)),

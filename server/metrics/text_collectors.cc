@@ -1,11 +1,13 @@
 // node_exporter's collectors whose source is the text of a file below /proc: names, types and HELP of its releases.
 #include <array>
+#include <charconv>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "server/metrics/collector.h"
 
@@ -14,13 +16,26 @@ namespace {
 
 constexpr double kUserHz = 100;  // Of /proc/stat, on every architecture.
 
-using Words = std::vector<absl::string_view>;
+using Words = absl::InlinedVector<absl::string_view, 20>;
 
-Words WordsOf(absl::string_view line) { return absl::StrSplit(line, absl::ByAnyChar(" \t"), absl::SkipEmpty()); }
+Words WordsOf(absl::string_view line) {
+  constexpr auto is_blank = [](char c) { return c == ' ' || c == '\t'; };
+  Words words;
+  for (size_t at = 0; at < line.size();) {
+    if (is_blank(line[at])) {
+      ++at;
+      continue;
+    }
+    const size_t start = at;
+    while (at < line.size() && !is_blank(line[at])) ++at;
+    words.push_back(line.substr(start, at - start));
+  }
+  return words;
+}
 
 double NumberOf(absl::string_view word) {
   double value = 0;
-  return absl::SimpleAtod(word, &value) ? value : 0;
+  return std::from_chars(word.data(), word.data() + word.size(), value).ec == std::errc() ? value : 0;
 }
 
 // total= of a line "some avg10=0.00 avg60=0.00 avg300=0.00 total=0", which is in microseconds.
@@ -32,8 +47,6 @@ void AddPressure(const std::string& text, absl::string_view kind, const char* na
     families.push_back(Counter(name, help, NumberOf(words.back().substr(kTotal.size())) / 1e6));
   }
 }
-
-std::string Text(absl::string_view text) { return std::string(text); }
 
 }  // namespace
 
@@ -57,15 +70,32 @@ Families CollectPressure(const MachineSnapshot& snapshot) {
 Families CollectCpu(const MachineSnapshot& snapshot) {
   constexpr std::array<const char*, 8> kModes = {"user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal"};
   auto seconds = CounterFamily("node_cpu_seconds_total", "Seconds the CPUs spent in each mode.");
+  seconds.metric.reserve(4 * kModes.size());
   for (const absl::string_view line : absl::StrSplit(snapshot.stat, '\n')) {
     const Words words = WordsOf(line);
     if (words.size() <= kModes.size() || !absl::StartsWith(words[0], "cpu") || words[0] == "cpu") continue;
     for (size_t mode = 0; mode < kModes.size(); ++mode) {
-      AddSample(seconds, {{"cpu", Text(words[0].substr(3))}, {"mode", kModes[mode]}}, NumberOf(words[mode + 1]) / kUserHz);
+      AddSample(seconds, {{"cpu", words[0].substr(3)}, {"mode", kModes[mode]}}, NumberOf(words[mode + 1]) / kUserHz);
     }
   }
   Families families;
   families.push_back(std::move(seconds));
+  return families;
+}
+
+Families CollectKsmd(const MachineSnapshot& snapshot) {
+  Families families;
+  for (const auto& [file, text] : snapshot.ksm) {
+    const std::string help = absl::StrCat("ksmd '", file, "' file.");
+    const double value = NumberOf(text);
+    if (file == absl::string_view("full_scans")) {
+      families.push_back(Counter("node_ksmd_full_scans_total", help, value));
+    } else if (file == absl::string_view("sleep_millisecs")) {
+      families.push_back(Gauge("node_ksmd_sleep_seconds", help, value / 1000));
+    } else {
+      families.push_back(Gauge(absl::StrCat("node_ksmd_", file), help, value));
+    }
+  }
   return families;
 }
 
@@ -84,10 +114,9 @@ Families CollectSwap(const MachineSnapshot& snapshot) {
   for (size_t i = 1; i < lines.size(); ++i) {  // The first is the head.
     const Words words = WordsOf(lines[i]);
     if (words.size() != 5) continue;
-    const Labels labels = {{"device", Text(words[0])}, {"swap_type", Text(words[1])}};
-    AddSample(size, labels, NumberOf(words[2]) * 1024);
-    AddSample(used, labels, NumberOf(words[3]) * 1024);
-    AddSample(priority, labels, NumberOf(words[4]));
+    AddSample(size, {{"device", words[0]}, {"swap_type", words[1]}}, NumberOf(words[2]) * 1024);
+    AddSample(used, {{"device", words[0]}, {"swap_type", words[1]}}, NumberOf(words[3]) * 1024);
+    AddSample(priority, {{"device", words[0]}, {"swap_type", words[1]}}, NumberOf(words[4]));
   }
   Families families;
   for (auto* family : {&size, &used, &priority}) families.push_back(std::move(*family));
@@ -108,7 +137,7 @@ Families CollectSlabinfo(const MachineSnapshot& snapshot) {
     const Words words = WordsOf(lines[i]);
     if (words.size() <= kColumns.size()) continue;
     for (size_t column = 0; column < kColumns.size(); ++column) {
-      AddSample(families[column], {{"slab", Text(words[0])}}, NumberOf(words[column + 1]));
+      AddSample(families[column], {{"slab", words[0]}}, NumberOf(words[column + 1]));
     }
   }
   return families;

@@ -59,15 +59,17 @@ constexpr NumaMetric kNumaCounters[] = {
     {NumaStat::kNumaOther, "node_zoneinfo_numa_other_total", "Allocation from other node"},
 };
 
-Labels LabelsOf(const Zone& zone) { return {{"node", "0"}, {"zone", std::string(zone.name())}}; }
+void AddZoneSample(MetricFamily& family, const Zone& zone, double value) {
+  AddSample(family, {{"node", "0"}, {"zone", zone.name()}}, value);
+}
 
 // One gauge for all zones, or for those with RAM.
 template <typename Value>
-MetricFamily ZoneGauge(const MachineSnapshot& snapshot, std::string name, std::string help, bool only_populated, Value value) {
-  MetricFamily family = GaugeFamily(std::move(name), std::move(help));
+MetricFamily ZoneGauge(const MachineSnapshot& snapshot, absl::string_view name, absl::string_view help, bool only_populated, Value value) {
+  MetricFamily family = GaugeFamily(name, help);
   family.metric.reserve(snapshot.zones.size());
   for (const Zone& zone : snapshot.zones) {
-    if (zone.populated() || !only_populated) AddSample(family, LabelsOf(zone), static_cast<double>(value(zone)));
+    if (zone.populated() || !only_populated) AddZoneSample(family, zone, static_cast<double>(value(zone)));
   }
   return family;
 }
@@ -95,21 +97,21 @@ void AddNodeStats(const MachineSnapshot& snapshot, const Zone& first, Families& 
   for (const NodeMetric& metric : kNodeGauges) {
     if (!IsDerived(metric.item)) continue;
     MetricFamily family = GaugeFamily(metric.name, metric.help);
-    AddSample(family, LabelsOf(first), static_cast<double>(snapshot.vm_stat.Get(metric.item)));
+    AddZoneSample(family, first, static_cast<double>(snapshot.vm_stat.Get(metric.item)));
     families.push_back(std::move(family));
   }
   for (const NodeMetric& metric : kNodeCounters) {
     if (!IsDerived(metric.item)) continue;
     MetricFamily family = CounterFamily(metric.name, metric.help);
-    AddSample(family, LabelsOf(first), static_cast<double>(snapshot.vm_stat.Get(metric.item)));
+    AddZoneSample(family, first, static_cast<double>(snapshot.vm_stat.Get(metric.item)));
     families.push_back(std::move(family));
   }
 }
 
-void AddNumaStats(const MachineSnapshot& snapshot, const Zone& zone, Families& families) {
+void AddNumaStats(const std::vector<const Zone*>& zones, Families& families) {
   for (const NumaMetric& metric : kNumaCounters) {
     MetricFamily family = CounterFamily(metric.name, metric.help);
-    AddSample(family, LabelsOf(zone), static_cast<double>(snapshot.vm_stat.Get(metric.item)));
+    for (const Zone* zone : zones) AddZoneSample(family, *zone, static_cast<double>(zone->stat(metric.item)));
     families.push_back(std::move(family));
   }
 }
@@ -124,8 +126,7 @@ Families CollectZoneinfo(const MachineSnapshot& snapshot) {
     if (zone.populated()) populated.push_back(&zone);
   }
   if (!populated.empty()) AddNodeStats(snapshot, *populated[0], families);
-  // The machine counts these for all zones together: they can only be told of the one zone that has memory.
-  if (snapshot.has_numa && populated.size() == 1) AddNumaStats(snapshot, *populated[0], families);
+  if (snapshot.has_numa) AddNumaStats(populated, families);
   return families;
 }
 

@@ -155,19 +155,34 @@ uint32_t BuddyMemory::RetryUntilGone(SlowRequest& request) {
   }
 }
 
-// wake_all_kswapds(), and what kswapd and the allocator then want of kcompactd.
+// Wakes kswapd, and kcompactd for what it leaves to be done. False: there is nothing for it to do.
+bool BuddyMemory::RunKswapd(Gfp gfp, int order, int highest_zone) {
+  bool boosted = false;
+  for (int zone = 0; zone <= highest_zone; ++zone) boosted = boosted || lists_.zones()[static_cast<size_t>(zone)].watermark_boost != 0;
+  if (!pressure_->WakeKswapd(gfp, order, highest_zone)) return false;
+  if (compaction_ == nullptr) return true;
+  if (boosted) compaction_->WakeKcompactd(lists_.pageblock_order(), highest_zone);
+  compaction_->ResetSkipped();
+  compaction_->WakeKcompactd(order, highest_zone);
+  return true;
+}
+
+// wake_all_kswapds()
 void BuddyMemory::WakeDaemons(const SlowRequest& request) {
   if (pressure_ == nullptr || (request.flags & kAllocKswapd) == 0) return;
   const int highest = request.context.highest_zone;
-  bool boosted = false;
-  for (int zone = 0; zone <= highest; ++zone) boosted = boosted || lists_.zones()[static_cast<size_t>(zone)].watermark_boost != 0;
-  const bool ran = pressure_->WakeKswapd(request.gfp, request.order, highest);
-  if (compaction_ == nullptr) return;
-  if (ran) {
-    if (boosted) compaction_->WakeKcompactd(lists_.pageblock_order(), highest);
-    compaction_->ResetSkipped();
-  }
-  if (ran || !request.may_reclaim()) compaction_->WakeKcompactd(request.order, highest);
+  if (RunKswapd(request.gfp, request.order, highest) || request.may_reclaim() || compaction_ == nullptr) return;
+  compaction_->WakeKcompactd(request.order, highest);
+}
+
+// What rmqueue() does when a page block was stolen for the request.
+void BuddyMemory::WakeForBoost() {
+  if (boosted_zone_ == kNoZone) [[likely]]
+    return;
+  const int zone = std::exchange(boosted_zone_, kNoZone);
+  if (pressure_ == nullptr || std::exchange(freeing_, true)) return;
+  RunKswapd(0, 0, zone);
+  freeing_ = false;
 }
 
 // __alloc_pages_direct_reclaim()
@@ -301,6 +316,7 @@ bool BuddyMemory::AboveLowWatermark(int zone_index, int highest_zone) const {
 void BuddyMemory::SetReclaimActive(int zone, bool active) {
   uint32_t& flags = lists_.zones()[static_cast<size_t>(zone)].flags;
   flags = active ? flags | kZoneReclaimActive : flags & ~uint32_t{kZoneReclaimActive};
+  RecomputeQuick();
 }
 
 }  // namespace mmlab

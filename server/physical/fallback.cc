@@ -30,7 +30,7 @@ int BuddyMemory::FindFallback(const FreeArea& area, int order, int type, bool* c
   return -1;
 }
 
-bool BuddyMemory::BoostWatermark(Zone& zone) const {
+bool BuddyMemory::BoostWatermark(Zone& zone) {
   if (watermark_boost_factor_ == 0) return false;
   const uint64_t block = lists_.pageblock_pages();
   if (block * 4 > zone.managed) return false;
@@ -39,6 +39,7 @@ bool BuddyMemory::BoostWatermark(Zone& zone) const {
   if (most == 0) return false;
   most = std::max(block, most);
   zone.watermark_boost = std::min(zone.watermark_boost + block, most);
+  RecomputeQuick();
   return true;
 }
 
@@ -79,7 +80,10 @@ void BuddyMemory::StealSuitable(Zone& zone, uint32_t pfn, int order, uint32_t fl
     lists_.MoveToTail(zone, pfn, type);
     return;
   }
-  if (BoostWatermark(zone) && (flags & kAllocKswapd) != 0) zone.flags |= kZoneBoostedWatermark;
+  if (BoostWatermark(zone) && (flags & kAllocKswapd) != 0) {
+    zone.flags |= kZoneBoostedWatermark;
+    RecomputeQuick();
+  }
   uint32_t movable = 0;
   const uint32_t free = whole_block ? MovePageblock(zone, pfn, type, &movable) : 0;
   if (free == 0) {
@@ -139,6 +143,7 @@ void BuddyMemory::ReserveHighatomic(Zone& zone, uint32_t pfn) {
   if (zone.nr_reserved_highatomic >= most) return;
   if (lists_.PageblockType(pfn) >= kMigratePcpTypes) return;
   zone.nr_reserved_highatomic += lists_.pageblock_pages();
+  RecomputeQuick();
   lists_.SetPageblockType(pfn, kMigrateHighatomic);
   uint32_t movable = 0;
   MovePageblock(zone, pfn, kMigrateHighatomic, &movable);
@@ -155,6 +160,7 @@ bool BuddyMemory::UnreserveHighatomic(const AllocContext& context, bool force) {
       const uint32_t pfn = lists_.First(list);
       if (lists_.PageblockType(pfn) == kMigrateHighatomic) {
         zone.nr_reserved_highatomic -= std::min(lists_.pageblock_pages(), zone.nr_reserved_highatomic);
+        RecomputeQuick();
       }
       lists_.SetPageblockType(pfn, context.migrate_type);
       uint32_t movable = 0;

@@ -1,7 +1,10 @@
 #ifndef MMLAB_SERVER_PHYSICAL_FRAME_H_
 #define MMLAB_SERVER_PHYSICAL_FRAME_H_
 
+#include <bit>
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 namespace mmlab {
 
@@ -43,6 +46,7 @@ enum FrameFlag : uint32_t {
   kPgMovable = 1u << 16,       // Not on an LRU list, but its holder can move it (PAGE_MAPPING_MOVABLE).
   kPgKernelCharge = 1u << 20,  // MEMCG_DATA_KMEM: charged to a memory cgroup as the kernel's own memory.
   kPgKsm = 1u << 21,           // Merged by KSM: one frame for pages of equal content (PageKsm()).
+  kPgHugetlbAnon = 1u << 22,   // kHugetlb: a private page of a process, in no file (PageAnon()).
 };
 
 // While MGLRU runs: LRU_GEN_MASK, one more than the place of the page's generation, 0 in none; and LRU_REFS_MASK, uses through file
@@ -71,6 +75,13 @@ struct Frame {
   // the kernel's own. kPgMovable: the number that its holder knows it by.
   uint64_t index : 40 = 0;
   uint64_t mapping : 24 = 0;  // Which anon_vma (kAnon) or file (kFile, kShmem) it belongs to; 0 = none.
+
+  // Changes the state and clears all flags, in one store: two of other widths stall whoever reads them soon after.
+  void Become(FrameState to) {
+    static_assert(std::endian::native == std::endian::little);
+    const uint32_t word = static_cast<uint32_t>(to) << 24;
+    std::memcpy(reinterpret_cast<unsigned char*>(this) + offsetof(Frame, order) - sizeof(word), &word, sizeof(word));
+  }
 };
 static_assert(sizeof(Frame) == 32);
 

@@ -14,19 +14,25 @@ namespace mmlab {
 // Only the first frame of a block says what the block is.
 inline constexpr uint8_t kTailOrder = 0xff;
 
-// The metadata of 1024 frames, as many as a block of the largest order has, and the migrate types of its page blocks.
-struct FrameBlock {
+// The metadata of 1024 frames, as many as a block of the largest order has, and the migrate types of its page blocks. Aligned so that no
+// frame lies on two cache lines.
+struct alignas(64) FrameBlock {
   static constexpr int kShift = 10;
   static constexpr uint32_t kFrames = 1u << kShift;
   std::array<Frame, kFrames> frames;
   // Where the next zone begins, if it does so within this block: page blocks that two zones share have a type in each (on kernels with
   // CONFIG_FLATMEM, whose zones keep a bitmap each; with SPARSEMEM no zone begins within a block).
   uint16_t zone_split = kFrames;
-  std::array<uint8_t, 4> pageblock_types{};
+  struct Pageblock {
+    uint8_t type = 0;
+    uint8_t zone = 0;  // Of its frames, said once more where a look at a cold frame would be waited for.
+    friend bool operator==(Pageblock, Pageblock) = default;
+  };
+  std::array<Pageblock, 4> pageblocks{};
 
-  // The place in pageblock_types for the frame at an offset in this block.
-  uint8_t& PageblockType(uint32_t offset, int pageblock_order) {
-    return pageblock_types[(offset >> pageblock_order) + (offset >= zone_split ? 2 : 0)];
+  // What is known of the page block of the frame at an offset in this block.
+  Pageblock& PageblockAt(uint32_t offset, int pageblock_order) {
+    return pageblocks[(offset >> pageblock_order) + (offset >= zone_split ? 2 : 0)];
   }
 };
 

@@ -135,15 +135,15 @@ int FreeLists::UntouchedPageblockType(uint32_t pfn) const {
 
 void FreeLists::SetBootTypes(FrameBlock& block, uint32_t base) const {
   for (uint32_t offset = 0; offset < FrameBlock::kFrames; offset += pageblock_pages()) {
-    block.PageblockType(offset, pageblock_order_) = static_cast<uint8_t>(BootPageblockType(base + offset));
+    block.PageblockAt(offset, pageblock_order_).type = static_cast<uint8_t>(BootPageblockType(base + offset));
     if (block.zone_split <= offset || block.zone_split >= offset + pageblock_pages()) continue;
-    block.PageblockType(block.zone_split, pageblock_order_) = static_cast<uint8_t>(BootPageblockType(base + block.zone_split));
+    block.PageblockAt(block.zone_split, pageblock_order_).type = static_cast<uint8_t>(BootPageblockType(base + block.zone_split));
   }
 }
 
 void FreeLists::SetPageblockType(uint32_t pfn, int type) {
   (void)frame(pfn);
-  table_.BlockOf(pfn)->PageblockType(pfn & (FrameBlock::kFrames - 1), pageblock_order_) = static_cast<uint8_t>(type);
+  table_.BlockOf(pfn)->PageblockAt(pfn & (FrameBlock::kFrames - 1), pageblock_order_).type = static_cast<uint8_t>(type);
 }
 
 void FreeLists::AddUntouched(Zone& zone, uint32_t pfn, int order, int type, uint32_t blocks, bool descending) {
@@ -183,7 +183,7 @@ void FreeLists::FillFree(FrameBlock& block, uint32_t pfn, const Untouched& entry
   block.frames[first].prev = prev;
   block.frames[first].next = next;
   if (entry.type != kMigrateCma) return;
-  for (uint32_t i = 0; i < count; i += pageblock_pages()) block.PageblockType(first + i, pageblock_order_) = kMigrateCma;
+  for (uint32_t i = 0; i < count; i += pageblock_pages()) block.PageblockAt(first + i, pageblock_order_).type = kMigrateCma;
 }
 
 // Takes the block at `base` out of a run and puts it, with metadata, between what is left of the run on both sides.
@@ -235,6 +235,10 @@ Frame& FreeLists::Materialise(uint32_t pfn) {
     const int zone = one_zone ? first_zone : ZoneOf(base + i);
     block.frames[i].zone = static_cast<uint8_t>(zone);
     if (zone != first_zone && block.zone_split == FrameBlock::kFrames) block.zone_split = static_cast<uint16_t>(i);
+  }
+  for (const size_t half : {size_t{0}, size_t{2}}) {
+    const size_t last = half == 0 ? size_t{block.zone_split} - 1 : FrameBlock::kFrames - 1;
+    for (size_t i = 0; i < 2; ++i) block.pageblocks[half + i].zone = block.frames[last].zone;
   }
   SetBootTypes(block, base);
   auto entry = Holding(base);

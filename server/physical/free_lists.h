@@ -79,7 +79,7 @@ class FreeLists {
     FrameBlock* block = table_.BlockOf(pfn);
     if (block == nullptr) [[unlikely]]
       return UntouchedPageblockType(pfn);
-    return block->PageblockType(pfn & (FrameBlock::kFrames - 1), pageblock_order_);
+    return block->PageblockAt(pfn & (FrameBlock::kFrames - 1), pageblock_order_).type;
   }
   void SetPageblockType(uint32_t pfn, int type);
   // What it is before anybody changes it: movable if its first frame is RAM of the same zone (memmap_init_range() looks at no other), else

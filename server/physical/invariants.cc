@@ -47,21 +47,20 @@ void CheckPcp(const FreeLists& lists, const Zone& zone, size_t cpu, std::vector<
   const std::string where = absl::StrCat("zone ", zone.name(), " cpu ", cpu, ": ");
   uint64_t pages = 0;
   for (int index = 0; index < kPcpLists; ++index) {
-    const FrameList& list = pcp.lists[index];
+    const PcpList& list = pcp.lists[index];
     const int order = index >= kPcpHugeList ? lists.pageblock_order() : index / kMigratePcpTypes;
     uint32_t count = 0;
     uint32_t before = kNoFrame;
-    for (uint32_t pfn = list.head; pfn != kNoFrame && count <= list.count; ++count) {
+    for (uint32_t pfn = list.head; pfn != kNoFrame && count <= pcp.count; ++count) {
       const Frame frame = lists.Peek(pfn);
       if (frame.state != FrameState::kPcp || frame.order != order || frame.zone != zone.index) {
         problems->push_back(absl::StrCat(where, "pfn ", pfn, " does not belong on list ", index));
       }
-      if (frame.prev != before) problems->push_back(absl::StrCat(where, "pfn ", pfn, " has a wrong back link"));
+      if (pfn != list.head && frame.prev != before) problems->push_back(absl::StrCat(where, "pfn ", pfn, " has a wrong back link"));
       before = pfn;
       pfn = frame.next;
     }
-    if (count != list.count || before != list.tail)
-      problems->push_back(absl::StrCat(where, "list ", index, " does not have the length it says"));
+    if (!list.empty() && before != list.tail) problems->push_back(absl::StrCat(where, "list ", index, " ends elsewhere than it says"));
     pages += uint64_t{count} << order;
   }
   if (pages != pcp.count) problems->push_back(absl::StrCat(where, "count is ", pcp.count, ", the lists hold ", pages));
@@ -124,10 +123,25 @@ void BuddyMemory::CheckInvariants(std::vector<std::string>* problems) const {
       }
     }
     for (const PerCpuPages& pcp : zone.pcp) {
-      for (const FrameList& list : pcp.lists) on_cpus += list.count;
+      for (const PcpList& list : pcp.lists) {
+        for (uint32_t pfn = list.head; pfn != kNoFrame; pfn = lists_.table().At(pfn).next) ++on_cpus;
+      }
     }
   }
   lru_.CheckInvariants(problems);
+  for (Gfp bits = 0; bits <= kQuickMask; ++bits) {
+    if (quick_[bits].floor != QuickFloor(bits)) problems->push_back(absl::StrCat("the quick path of gfp ", bits, " has an old floor"));
+  }
+  int64_t pending = 0;
+  for (const Zone& zone : zones()) {
+    pending += zone.stats[static_cast<size_t>(ZoneStat::kNrZoneWritePending)];
+    for (const PerCpuPages& pcp : zone.pcp) {
+      if (pcp.limit != PcpLimit(zone, pcp)) problems->push_back(absl::StrCat("zone ", zone.name(), ": a CPU has an old limit"));
+    }
+  }
+  if (pending != vm_stat_.Get(NodeStat::kNrDirty) + vm_stat_.Get(NodeStat::kNrWriteback)) {
+    problems->push_back(absl::StrCat("nr_zone_write_pending is ", pending, " in all zones, nr_dirty ", vm_stat_.Get(NodeStat::kNrDirty)));
+  }
   if (touched != listed[0]) problems->push_back(absl::StrCat(listed[0], " blocks say they are free, ", touched, " are on free lists"));
   if (on_cpus != listed[1]) problems->push_back(absl::StrCat(listed[1], " blocks say a CPU has them, ", on_cpus, " are on per-CPU lists"));
 }
@@ -145,6 +159,7 @@ void BuddyMemory::StateHash(StateHasher& hasher) const {
     for (const int64_t value : zone.stats) hasher.Add(static_cast<uint64_t>(value));
     hasher.Add(zone.nr_reserved_highatomic);
     hasher.Add(zone.flags);
+    hasher.Add(zone.numa_hits);
     for (int order = 0; order <= kMaxOrder; ++order) {
       for (int type = 0; type < kMigrateTypes; ++type) {
         lists_.ForEach(zone, order, type, [&](uint32_t pfn) { hasher.Add(pfn); });
@@ -155,9 +170,10 @@ void BuddyMemory::StateHash(StateHasher& hasher) const {
       for (const uint64_t value : {pcp.count, pcp.high, pcp.batch, uint32_t{pcp.free_factor}}) hasher.Add(value);
       hasher.Add(static_cast<uint64_t>(pcp.free_diff));
       hasher.Add(static_cast<uint64_t>(pcp.cma_diff));
-      for (const FrameList& list : pcp.lists) {
-        for (uint32_t pfn = list.head; pfn != kNoFrame; pfn = lists_.table().At(pfn).next) hasher.Add(pfn);
-        hasher.Add(list.count);
+      for (const PcpList& list : pcp.lists) {
+        uint32_t blocks = 0;
+        for (uint32_t pfn = list.head; pfn != kNoFrame; pfn = lists_.table().At(pfn).next, ++blocks) hasher.Add(pfn);
+        hasher.Add(blocks);
       }
     }
   }

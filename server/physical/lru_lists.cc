@@ -249,6 +249,12 @@ void LruLists::Recharge(Pfn pfn, uint16_t memcg) {
   if ((frame.flags & kPgUnevictable) != 0) frame.prev = locks;
 }
 
+uint64_t LruLists::SumOfZones(ZoneStat item) const {
+  uint64_t sum = 0;
+  for (const Zone& zone : frames_.zones()) sum += zone.stat(item);
+  return sum;
+}
+
 void LruLists::CheckInvariants(std::vector<std::string>* problems) const {
   std::array<std::array<int64_t, kZones>, kLruKinds> sums{};
   for (size_t number = 0; number < lruvecs_.size(); ++number) {

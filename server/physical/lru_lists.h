@@ -148,6 +148,14 @@ class LruLists {
       return;
     if (const uint16_t owner = made_[frame.memcg]->kernel_owner; owner != 0) made_[owner]->stat.Add(item, delta);
   }
+  // __mod_zone_page_state(): a counter of the zone that the frame is in. Not for those that the lists or the allocator keep.
+  void AddZoneStat(const Frame& frame, ZoneStat item, int64_t delta) {
+    int64_t& value = frames_.zones()[frame.zone].stats[static_cast<size_t>(item)];
+    value += delta;
+    MMLAB_CHECK(value >= 0);
+  }
+  // global_zone_page_state() of such a counter.
+  uint64_t SumOfZones(ZoneStat item) const;
   // count_memcg_events() beside count_vm_events().
   void Count(uint16_t memcg, VmEvent item, uint64_t times = 1) {
     vm_stat_.Count(item, times);

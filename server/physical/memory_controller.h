@@ -25,11 +25,12 @@ class MemoryController {
   // The cgroup of the process that acts from now on; 0, the root's, when nobody does.
   virtual void SetCurrent(uint32_t cgroup) = 0;
 
-  // mem_cgroup_charge(): charges a fresh page of a process or a file. False: the limit of its cgroup or of one above it is reached and
-  // nothing could be freed; then nothing is charged.
-  [[nodiscard]] virtual bool ChargePage(Pfn pfn, Gfp gfp) = 0;
-  // mem_cgroup_swapin_charge_folio(): the same for the cgroup that was charged for the swap entry.
-  [[nodiscard]] virtual bool ChargeSwapin(Pfn pfn, uint16_t memcg, Gfp gfp) = 0;
+  // mem_cgroup_charge(): charges a fresh page of a process or a file, a huge one as a whole. False: the limit of its cgroup or of one above
+  // it is reached and nothing could be freed; then nothing is charged.
+  [[nodiscard]] virtual bool ChargePage(Pfn head, PageOrder order, Gfp gfp) = 0;
+  // mem_cgroup_swapin_charge_folio() and its like: the same for a cgroup that was charged before: for the swap entry, or for the small
+  // pages that a huge one replaces. 0, or one that is gone: for the process that acts.
+  [[nodiscard]] virtual bool ChargeAgain(Pfn head, PageOrder order, uint16_t memcg, Gfp gfp) = 0;
   // __memcg_kmem_charge_page(): a block that the kernel itself needs (kGfpAccount).
   [[nodiscard]] virtual bool ChargeKernelPages(Pfn head, int order, Gfp gfp) = 0;
   // A charged block is about to be free; its metadata is still what it was.

@@ -27,32 +27,22 @@ constexpr uint32_t Raw(Pfn pfn) { return static_cast<uint32_t>(pfn.raw()); }
 
 // --- Per-CPU lists, the quick half. ---
 
-inline void BuddyMemory::PcpPushHead(FrameList& list, uint32_t pfn, Frame& frame) {
-  frame.next = list.head;
-  frame.prev = kNoFrame;
-  if (list.head == kNoFrame) {
-    list.tail = pfn;
-  } else {
-    lists_.table().At(list.head).prev = pfn;
-  }
+inline void BuddyMemory::PcpPushHead(PcpList& list, uint32_t pfn, Frame& frame) {
+  const uint32_t old = list.head;
+  frame.next = old;
   list.head = pfn;
-  ++list.count;
+  uint32_t& back = old == kNoFrame ? list.tail : lists_.table().At(old).prev;
+  back = pfn;
 }
 
-inline uint32_t BuddyMemory::PcpPopHead(FrameList& list) {
+inline uint32_t BuddyMemory::PcpPopHead(PcpList& list) {
   const uint32_t pfn = list.head;
   list.head = lists_.table().At(pfn).next;
-  if (list.head == kNoFrame) {
-    list.tail = kNoFrame;
-  } else {
-    lists_.table().At(list.head).prev = kNoFrame;
-  }
-  --list.count;
   return pfn;
 }
 
 inline uint32_t BuddyMemory::TakeFromPcp(Zone& zone, PerCpuPages& pcp, int order, int type, uint32_t flags) {
-  FrameList& list = pcp.lists[PcpIndex(type, order)];
+  PcpList& list = pcp.lists[PcpIndex(type, order)];
   if (list.empty() && !RefillPcp(zone, pcp, list, order, type, flags)) return kNoFrame;
   const uint32_t pfn = PcpPopHead(list);
   pcp.count -= 1u << order;
@@ -81,7 +71,11 @@ inline uint32_t BuddyMemory::TakeFromZone(Zone& zone, int order, uint32_t flags,
     }
   }
   if (pfn == kNoFrame) pfn = TakeFromBuddy(zone, order, flags, type);
-  zone.flags &= ~uint32_t{kZoneBoostedWatermark};  // Here the kernel wakes kswapd.
+  if ((zone.flags & kZoneBoostedWatermark) != 0) [[unlikely]] {
+    zone.flags &= ~uint32_t{kZoneBoostedWatermark};
+    boosted_zone_ = zone.index;
+    RecomputeQuick();
+  }
   return pfn;
 }
 
@@ -134,9 +128,10 @@ uint32_t BuddyMemory::LookAgain(Gfp gfp, int order, uint32_t flags, const AllocC
 inline void BuddyMemory::PrepareNewPage(uint32_t pfn, int order, Gfp gfp) {
   Frame& head = lists_.table().At(pfn);
   head.next = head.prev = kNoFrame;
-  head.state = FrameState::kKernel;
+  head.Become(FrameState::kKernel);
   head.order = static_cast<uint8_t>(order);
   head.refcount = 1;
+  head.mapcount = 0;
   if (order == 0 || (gfp & kGfpComp) == 0) return;
   head.flags = kPgHead;
   for (uint32_t i = 1; i < (1u << order); ++i) lists_.table().At(pfn + i).flags = kPgTail;
@@ -144,47 +139,61 @@ inline void BuddyMemory::PrepareNewPage(uint32_t pfn, int order, Gfp gfp) {
 
 // The ordinary case of AllocPages, in one piece: a block as CPUs keep them, the first zone above its low watermark, a block on this CPU's
 // list. kNoFrame: not the ordinary case, and nothing has changed.
-inline uint32_t BuddyMemory::AllocQuick(Gfp gfp, int order) {
-  const int highest = highest_zone_[gfp & 15];
-  const int index = first_zone_[highest];
-  if (index == kNoZone) [[unlikely]]
-    return kNoFrame;
-  Zone& zone = lists_.zones()[index];
-  const int type = TypeOf(gfp);
-  int64_t floor = static_cast<int64_t>(zone.wmark_low + zone.watermark_boost + zone.lowmem_reserve[highest]) + zone.nr_reserved_highatomic;
-  if (type != kMigrateMovable) floor += static_cast<int64_t>(zone.stat(ZoneStat::kNrFreeCma));
+[[gnu::always_inline]] inline uint32_t BuddyMemory::AllocQuick(Gfp gfp, int order) {
+  const QuickRequest& quick = quick_[gfp & kQuickMask];
   const uint32_t pages = 1u << order;
-  if (zone.stats[static_cast<size_t>(ZoneStat::kNrFreePages)] - (pages - 1) <= floor) return kNoFrame;
-  // That a free block is large enough is plain as long as one of the largest order is there.
-  if (order != 0 && zone.free_area[kMaxOrder].lists[kMigrateMovable].empty()) return kNoFrame;
-  PerCpuPages& pcp = *pcp_now_[index];
-  FrameList& list = pcp.lists[order * kMigratePcpTypes + type];
-  if (list.empty()) return kNoFrame;
-  pcp.free_factor >>= 1;
-  pcp.count -= pages;
-  zone.flags &= ~uint32_t{kZoneBoostedWatermark};
-  CountAlloc(zone, pages);
-  return PcpPopHead(list);
+  Zone& zone = *quick.zone;
+  const int64_t floor = quick.floor + std::max<int64_t>(*quick.withheld, 0) + (pages - 1);
+  if (zone.stats[static_cast<size_t>(ZoneStat::kNrFreePages)] <= floor) [[unlikely]]
+    return kNoFrame;
+  // That a free block is large enough is plain as long as one of the largest order is there. (No branch on the order: nobody can predict
+  // it.)
+  if ((static_cast<int>(order != 0) & static_cast<int>(zone.free_area[kMaxOrder].lists[kMigrateMovable].empty())) != 0) [[unlikely]]
+    return kNoFrame;
+  PcpList& list = quick.lists[static_cast<size_t>(order) * kMigratePcpTypes];
+  const uint32_t pfn = list.head;
+  if (pfn == kNoFrame) [[unlikely]]
+    return kNoFrame;
+  quick.pcp->free_factor >>= 1;
+  quick.pcp->count -= pages;
+  *quick.allocated += pages;
+  CountNode(zone, 1);
+  Frame& frame = lists_.table().At(pfn);
+  list.head = frame.next;
+  frame.next = frame.prev = kNoFrame;
+  frame.Become(FrameState::kKernel);
+  frame.refcount = 1;
+  frame.mapcount = 0;
+  return pfn;
 }
 
 std::optional<Pfn> BuddyMemory::AllocPages(Gfp gfp, PageOrder page_order) {
-  if (charger() == nullptr || (gfp & kGfpAccount) == 0) [[likely]]
+  const int order = page_order.raw();
+  if (order > kCostlyOrder || tracer_.observed() || (gfp & (kGfpComp | kGfpAccount)) != 0) [[unlikely]]
+    return AllocSpecial(gfp, page_order);
+  const uint32_t pfn = AllocQuick(gfp, order);
+  if (pfn == kNoFrame) [[unlikely]]
     return AllocBlock(gfp, page_order);
+  return Given(pfn);
+}
+
+// Of many pages, compound, charged, or watched by somebody. On its own, so that the ordinary case need not save registers over a call.
+[[gnu::noinline]] std::optional<Pfn> BuddyMemory::AllocSpecial(Gfp gfp, PageOrder page_order) {
+  const int order = page_order.raw();
+  std::optional<Pfn> pfn;
+  if (order <= kCostlyOrder && !tracer_.observed() && (order == 0 || (gfp & kGfpComp) == 0)) {
+    if (const uint32_t quick = AllocQuick(gfp, order); quick != kNoFrame) pfn = Pfn(quick);
+  }
+  if (!pfn.has_value()) pfn = AllocBlock(gfp, page_order);
   // What the kernel needs on behalf of a process is charged to that process's memory cgroup.
-  const std::optional<Pfn> pfn = AllocBlock(gfp, page_order);
-  if (!pfn.has_value() || charger()->ChargeKernelPages(*pfn, page_order.raw(), gfp)) return pfn;
+  if (!pfn.has_value() || charger() == nullptr || (gfp & kGfpAccount) == 0) return pfn;
+  if (charger()->ChargeKernelPages(*pfn, order, gfp)) return pfn;
   FreePages(*pfn, page_order);
   return std::nullopt;
 }
 
-inline std::optional<Pfn> BuddyMemory::AllocBlock(Gfp gfp, PageOrder page_order) {
+std::optional<Pfn> BuddyMemory::AllocBlock(Gfp gfp, PageOrder page_order) {
   const int order = page_order.raw();
-  if (order <= kCostlyOrder && !tracer_.observed()) [[likely]] {
-    if (const uint32_t quick = AllocQuick(gfp, order); quick != kNoFrame) [[likely]] {
-      PrepareNewPage(quick, order, gfp);
-      return Given(quick);
-    }
-  }
   if (order > kMaxOrder) return std::nullopt;
   const AllocContext context = ContextOf(gfp);
   const uint32_t flags = FirstFlags(gfp, context);
@@ -198,11 +207,13 @@ inline std::optional<Pfn> BuddyMemory::AllocBlock(Gfp gfp, PageOrder page_order)
       if (Explanation* why = tracer_.explanation()) {
         why->Add(StepKind::kAllocationFailure, "no zone could give the pages").Number("order", order).Pages("free", free_pages());
       }
+      WakeForBoost();
       return std::nullopt;
     }
   }
   PrepareNewPage(pfn, order, gfp);
   EmitAlloc(pfn, order, gfp, context.migrate_type);
+  WakeForBoost();
   return Pfn(pfn);
 }
 
@@ -253,9 +264,7 @@ inline void BuddyMemory::FreeToPcp(Zone& zone, uint32_t pfn, Frame& frame, int o
   PcpPushHead(pcp.lists[index], pfn, frame);
   pcp.count += 1u << order;
   const bool free_high = pcp.free_factor != 0 && order != 0 && order <= kCostlyOrder;
-  uint32_t high = pcp.high;
-  if ((zone.flags & kZoneReclaimActive) != 0) high = std::min(pcp.batch << 2, high);
-  if (free_high) high = 0;
+  const uint32_t high = free_high ? 0 : pcp.limit;
   if (tracer_.explanation() != nullptr) [[unlikely]] {
     tracer_.explanation()
         ->Add(StepKind::kFrameRelease, "went to the head of a per-CPU list")
@@ -271,40 +280,42 @@ inline void BuddyMemory::FreeToPcp(Zone& zone, uint32_t pfn, Frame& frame, int o
     PcpOverflow(zone, pcp, index, free_high, high);
 }
 
-// The ordinary case of FreePages, in one piece: a block of an ordinary page block, and room on this CPU's list.
-// False: not the ordinary case, and nothing has changed.
-inline bool BuddyMemory::FreeQuick(uint32_t pfn, int order) {
+// The ordinary case of FreePages, in one piece: a block of an ordinary page block, on no LRU list, charged to nobody, and room on this
+// CPU's list. False: not the ordinary case, and nothing has changed.
+[[gnu::always_inline]] inline bool BuddyMemory::FreeQuick(uint32_t pfn, int order) {
   FrameBlock* block = lists_.table().BlockOf(pfn);
-  if (block == nullptr) return false;
+  if (block == nullptr) [[unlikely]]
+    return false;
   const uint32_t offset = pfn & (FrameBlock::kFrames - 1);
-  const int type = block->PageblockType(offset, lists_.pageblock_order());
   Frame& frame = block->frames[offset];
-  PerCpuPages* pcp = pcp_now_[frame.zone];
-  const bool ordinary = type < kMigratePcpTypes && frame.state > FrameState::kPcp && frame.order == order;
-  if (!ordinary) [[unlikely]]
+  // Most blocks go where the last one went. A processor that guesses so need not wait for the frame, which is often cold, nor for the page
+  // block, to know which list the next request takes from.
+  if (const FrameBlock::Pageblock of = block->PageblockAt(offset, lists_.pageblock_order()); of != free_to_.of) [[unlikely]] {
+    if (of.type >= kMigratePcpTypes) return false;
+    free_to_ = {of, pcp_now_[of.zone], &pcp_now_[of.zone]->lists[of.type]};
+  }
+  if (frame.state <= FrameState::kPcp || frame.order != order || (frame.flags & (kPgLru | kPgHead)) != 0 || frame.memcg != 0 ||
+      frame.zone != free_to_.of.zone) [[unlikely]] {
     return false;
-  if ((frame.flags & kPgLru) != 0) lru_.Remove(Pfn(pfn));
+  }
+  PerCpuPages& pcp = *free_to_.pcp;
   const uint32_t pages = 1u << order;
-  if (pcp->count + pages >= pcp->high || (lists_.zones()[frame.zone].flags & kZoneReclaimActive) != 0) [[unlikely]]
+  const uint32_t count = pcp.count + pages;
+  if (count >= pcp.limit) [[unlikely]]
     return false;
-  // After many blocks were given back, a larger one sends all that the CPU has to the free lists; and compound ones have tails to clear.
-  if (order != 0 && (pcp->free_factor != 0 || (frame.flags & kPgHead) != 0)) return false;
-  frame.flags = 0;
-  frame.memcg = 0;
-  frame.state = FrameState::kPcp;
-  frame.migrate_type = static_cast<uint8_t>(type);
+  // After many blocks were given back, a larger one sends all that the CPU has to the free lists.
+  if ((static_cast<int>(order != 0) & static_cast<int>(pcp.free_factor != 0)) != 0) [[unlikely]]
+    return false;
+  frame.Become(FrameState::kPcp);
+  frame.zone = free_to_.of.zone;
+  frame.migrate_type = free_to_.of.type;
   frame.refcount = 0;
   frame.mapcount = 0;
   frame.index = 0;
   frame.mapping = 0;
-  if (order == 0) {
-    contents_.Clear(Pfn(pfn));
-  } else {
-    contents_.ClearRange(pfn, pages);
-  }
   vm_stat_.Count(VmEvent::kPgfree, pages);
-  pcp->count += pages;
-  PcpPushHead(pcp->lists[order * kMigratePcpTypes + type], pfn, frame);
+  pcp.count = count;
+  PcpPushHead(free_to_.lists[static_cast<size_t>(order) * kMigratePcpTypes], pfn, frame);
   return true;
 }
 
@@ -312,19 +323,39 @@ void BuddyMemory::FreePages(Pfn head, PageOrder page_order) {
   const uint32_t pfn = Raw(head);
   const int order = page_order.raw();
   MMLAB_CHECK(pfn < lists_.table().end_pfn());
-  if (charger() != nullptr) [[unlikely]] {
-    if (const Frame frame = lists_.Peek(pfn); frame.memcg != 0 && frame.state > FrameState::kPcp) {
-      if ((frame.flags & kPgLru) != 0) lru_.Remove(head);
-      charger()->Uncharge(head, order);
+  if (order <= kCostlyOrder && !tracer_.observed()) [[likely]] {
+    if (contents_.NoneNear(head)) {
+      if (FreeQuick(pfn, order)) [[likely]]
+        return;
+    } else {
+      FreeWritten(head, page_order);
+      return;
     }
   }
-  if (order <= kCostlyOrder && !tracer_.observed()) [[likely]] {
-    if (FreeQuick(pfn, order)) [[likely]]
-      return;
-  }
+  FreeBlockOf(head, page_order);
+}
+
+// The same for blocks that may hold bytes. On its own, so that the others need not save registers over a call.
+[[gnu::noinline]] void BuddyMemory::FreeWritten(Pfn head, PageOrder page_order) {
+  contents_.ClearRange(Raw(head), 1u << page_order.raw());
+  if (!FreeQuick(Raw(head), page_order.raw())) FreeBlockOf(head, page_order);
+}
+
+[[gnu::noinline]] void BuddyMemory::FreeBlockOf(Pfn head, PageOrder page_order) {
+  const uint32_t pfn = Raw(head);
+  const int order = page_order.raw();
   Frame& frame = lists_.frame(pfn);
   MMLAB_CHECK(frame.state > FrameState::kPcp && frame.order == order);
-  if ((frame.flags & kPgLru) != 0) lru_.Remove(head);
+  const bool listed = (frame.flags & kPgLru) != 0;
+  const bool charged = frame.memcg != 0;
+  if (listed) lru_.Remove(head);
+  if (charged && charger() != nullptr) charger()->Uncharge(head, order);
+  // Nothing else may have kept it from the quick path.
+  if ((listed || charged) && order <= kCostlyOrder && !tracer_.observed()) {
+    frame.memcg = 0;
+    contents_.ClearRange(pfn, 1u << order);
+    if (FreeQuick(pfn, order)) return;
+  }
   ClearForFree(frame, pfn, order);
   Zone& zone = lists_.zones()[frame.zone];
   const int type = lists_.PageblockType(pfn);

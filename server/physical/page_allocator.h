@@ -57,6 +57,7 @@ class BuddyMemory final : public PhysicalMemory {
   PageContents& contents() override { return contents_; }
   const PageContents& contents() const override { return contents_; }
   PageSize page_size() const override { return page_size_; }
+  bool InHighmem(Pfn pfn) const override { return lists_.zones()[PeekFrame(pfn).zone].highmem; }
   LruLists& lru() override { return lru_; }
   const LruLists& lru() const { return lru_; }
   Pfn zero_frame() const override { return Pfn(zero_frame_); }
@@ -71,7 +72,10 @@ class BuddyMemory final : public PhysicalMemory {
   // ZONE_RECLAIM_ACTIVE: while set, the CPUs keep fewer free pages to themselves.
   void SetReclaimActive(int zone, bool active);
   // Takes back the boost of a zone's watermarks: kswapd has done what it was for.
-  void DropWatermarkBoost(int zone) { lists_.zones()[static_cast<size_t>(zone)].watermark_boost = 0; }
+  void DropWatermarkBoost(int zone) {
+    lists_.zones()[static_cast<size_t>(zone)].watermark_boost = 0;
+    RecomputeQuick();
+  }
 
   // --- What else the kernel's allocator offers ---
 
@@ -92,8 +96,9 @@ class BuddyMemory final : public PhysicalMemory {
   // Which CPU runs the operations from now on; decides whose lists are used. REQUIRES: cpu < cpus.
   void SetCurrentCpu(int cpu) {
     MMLAB_CHECK(cpu >= 0 && cpu < cpus_);
+    if (static_cast<uint32_t>(cpu) == cpu_) return;
     cpu_ = static_cast<uint32_t>(cpu);
-    for (int i = 0; i < kZones; ++i) pcp_now_[i] = lists_.zones()[i].populated() ? &lists_.zones()[i].pcp[cpu_] : nullptr;
+    RecomputeQuick();
   }
   int current_cpu() const { return static_cast<int>(cpu_); }
   int cpus() const { return cpus_; }
@@ -106,8 +111,7 @@ class BuddyMemory final : public PhysicalMemory {
   void SetWatermarkScaleFactor(uint32_t factor);
   void SetWatermarkBoostFactor(uint32_t factor) { watermark_boost_factor_ = factor; }
   void SetLowmemReserveRatio(const std::array<uint32_t, 5>& ratio);
-  // percpu_pagelist_high_fraction: 0 leaves it to the low watermarks how much the CPUs keep.
-  void SetPagelistHighFraction(uint32_t fraction);
+  void SetPercpuPagelistHighFraction(uint32_t fraction);
   uint32_t min_free_kbytes() const { return min_free_kbytes_; }
   uint32_t watermark_scale_factor() const { return watermark_scale_factor_; }
   uint32_t watermark_boost_factor() const { return watermark_boost_factor_; }
@@ -140,9 +144,6 @@ class BuddyMemory final : public PhysicalMemory {
 
   VmStat& vm_stat() { return vm_stat_; }
   const VmStat& vm_stat() const { return vm_stat_; }
-  // A counter of the zone that a frame is in. Not for nr_free_pages and nr_free_cma, which are this class's own.
-  void AddZoneStat(Pfn pfn, ZoneStat item, int64_t delta);
-
   uint64_t HostMemory() const;  // Bytes that this takes on the host.
   void StateHash(StateHasher& hasher) const;
   // Proves the promises above; appends one line for each that is broken. Costs time in proportion to touched memory.
@@ -180,6 +181,24 @@ class BuddyMemory final : public PhysicalMemory {
     int order = 0;
     uint32_t pfn = kNoFrame;
   };
+  // What a request that can be served at once needs to know, by the bits of its Gfp that decide it: those of the zone and of the migrate
+  // type (kQuickMask).
+  struct alignas(64) QuickRequest {
+    Zone* zone = nullptr;  // Of the current CPU's lists: the first one that the request may use.
+    PerCpuPages* pcp = nullptr;
+    PcpList* lists = nullptr;           // Those of its migrate type: this one for order 0, every third from here on for the next orders.
+    uint64_t* allocated = nullptr;      // pgalloc_*
+    const int64_t* withheld = nullptr;  // Free pages that it must not count on beside those in `floor`: nr_free_cma, or none.
+    int64_t floor = 0;                  // More pages than this must stay free: low watermark, boost, lowmem_reserve, highatomic reserve.
+  };
+  static constexpr Gfp kQuickMask = 31;
+  // The same for a block that is freed: the lists of the current CPU for a kind of page block.
+  struct QuickFree {
+    FrameBlock::Pageblock of{kMigrateIsolate, 0};  // Of blocks that are isolated nothing is freed to lists.
+    PerCpuPages* pcp = nullptr;
+    PcpList* lists = nullptr;
+  };
+
   // gfp_migratetype()
   static int TypeOf(Gfp gfp) {
     if ((gfp & kGfpMovable) != 0) return kMigrateMovable;
@@ -190,10 +209,20 @@ class BuddyMemory final : public PhysicalMemory {
   void SetUpZones(const PhysicalConfig& config);
   void SetUpCpus();
   void RecomputeZoneList();
+  QuickRequest QuickOf(Gfp bits);
+  int64_t QuickFloor(Gfp bits) const;
+  static uint32_t PcpLimit(const Zone& zone, const PerCpuPages& pcp);  // nr_pcp_high()
+  // To be called whenever anything changes that quick_, pcp_now_ and PerCpuPages::limit are made of.
+  void RecomputeQuick();
   void ReleaseBootMemory(const PhysicalConfig& config);
   void ReleaseRange(Zone& zone, uint32_t start, uint32_t end, bool cma, bool page_by_page);
   void AddLateFreed(const PhysicalConfig& config, bool managed);
   void ChooseZeroFrame(const PhysicalConfig& config);
+  void RecomputeWatermarks();
+
+  // explain_zones.cc
+  void ExplainZones(const PhysicalConfig& config) const;
+  void ExplainWatermarks(absl::Span<const Zone> from) const;
   absl::Span<Zone> MutableZones() { return absl::MakeSpan(lists_.zones()).first(zone_count_); }
 
   // page_allocator_load.cc
@@ -205,7 +234,10 @@ class BuddyMemory final : public PhysicalMemory {
   bool FreeQuick(uint32_t pfn, int order);
   uint32_t FirstFlags(Gfp gfp, const AllocContext& context) const;
   uint32_t GetPageFromFreelist(Gfp gfp, int order, uint32_t flags, const AllocContext& context);
+  std::optional<Pfn> AllocSpecial(Gfp gfp, PageOrder order);
   std::optional<Pfn> AllocBlock(Gfp gfp, PageOrder order);
+  void FreeWritten(Pfn head, PageOrder order);
+  void FreeBlockOf(Pfn head, PageOrder order);
   uint32_t LookAgain(Gfp gfp, int order, uint32_t flags, const AllocContext& context);  // The same, out of line.
   void PrepareNewPage(uint32_t pfn, int order, Gfp gfp);
   void EmitAlloc(uint32_t pfn, int order, Gfp gfp, int type) const;
@@ -223,6 +255,8 @@ class BuddyMemory final : public PhysicalMemory {
   uint32_t AfterCompaction(SlowRequest& request);
   uint32_t AfterKilling(SlowRequest& request);
   void WakeDaemons(const SlowRequest& request);
+  bool RunKswapd(Gfp gfp, int order, int highest_zone);
+  void WakeForBoost();
   bool ReclaimAgain(SlowRequest& request);
   bool CompactAgain(SlowRequest& request);
   uint64_t ReclaimablePages(const Zone& zone) const;
@@ -261,15 +295,15 @@ class BuddyMemory final : public PhysicalMemory {
   int PcpOrder(int index) const { return index >= kPcpHugeList ? lists_.pageblock_order() : index / kMigratePcpTypes; }
   uint32_t TakeFromZone(Zone& zone, int order, uint32_t flags, int type);
   uint32_t TakeFromPcp(Zone& zone, PerCpuPages& pcp, int order, int type, uint32_t flags);
-  bool RefillPcp(Zone& zone, PerCpuPages& pcp, FrameList& list, int order, int type, uint32_t flags);
+  bool RefillPcp(Zone& zone, PerCpuPages& pcp, PcpList& list, int order, int type, uint32_t flags);
   void FreeToPcp(Zone& zone, uint32_t pfn, Frame& frame, int order, int type);
   void PcpOverflow(Zone& zone, PerCpuPages& pcp, int index, bool free_high, uint32_t high);
   void FreePcpBulk(Zone& zone, PerCpuPages& pcp, int64_t count, int index);
   void DrainZone(Zone& zone, PerCpuPages& pcp);
-  void PcpPushHead(FrameList& list, uint32_t pfn, Frame& frame);
-  void PcpPushTail(FrameList& list, uint32_t pfn, Frame& frame);
-  uint32_t PcpPopHead(FrameList& list);
-  uint32_t PcpPopTail(FrameList& list);
+  void PcpPushHead(PcpList& list, uint32_t pfn, Frame& frame);
+  void PcpPushTail(PcpList& list, uint32_t pfn, Frame& frame);
+  uint32_t PcpPopHead(PcpList& list);
+  uint32_t PcpPopTail(PcpList& list);
 
   // buddy.cc: one zone's free lists.
   uint32_t TakeFromBuddy(Zone& zone, int order, uint32_t flags, int type);
@@ -283,19 +317,22 @@ class BuddyMemory final : public PhysicalMemory {
   bool BuddyMergeLikely(uint32_t pfn, uint32_t buddy, int order) const;
   void AddFree(Zone& zone, int64_t pages, int type);
   void AddCpuStat(Zone& zone, ZoneStat item, int32_t PerCpuPages::*diff, int64_t delta);
-  void CountAlloc(const Zone& zone, uint64_t pages, uint64_t requests = 1) {
-    constexpr auto kFirst = static_cast<int>(VmEvent::kPgallocDma);
-    vm_stat_.Count(static_cast<VmEvent>(kFirst + static_cast<int>(zone.type)), pages);
-    if (zone_set_ != ZoneSet::kArm64) return;  // The one kernel with NUMA, of one node.
-    vm_stat_.Count(NumaStat::kNumaHit, requests);
-    vm_stat_.Count(NumaStat::kNumaLocal, requests);
+  static VmEvent PgallocOf(const Zone& zone) {
+    return static_cast<VmEvent>(static_cast<int>(VmEvent::kPgallocDma) + static_cast<int>(zone.type));
+  }
+  void CountAlloc(Zone& zone, uint64_t pages, uint64_t requests = 1) {
+    vm_stat_.Count(PgallocOf(zone), pages);
+    CountNode(zone, requests);
+  }
+  void CountNode(Zone& zone, uint64_t requests) {
+    if (zone_set_ == ZoneSet::kArm64) zone.numa_hits += requests;  // The one kernel with NUMA, of one node.
   }
 
   // fallback.cc: taking over pages of other migrate types.
   bool StealFallback(Zone& zone, int order, int type, uint32_t flags);
   int FindFallback(const FreeArea& area, int order, int type, bool* can_steal) const;
   void StealSuitable(Zone& zone, uint32_t pfn, int order, uint32_t flags, int type, bool whole_block);
-  bool BoostWatermark(Zone& zone) const;
+  bool BoostWatermark(Zone& zone);
   uint32_t MovePageblock(Zone& zone, uint32_t pfn, int type, uint32_t* movable);
   void ReserveHighatomic(Zone& zone, uint32_t pfn);
   bool UnreserveHighatomic(const AllocContext& context, bool force);
@@ -307,6 +344,8 @@ class BuddyMemory final : public PhysicalMemory {
   int cpus_;
   uint32_t cpu_ = 0;
   std::array<PerCpuPages*, kZones> pcp_now_{};  // Those of the current CPU, by zone.
+  std::array<QuickRequest, kQuickMask + 1> quick_{};
+  QuickFree free_to_;  // Where the last block went.
   uint32_t zero_frame_ = 0;
   // By the three zone bits and kGfpMovable of a request: the highest zone it may use; and the first populated one from each zone downward.
   std::array<int8_t, 16> highest_zone_{};
@@ -317,8 +356,8 @@ class BuddyMemory final : public PhysicalMemory {
   std::optional<uint32_t> user_min_free_kbytes_;  // What somebody wrote.
   uint32_t watermark_scale_factor_ = 10;
   uint32_t watermark_boost_factor_ = 15000;
-  uint32_t pagelist_high_fraction_ = 0;
   std::array<uint32_t, 5> lowmem_reserve_ratio_{};
+  uint32_t pagelist_high_fraction_ = 0;
 
   FreeLists lists_;
   PageContents contents_;
@@ -328,6 +367,7 @@ class BuddyMemory final : public PhysicalMemory {
   Compaction* compaction_ = nullptr;
   Capture* capture_ = nullptr;  // While compaction for a request runs.
   bool freeing_ = false;        // Inside the slow path: memory is being freed (PF_MEMALLOC).
+  int boosted_zone_ = kNoZone;  // Within a request: kswapd is to be woken for this zone's boost when the page is there.
 };
 
 }  // namespace mmlab

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <limits>
 
 #include "server/physical/page_allocator.h"
 #include "server/physical/watermarks.h"
@@ -21,6 +22,7 @@ uint32_t EndOfRam(const PhysicalConfig& config) {
 
 std::vector<std::pair<uint32_t, uint32_t>> RawRanges(const std::vector<PfnRange>& ranges) {
   std::vector<std::pair<uint32_t, uint32_t>> raw;
+  raw.reserve(ranges.size());
   for (const PfnRange& range : ranges) raw.emplace_back(Raw(range.start), Raw(range.end));
   return raw;
 }
@@ -77,8 +79,13 @@ BuddyMemory::BuddyMemory(const PhysicalConfig& config, Tracer& tracer)
   // not know of it.
   AddLateFreed(config, false);
   min_free_kbytes_ = ComputeBootSettings(MutableZones(), settings);
+  std::vector<Zone> computed_from;
+  if (tracer_.explanation() != nullptr) computed_from.assign(zones().begin(), zones().end());
   AddLateFreed(config, true);
+  ExplainZones(config);
+  ExplainWatermarks(computed_from);
   FoldCpuCounters();
+  RecomputeQuick();
   if (config.min_free_kbytes) SetMinFreeKbytes(*config.min_free_kbytes);
   ChooseZeroFrame(config);
 }
@@ -119,7 +126,6 @@ void BuddyMemory::SetUpCpus() {
   for (Zone& zone : lists_.zones()) {
     if (zone.populated()) zone.pcp.resize(static_cast<size_t>(cpus_));
   }
-  SetCurrentCpu(static_cast<int>(cpu_));
   RecomputeZoneList();
 }
 
@@ -143,6 +149,44 @@ void BuddyMemory::RecomputeZoneList() {
     if ((bits & kGfpZoneDma) != 0) type = ZoneType::kDma;
     highest_zone_[bits] = index_of(type);
   }
+}
+
+int64_t BuddyMemory::QuickFloor(Gfp bits) const {
+  const int highest = highest_zone_[bits & 15];
+  const int index = first_zone_[highest];
+  // A flag that the next allocation has to clear is not for the quick path.
+  if (index == kNoZone || (zones()[index].flags & kZoneBoostedWatermark) != 0) return std::numeric_limits<int64_t>::max() / 2;
+  const Zone& zone = zones()[index];
+  return static_cast<int64_t>(zone.wmark_low + zone.watermark_boost + zone.lowmem_reserve[highest]) + zone.nr_reserved_highatomic;
+}
+
+uint32_t BuddyMemory::PcpLimit(const Zone& zone, const PerCpuPages& pcp) {
+  return (zone.flags & kZoneReclaimActive) != 0 ? std::min(pcp.batch << 2, pcp.high) : pcp.high;
+}
+
+BuddyMemory::QuickRequest BuddyMemory::QuickOf(Gfp bits) {
+  static constexpr int64_t kNothing = 0;
+  QuickRequest quick;
+  const int index = first_zone_[highest_zone_[bits & 15]];
+  Zone& zone = lists_.zones()[index == kNoZone ? 0 : index];
+  const int type = TypeOf(bits);
+  quick.zone = &zone;
+  quick.withheld = type == kMigrateMovable ? &kNothing : &zone.stats[static_cast<size_t>(ZoneStat::kNrFreeCma)];
+  quick.floor = QuickFloor(bits);
+  if (index == kNoZone) return quick;
+  quick.pcp = pcp_now_[index];
+  quick.lists = &quick.pcp->lists[static_cast<size_t>(type)];
+  quick.allocated = &vm_stat_.counter(PgallocOf(zone));
+  return quick;
+}
+
+void BuddyMemory::RecomputeQuick() {
+  for (Zone& zone : MutableZones()) {
+    for (PerCpuPages& pcp : zone.pcp) pcp.limit = PcpLimit(zone, pcp);
+    pcp_now_[static_cast<size_t>(zone.index)] = zone.populated() ? &zone.pcp[cpu_] : nullptr;
+  }
+  for (Gfp bits = 0; bits <= kQuickMask; ++bits) quick_[bits] = QuickOf(bits);
+  free_to_ = QuickFree();
 }
 
 // Hands a range within one zone to the free lists, in the largest aligned blocks, as boot does: ascending, each to its list's tail. High
@@ -215,10 +259,17 @@ void BuddyMemory::ChooseZeroFrame(const PhysicalConfig& config) {
 
 // --- Settings that may change later. ---
 
+void BuddyMemory::RecomputeWatermarks() {
+  ComputeWatermarks(MutableZones(), page_size_, min_free_kbytes_, watermark_scale_factor_);
+  ComputePagesets(MutableZones(), page_size_, pagelist_high_fraction_);
+  RecomputeQuick();
+  ExplainWatermarks(zones());
+}
+
 void BuddyMemory::SetMinFreeKbytes(uint32_t kbytes) {
   min_free_kbytes_ = kbytes;
   user_min_free_kbytes_ = kbytes;
-  ComputeWatermarks(MutableZones(), page_size_, min_free_kbytes_, watermark_scale_factor_, pagelist_high_fraction_);
+  RecomputeWatermarks();
 }
 
 void BuddyMemory::SetTransparentHugepage(bool enabled) {
@@ -227,22 +278,27 @@ void BuddyMemory::SetTransparentHugepage(bool enabled) {
   } else if (const uint32_t kbytes = DefaultMinFreeKbytes(zones(), page_size_); kbytes > user_min_free_kbytes_.value_or(0)) {
     min_free_kbytes_ = kbytes;
   }
-  ComputeWatermarks(MutableZones(), page_size_, min_free_kbytes_, watermark_scale_factor_, pagelist_high_fraction_);
+  RecomputeWatermarks();
 }
 
 void BuddyMemory::SetWatermarkScaleFactor(uint32_t factor) {
   watermark_scale_factor_ = factor;
-  ComputeWatermarks(MutableZones(), page_size_, min_free_kbytes_, watermark_scale_factor_, pagelist_high_fraction_);
+  RecomputeWatermarks();
 }
 
-void BuddyMemory::SetPagelistHighFraction(uint32_t fraction) {
+void BuddyMemory::SetPercpuPagelistHighFraction(uint32_t fraction) {
+  if (fraction == pagelist_high_fraction_) return;
   pagelist_high_fraction_ = fraction;
-  ComputePagesets(MutableZones(), page_size_, fraction);
+  ComputePagesets(MutableZones(), page_size_, pagelist_high_fraction_);
+  RecomputeQuick();
+  ExplainWatermarks(zones());
 }
 
 void BuddyMemory::SetLowmemReserveRatio(const std::array<uint32_t, 5>& ratio) {
   lowmem_reserve_ratio_ = ratio;
   ComputeLowmemReserve(MutableZones(), lowmem_reserve_ratio_);
+  RecomputeQuick();
+  ExplainWatermarks(zones());
 }
 
 // --- Reading. ---
@@ -297,13 +353,6 @@ Pfn BuddyMemory::HeadOf(Pfn pfn) const {
     if (frame.order != kTailOrder) return Pfn(head);
   }
   return pfn;
-}
-
-void BuddyMemory::AddZoneStat(Pfn pfn, ZoneStat item, int64_t delta) {
-  MMLAB_CHECK(item != ZoneStat::kNrFreePages && item != ZoneStat::kNrFreeCma);
-  int64_t& value = lists_.zones()[frame(pfn).zone].stats[static_cast<size_t>(item)];
-  value += delta;
-  MMLAB_CHECK(value >= 0);
 }
 
 uint64_t BuddyMemory::HostMemory() const {

@@ -66,6 +66,7 @@ BuddyMemory::BuddyMemory(const RecordedState& recorded, Tracer& tracer)
   for (const RecordedZone& from : recorded.zone) LoadNumbers(from, lists_.zones()[static_cast<size_t>(from.index)]);
   SetUpCpus();
   for (const RecordedZone& from : recorded.zone) LoadLists(from, lists_.zones()[static_cast<size_t>(from.index)]);
+  RecomputeQuick();
 }
 
 void BuddyMemory::LoadLists(const RecordedZone& from, Zone& zone) {

@@ -230,7 +230,7 @@ uint64_t PageContents::HostMemory() const {
   constexpr uint64_t kHostPage = 4096;
   constexpr uint64_t kHeapOverhead = 16;
   const uint64_t array = std::min<uint64_t>(chunk_count_ * sizeof(Slot*), (uint64_t{chunks_} + 1) * kHostPage);
-  return array + chunks_ * kChunkSlots * sizeof(Slot) + smalls_ * (sizeof(SmallRecord) + kHeapOverhead) +
+  return array + uint64_t{chunks_} * kChunkSlots * sizeof(Slot) + smalls_ * (sizeof(SmallRecord) + kHeapOverhead) +
          pages_ * (page_size_.bytes().raw() + kHeapOverhead);
 }
 

@@ -54,6 +54,9 @@ class PageContents final : public FrameContents {
   // A page that only holds an inline record is given its page, so that there is something to point at.
   const uint8_t* BytesIfAny(Pfn pfn) const override;
 
+  // Whether a frame and those beside it are all zero, at the cost of one look; false says nothing. REQUIRES: pfn < end_pfn.
+  bool NoneNear(Pfn pfn) const { return slots_[pfn.raw() >> kChunkShift] == nullptr; }
+
   // All zero from now on. REQUIRES: count frames lie within one block of 1024.
   void ClearRange(uint32_t pfn, uint32_t count) {
     if (Slot* slots = slots_[pfn >> kChunkShift]; slots != nullptr) ClearSlots(slots + (pfn & kChunkMask), count);

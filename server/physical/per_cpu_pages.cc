@@ -13,32 +13,30 @@ constexpr int kBatchScaleMost = 5;  // CONFIG_PCP_BATCH_SCALE_MAX
 
 }  // namespace
 
-void BuddyMemory::PcpPushTail(FrameList& list, uint32_t pfn, Frame& frame) {
+void BuddyMemory::PcpPushTail(PcpList& list, uint32_t pfn, Frame& frame) {
   frame.state = FrameState::kPcp;
   frame.next = kNoFrame;
   frame.prev = list.tail;
-  if (list.tail == kNoFrame) {
+  if (list.empty()) {
     list.head = pfn;
   } else {
     lists_.table().At(list.tail).next = pfn;
   }
   list.tail = pfn;
-  ++list.count;
 }
 
-uint32_t BuddyMemory::PcpPopTail(FrameList& list) {
+uint32_t BuddyMemory::PcpPopTail(PcpList& list) {
   const uint32_t pfn = list.tail;
-  list.tail = lists_.table().At(pfn).prev;
-  if (list.tail == kNoFrame) {
+  if (pfn == list.head) {
     list.head = kNoFrame;
   } else {
+    list.tail = lists_.table().At(pfn).prev;
     lists_.table().At(list.tail).next = kNoFrame;
   }
-  --list.count;
   return pfn;
 }
 
-bool BuddyMemory::RefillPcp(Zone& zone, PerCpuPages& pcp, FrameList& list, int order, int type, uint32_t flags) {
+bool BuddyMemory::RefillPcp(Zone& zone, PerCpuPages& pcp, PcpList& list, int order, int type, uint32_t flags) {
   uint32_t batch = pcp.batch;
   if (batch > 1) batch = std::max(batch >> order, 2u);
   uint32_t got = 0;
@@ -85,7 +83,7 @@ void BuddyMemory::FreePcpBulk(Zone& zone, PerCpuPages& pcp, int64_t count, int i
   count = std::min<int64_t>(count, pcp.count);
   while (count > 0) {
     while (pcp.lists[index].empty()) index = index + 1 == kPcpLists ? 0 : index + 1;
-    FrameList& list = pcp.lists[index];
+    PcpList& list = pcp.lists[index];
     const int order = PcpOrder(index);
     do {
       const uint32_t pfn = PcpPopTail(list);

@@ -12,7 +12,7 @@ constexpr int64_t kReadNanoseconds = 100'000;
 }  // namespace
 
 std::optional<Pfn> PhysicalMemory::Charged(Pfn pfn) {
-  if (charger_->ChargePage(pfn, kGfpKernel)) return pfn;
+  if (charger_->ChargePage(pfn, PageOrder(0), kGfpKernel)) return pfn;
   FreePages(pfn, PageOrder(0));
   return std::nullopt;
 }

@@ -40,6 +40,8 @@ class PhysicalMemory {
   virtual FrameContents& contents() = 0;
   virtual const FrameContents& contents() const = 0;
   virtual PageSize page_size() const = 0;
+  // PageHighMem(): the frame is in high memory, which the kernel reaches by mapping it.
+  virtual bool InHighmem(Pfn pfn) const = 0;
 
   // The LRU lists that reclaim works on. A frame that is freed leaves them by itself.
   virtual LruLists& lru() = 0;

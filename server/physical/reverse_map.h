@@ -28,6 +28,9 @@ class ReverseMap {
   virtual ~ReverseMap() = default;
   // Counts and clears the accessed marks of all entries that map the page.
   virtual PageReferences TestClearReferenced(Pfn pfn) = 0;
+  // split_folio_to_list(): makes a huge page, of which the caller holds one reference and which is on no LRU list, small ones: swap space
+  // is given to small pages only. False: somebody else holds it.
+  virtual bool SplitHuge(Pfn head) = 0;
   // Takes the page out of every page table; anonymous pages leave the swap entry behind that the swap cache has for them, lazily freed
   // clean ones leave nothing.
   virtual UnmapOutcome TryToUnmap(Pfn pfn) = 0;

@@ -234,22 +234,21 @@ class VmStat {
     MMLAB_CHECK(value >= 0);
   }
   void Count(VmEvent item, uint64_t times = 1) { events_[static_cast<size_t>(item)] += times; }
-  void Count(NumaStat item, uint64_t times = 1) { numa_[static_cast<size_t>(item)] += times; }
+
+  // Where an event is counted, for paths that cannot afford to look for it.
+  uint64_t& counter(VmEvent item) { return events_[static_cast<size_t>(item)]; }
 
   int64_t Get(NodeStat item) const { return node_[static_cast<size_t>(item)]; }
   uint64_t Get(VmEvent item) const { return events_[static_cast<size_t>(item)]; }
-  uint64_t Get(NumaStat item) const { return numa_[static_cast<size_t>(item)]; }
 
   void StateHash(StateHasher& hasher) const {
     for (int64_t value : node_) hasher.Add(static_cast<uint64_t>(value));
     for (uint64_t value : events_) hasher.Add(value);
-    for (uint64_t value : numa_) hasher.Add(value);
   }
 
  private:
   std::array<int64_t, kNodeStats> node_{};
   std::array<uint64_t, kVmEvents> events_{};
-  std::array<uint64_t, kNumaStats> numa_{};
 };
 
 }  // namespace mmlab

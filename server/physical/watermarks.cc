@@ -28,18 +28,20 @@ uint32_t PagesetBatch(const Zone& zone, PageSize page_size) {
   return static_cast<uint32_t>(std::max<uint64_t>(batch, 1));
 }
 
-void ComputePageset(Zone& zone, PageSize page_size, uint32_t high_fraction) {
-  zone.pageset_batch = PagesetBatch(zone, page_size);
-  const uint64_t all = high_fraction == 0 ? zone.wmark_low : zone.managed / high_fraction;
-  const uint64_t share = all / std::max<size_t>(zone.pcp.size(), 1);
-  zone.pageset_high = static_cast<uint32_t>(std::max<uint64_t>(share, uint64_t{zone.pageset_batch} * 4));
-  for (PerCpuPages& pcp : zone.pcp) {
-    pcp.high = zone.pageset_high;
-    pcp.batch = zone.pageset_batch;
+}  // namespace
+
+void ComputePagesets(absl::Span<Zone> zones, PageSize page_size, uint32_t high_fraction) {
+  for (Zone& zone : zones) {
+    zone.pageset_batch = PagesetBatch(zone, page_size);
+    const uint64_t all = high_fraction == 0 ? zone.wmark_low : zone.managed / high_fraction;
+    const uint64_t share = all / std::max<size_t>(zone.pcp.size(), 1);
+    zone.pageset_high = static_cast<uint32_t>(std::max<uint64_t>(share, uint64_t{zone.pageset_batch} * 4));
+    for (PerCpuPages& pcp : zone.pcp) {
+      pcp.high = zone.pageset_high;
+      pcp.batch = zone.pageset_batch;
+    }
   }
 }
-
-}  // namespace
 
 uint64_t FreeBufferPages(absl::Span<const Zone> zones) {
   uint64_t sum = 0;
@@ -65,8 +67,7 @@ uint32_t HugepageMinFreeKbytes(absl::Span<const Zone> zones, PageSize page_size,
   return std::max(min_free_kbytes, static_cast<uint32_t>(pages << (page_size.shift() - 10)));
 }
 
-void ComputeWatermarks(absl::Span<Zone> zones, PageSize page_size, uint32_t min_free_kbytes, uint32_t watermark_scale_factor,
-                       uint32_t high_fraction) {
+void ComputeWatermarks(absl::Span<Zone> zones, PageSize page_size, uint32_t min_free_kbytes, uint32_t watermark_scale_factor) {
   constexpr uint64_t kHighmemLeast = 32;  // SWAP_CLUSTER_MAX
   constexpr uint64_t kHighmemMost = 128;
   const uint64_t pages_min = uint64_t{min_free_kbytes} >> (page_size.shift() - 10);
@@ -82,12 +83,7 @@ void ComputeWatermarks(absl::Span<Zone> zones, PageSize page_size, uint32_t min_
     zone.wmark_low = zone.wmark_min + distance;
     zone.wmark_high = zone.wmark_low + distance;
     zone.wmark_promo = zone.wmark_high + distance;
-    ComputePageset(zone, page_size, high_fraction);
   }
-}
-
-void ComputePagesets(absl::Span<Zone> zones, PageSize page_size, uint32_t high_fraction) {
-  for (Zone& zone : zones) ComputePageset(zone, page_size, high_fraction);
 }
 
 void ComputeLowmemReserve(absl::Span<Zone> zones, const std::array<uint32_t, 5>& ratio) {
@@ -106,7 +102,7 @@ void ComputeStatThresholds(absl::Span<Zone> zones, PageSize page_size, int cpus)
   for (Zone& zone : zones) {
     if (!zone.populated()) continue;
     const uint64_t units = uint64_t{zone.managed} >> (27 - page_size.shift());  // Of 128 MiB.
-    const int threshold = 2 * std::bit_width(static_cast<unsigned>(cpus)) * (1 + std::bit_width(units));
+    const int threshold = 2 * static_cast<int>(std::bit_width(static_cast<unsigned>(cpus))) * (1 + static_cast<int>(std::bit_width(units)));
     zone.stat_threshold = std::min(threshold, kMostThreshold);
     const uint64_t most_drift = static_cast<uint64_t>(cpus) * static_cast<uint64_t>(zone.stat_threshold);
     zone.percpu_drift_mark = most_drift > zone.wmark_low - zone.wmark_min ? zone.wmark_high + most_drift : 0;
@@ -117,6 +113,7 @@ uint32_t ComputeBootSettings(absl::Span<Zone> zones, const BootSettings& setting
   constexpr Bytes kLeastForHugepages(512 << 20);
   uint32_t min_free_kbytes = DefaultMinFreeKbytes(zones, settings.page_size);
   ComputeWatermarks(zones, settings.page_size, min_free_kbytes, settings.watermark_scale_factor);
+  ComputePagesets(zones, settings.page_size, 0);
   ComputeStatThresholds(zones, settings.page_size, settings.cpus);
   ComputeLowmemReserve(zones, settings.lowmem_reserve_ratio);
   PageCount total;
@@ -126,6 +123,7 @@ uint32_t ComputeBootSettings(absl::Span<Zone> zones, const BootSettings& setting
                         ? HugepageMinFreeKbytes(zones, settings.page_size, settings.pageblock_order, min_free_kbytes)
                         : DefaultMinFreeKbytes(zones, settings.page_size);
   ComputeWatermarks(zones, settings.page_size, min_free_kbytes, settings.watermark_scale_factor);
+  ComputePagesets(zones, settings.page_size, 0);
   return min_free_kbytes;
 }
 

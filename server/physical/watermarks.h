@@ -27,12 +27,11 @@ uint32_t DefaultMinFreeKbytes(absl::Span<const Zone> zones, PageSize page_size);
 // most 5 % of lowmem; never less than `min_free_kbytes`. REQUIRES: watermarks computed.
 uint32_t HugepageMinFreeKbytes(absl::Span<const Zone> zones, PageSize page_size, int pageblock_order, uint32_t min_free_kbytes);
 
-// wmark_min/low/high/promo, boost 0. Then pageset high and batch of every CPU, as ComputePagesets.
-void ComputeWatermarks(absl::Span<Zone> zones, PageSize page_size, uint32_t min_free_kbytes, uint32_t watermark_scale_factor,
-                       uint32_t high_fraction = 0);
+// wmark_min/low/high/promo, boost 0.
+void ComputeWatermarks(absl::Span<Zone> zones, PageSize page_size, uint32_t min_free_kbytes, uint32_t watermark_scale_factor);
 
-// zone_set_pageset_high_and_batch(): the CPUs of a zone together may keep what is below its low watermark, or, where `high_fraction`
-// (percpu_pagelist_high_fraction) is not 0, that part of the zone. REQUIRES: watermarks computed.
+// Pageset high and batch of every CPU, which depend on the watermarks. `high_fraction`: sysctl percpu_pagelist_high_fraction, which share
+// of a zone the CPUs may keep; 0: as much as its low watermark.
 void ComputePagesets(absl::Span<Zone> zones, PageSize page_size, uint32_t high_fraction);
 
 // lowmem_reserve of every zone. `ratio` by ZoneType.

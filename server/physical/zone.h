@@ -30,13 +30,22 @@ struct FrameList {
   bool empty() const { return head == kNoFrame; }
 };
 
+// One of a CPU's lists: blocks come and go at its head, and leave in bulk from its tail. It costs a quick allocation one word, so nothing
+// counts its blocks, and Frame::prev of the head is not kept.
+struct PcpList {
+  uint32_t head = kNoFrame;
+  uint32_t tail = kNoFrame;  // Means nothing while the list is empty.
+  bool empty() const { return head == kNoFrame; }
+};
+
 // Free pages that one CPU keeps to itself. Linux: struct per_cpu_pages and the parts of struct per_cpu_zonestat that decide something.
 struct PerCpuPages {
   uint32_t count = 0;       // Pages on all lists.
-  uint32_t high = 0;        // At this many pages some are given back.
-  uint32_t batch = 1;       // Pages moved at once.
+  uint32_t limit = 0;       // At this many pages some are given back: high, or less while the zone is being reclaimed (nr_pcp_high()).
   uint8_t free_factor = 0;  // Doublings of the batch that is given back; grows with frees, halves with each allocation.
-  std::array<FrameList, kPcpLists> lists;
+  std::array<PcpList, kPcpLists> lists;
+  uint32_t high = 0;
+  uint32_t batch = 1;  // Pages moved at once.
 
   // What this CPU has not yet added to the zone's nr_free_pages and nr_free_cma (vm_stat_diff).
   int32_t free_diff = 0;
@@ -91,6 +100,8 @@ struct Zone {
   std::array<FreeArea, kOrders> free_area;
   std::vector<PerCpuPages> pcp;  // By CPU.
 
+  uint64_t numa_hits = 0;  // Requests that it served (numa_hit, numa_local), where the kernel counts by node: there is one.
+
   // By ZoneStat. nr_free_pages and nr_free_cma here leave out what the CPUs still hold back, and so may be a little off, even negative.
   std::array<int64_t, kZoneStats> stats{};
 
@@ -104,6 +115,7 @@ struct Zone {
     const int64_t value = stats[static_cast<size_t>(item)];
     return value < 0 ? 0 : static_cast<uint64_t>(value);
   }
+  uint64_t stat(NumaStat item) const { return item == NumaStat::kNumaHit || item == NumaStat::kNumaLocal ? numa_hits : 0; }
   uint64_t free_pages() const { return stat(ZoneStat::kNrFreePages); }
   // zone_page_state_snapshot(): with what the CPUs hold back.
   uint64_t free_pages_exact() const {

@@ -14,6 +14,8 @@
 
 namespace mmlab {
 
+class PageReplacement;
+
 // A user address space. Linux: struct mm_struct, include/linux/mm_types.h; the field names are its own.
 //
 // Always true: total_vm is the sum of all VMAs' pages; map_count their number; the *_vm counters follow vm_stat_account().
@@ -34,6 +36,7 @@ class AddressSpace {
   PageCount total_vm, locked_vm, pinned_vm, data_vm, exec_vm, stack_vm;
   PageCount hiwater_vm, hiwater_rss;
   std::array<int64_t, kRssKinds> rss{};  // mm->rss_stat: pages, without what tasks still hold in TaskRss.
+  uint64_t hugetlb_pages = 0;            // hugetlb_usage: small pages that entries of huge pages of pools map; in no rss.
   uint64_t def_flags = 0;                // VM_LOCKED and VM_LOCKONFAULT after mlockall(MCL_FUTURE).
 
   VirtAddr start_code, end_code, start_data, end_data, start_brk, brk, start_stack;
@@ -49,9 +52,10 @@ class AddressSpace {
   // Page tables put aside for the day when a huge entry is split: one for each huge entry, counted in table_pages
   // (pgtable_trans_huge_deposit()).
   std::vector<Pfn> deposited_tables;
-  bool uses_huge_zero = false;   // MMF_HUGE_ZERO_PAGE: holds a reference on the huge zero page.
-  uint64_t ksm_slot = 0;         // MMF_VM_MERGEABLE: its key among those that KSM visits; 0 = none.
-  uint64_t khugepaged_slot = 0;  // MMF_VM_HUGEPAGE: its key among those that khugepaged visits; 0 = none.
+  bool uses_huge_zero = false;                   // MMF_HUGE_ZERO_PAGE: holds a reference on the huge zero page.
+  uint64_t ksm_slot = 0;                         // MMF_VM_MERGEABLE: its key among those that KSM visits; 0 = none.
+  uint64_t khugepaged_slot = 0;                  // MMF_VM_HUGEPAGE: its key among those that khugepaged visits; 0 = none.
+  std::shared_ptr<PageReplacement> replacement;  // A bound on resident pages, with a policy of its own; null: as Linux does it.
   // mm->context.id of ARM64: generation and number of the ASID that its TLB entries bear; 0 = never switched to. Always 0 on x86-32.
   uint64_t context_id = 0;
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "absl/container/inlined_vector.h"
 #include "server/base/check.h"
 #include "server/process/address_space.h"
 
@@ -11,7 +12,7 @@ namespace {
 constexpr size_t kMaxIds = size_t{1} << 24;  // Frame::mapping has 24 bits.
 
 void Link(VmArea& vma, AnonVma& anon_vma) {
-  vma.anon_vma_chain.insert(vma.anon_vma_chain.begin(), &anon_vma);
+  vma.anon_vma_chain.PushFront(&anon_vma);
   ++anon_vma.linked_vmas;
   if (vma.rmap_number == 0) vma.rmap_number = vma.mm->anon_vmas->NextRmapNumber();
   anon_vma.vmas.emplace(vma.rmap_number, &vma);
@@ -85,8 +86,8 @@ void AnonVmaPrepare(VmArea& vma) {
 }
 
 void AnonVmaClone(VmArea& to, const VmArea& from) {
-  for (auto it = from.anon_vma_chain.rbegin(); it != from.anon_vma_chain.rend(); ++it) {
-    AnonVma& anon_vma = **it;
+  for (size_t i = from.anon_vma_chain.size(); i-- > 0;) {
+    AnonVma& anon_vma = *from.anon_vma_chain.begin()[i];
     Link(to, anon_vma);
     if (to.anon_vma == nullptr && from.anon_vma != nullptr && anon_vma.children < 2 && anon_vma.active_vmas == 0) to.anon_vma = &anon_vma;
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "server/files/hugetlb_pools.h"
 #include "server/process/address_space.h"
 #include "server/process/process.h"
 
@@ -15,7 +16,7 @@ constexpr int kPagesShift = 2;  // KiB to pages.
 int64_t CommitAccount::limit() const {
   int64_t allowed = limits_.overcommit_kbytes >> kPagesShift;
   if (limits_.overcommit_kbytes == 0) {
-    const auto ram = static_cast<int64_t>(limits_.total_ram.raw()) - static_cast<int64_t>(limits_.hugetlb_pages.raw());
+    const auto ram = static_cast<int64_t>(limits_.total_ram.raw()) - static_cast<int64_t>(hugetlb_.total_pages());
     allowed = ram * limits_.overcommit_ratio / 100;
   }
   return allowed + static_cast<int64_t>(limits_.total_swap.raw());

@@ -10,6 +10,7 @@
 
 namespace mmlab {
 
+class HugetlbPools;
 class Process;
 
 // The machine's commit charge: memory that processes were promised, touched or not. Linux: vm_committed_as, mm/util.c.
@@ -18,7 +19,8 @@ class Process;
 // objects; but, as in the kernel, the growth of a stack that is not VM_ACCOUNT is charged and never given back.
 class CommitAccount : public CommitCharger {
  public:
-  CommitAccount(const ProcessLimits& limits, const Tracer& tracer) : limits_(limits), tracer_(tracer) {}
+  CommitAccount(const ProcessLimits& limits, const HugetlbPools& hugetlb, const Tracer& tracer)
+      : limits_(limits), hugetlb_(hugetlb), tracer_(tracer) {}
 
   // The process on whose behalf pages are charged; null: the kernel itself.
   void SetCurrent(const Process* process) { current_ = process; }
@@ -33,6 +35,7 @@ class CommitAccount : public CommitCharger {
   bool Enough(int64_t pages) const;
 
   const ProcessLimits& limits_;
+  const HugetlbPools& hugetlb_;  // Its pages are kept out of the limit.
   const Tracer& tracer_;
   const Process* current_ = nullptr;
   int64_t committed_ = 0;

@@ -196,27 +196,30 @@ Errno Processes::FinishStack(Process& process, const ElfImage& image, const Exec
   MMLAB_TRY(WriteUser(process, mm, random_at, random_bytes, sizeof(random_bytes)));
   const uint64_t path_at = stack.top - layout_.word_bytes - stack.path.size() - 1;
   const uint64_t phdr_at = ProgramHeaderAddress(image, word, load_bias);
-  // AT_* numbers of include/uapi/linux/auxvec.h.
-  std::vector<std::pair<uint64_t, uint64_t>> auxv = {{33, mm.vdso.raw()},
-                                                     {16, 0},
-                                                     {6, layout_.page_size.bytes().raw()},
-                                                     {17, 100},
-                                                     {3, phdr_at},
-                                                     {4, word == 4 ? 32u : 56u},
-                                                     {5, image.program_headers.size()},
-                                                     {7, interpreter_base},
-                                                     {8, 0},
-                                                     {9, image.entry + load_bias},
-                                                     {11, process.uid},
-                                                     {12, process.uid},
-                                                     {13, process.uid},
-                                                     {14, process.uid},
-                                                     {23, 0},
-                                                     {25, random_at},
-                                                     {26, 0},
-                                                     {31, path_at},
-                                                     {15, platform_at},
-                                                     {0, 0}};
+  // AT_* numbers of include/uapi/linux/auxvec.h, ARCH_DLINFO first.
+  std::vector<std::pair<uint64_t, uint64_t>> auxv;
+  if (stack.layout.vsyscall != 0) auxv.emplace_back(32, mm.vdso.raw() + stack.layout.vsyscall);
+  auxv.emplace_back(33, mm.vdso.raw());
+  if (stack.layout.min_sigstksz != 0) auxv.emplace_back(51, stack.layout.min_sigstksz);
+  auxv.insert(auxv.end(), {{16, stack.layout.hwcap},
+                           {6, layout_.page_size.bytes().raw()},
+                           {17, 100},
+                           {3, phdr_at},
+                           {4, word == 4 ? 32u : 56u},
+                           {5, image.program_headers.size()},
+                           {7, interpreter_base},
+                           {8, 0},
+                           {9, image.entry + load_bias},
+                           {11, process.uid},
+                           {12, process.uid},
+                           {13, process.uid},
+                           {14, process.uid},
+                           {23, 0},
+                           {25, random_at},
+                           {26, stack.layout.hwcap2},
+                           {31, path_at},
+                           {15, platform_at},
+                           {0, 0}});
   mm.saved_auxv = auxv;
   std::vector<uint64_t> words;
   words.push_back(stack.arguments.size());
@@ -297,6 +300,9 @@ SysResult<uint64_t> Processes::Exec(Pid pid, const ElfImage& image, const ElfIma
   mm->compat = compat;
   if (process->mm != nullptr) mm->thp_disabled = process->mm->thp_disabled;
   DropMm(*process);
+  // begin_new_exec(): the last part of the path names the task, in TASK_COMM_LEN bytes with the 0 behind it.
+  const std::string comm = std::exchange(process->comm, image.path.substr(image.path.rfind('/') + 1, kCommBytes - 1));
+  if (process->comm != comm) LeaveComm(*process, comm);
   process->objects.Exec(anon_vmas_->kernel_objects());
   process->mm = process->active_mm = mm;
   for (auto& [number, cpu] : cpus_) {

@@ -21,6 +21,10 @@ struct ExecLayout {
   int stack_random_bits = 0;   // Of pages, by which it moves the stack.
   int word_bytes = 0;          // Of the program's pointers.
   const char* platform = "";   // AT_PLATFORM.
+  uint64_t hwcap = 0;          // AT_HWCAP, AT_HWCAP2: what the recorded machines' CPUs can do.
+  uint64_t hwcap2 = 0;         //
+  uint64_t vsyscall = 0;       // AT_SYSINFO: __kernel_vsyscall from the start of the vdso; 0: there is none.
+  uint64_t min_sigstksz = 0;   // AT_MINSIGSTKSZ: the largest signal frame; 0: not told.
 };
 ExecLayout ExecLayoutOf(const Layout& layout, bool compat);
 

@@ -20,6 +20,8 @@ constexpr uint64_t kMaxSigned = uint64_t{1} << 63;
 constexpr size_t kMaxMemfdName = 249;        // NAME_MAX less "memfd:".
 constexpr uint32_t kMemfdFlags = 0x1 | 0x2;  // MFD_CLOEXEC, MFD_ALLOW_SEALING.
 constexpr uint32_t kMemfdHugetlb = 0x4;
+constexpr int kMemfdHugeShift = 26;
+constexpr uint32_t kMemfdHugeMask = 0x3fu << kMemfdHugeShift;
 constexpr int kRlimitNofile = 7;
 constexpr char kNotOpen[] = "not an open descriptor";
 
@@ -86,7 +88,14 @@ SysResult<uint64_t> Processes::MemfdCreate(Pid pid, const std::string& name, uin
   if (process == nullptr) return Errno::kESRCH;
   if ((flags & kMemfdHugetlb) == 0 && (flags & ~kMemfdFlags) != 0) return Refuse(Errno::kEINVAL, "unknown flags");
   if (name.size() > kMaxMemfdName) return Refuse(Errno::kEINVAL, "a name of more than 249 characters");
-  if ((flags & kMemfdHugetlb) != 0) return Refuse(Errno::kENOSYS, "memory of huge pages");
+  if ((flags & kMemfdHugetlb) != 0) {
+    if ((flags & ~(kMemfdFlags | kMemfdHugetlb | kMemfdHugeMask)) != 0) return Refuse(Errno::kEINVAL, "unknown flags");
+    const std::optional<size_t> pool = files_.hugetlb().FindByLog(flags >> kMemfdHugeShift);
+    if (!pool.has_value()) return Refuse(Errno::kENODEV, "no huge pages of that size");
+    MMLAB_TRY_ASSIGN(std::shared_ptr<Inode> huge,
+                     files_.NewHugetlb(FileKind::kMemfd, absl::StrCat("/memfd:", name, " (deleted)"), 0, *pool, /*reserve=*/false));
+    return InstallFile(*process, std::make_shared<OpenFile>(std::move(huge), true, true), -1);
+  }
   MMLAB_TRY_ASSIGN(std::shared_ptr<Inode> inode, files_.NewShmem(FileKind::kMemfd, absl::StrCat("/memfd:", name, " (deleted)"), 0, true));
   return InstallFile(*process, std::make_shared<OpenFile>(std::move(inode), true, true), -1);
 }

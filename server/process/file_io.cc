@@ -27,6 +27,7 @@ SysResult<uint64_t> Processes::ReadFile(Process& process, OpenFile& file, uint64
     if (cleared == 0 && length > 0) return Errno::kEFAULT;
     return cleared;
   }
+  if (inode.hugetlb != nullptr) return ReadHugetlb(process, inode, address, length, offset);
   const PageSize page_size = layout_.page_size;
   std::string bytes;
   uint64_t done = 0;
@@ -57,9 +58,34 @@ SysResult<uint64_t> Processes::ReadFile(Process& process, OpenFile& file, uint64
   return done;
 }
 
+// hugetlbfs_read_iter()
+SysResult<uint64_t> Processes::ReadHugetlb(Process& process, const Inode& inode, uint64_t address, uint64_t length, uint64_t offset) {
+  UserMemory user(Core(), memory_, process);
+  const PageSize page_size = layout_.page_size;
+  const int order = files_.hugetlb().pool(inode.hugetlb->pool).order;
+  std::string bytes;
+  uint64_t done = 0;
+  while (done < length && offset + done < inode.size) {
+    const uint64_t position = offset + done;
+    const uint64_t in_page = position & page_size.mask();
+    const uint64_t count = std::min({length - done, page_size.bytes().raw() - in_page, inode.size - position});
+    const uint64_t index = position >> page_size.shift();
+    bytes.assign(count, '\0');
+    const auto page = inode.hugetlb->pages.find(index >> order);
+    if (page != inode.hugetlb->pages.end()) {
+      memory_.contents().Read(page->second + PageCount(index & ((uint64_t{1} << order) - 1)), in_page, bytes.data(), count);
+    }
+    const uint64_t copied = user.CopyTo(address + done, bytes.data(), count);
+    done += copied;
+    if (copied < count) return done > 0 ? SysResult<uint64_t>(done) : Errno::kEFAULT;
+  }
+  return done;
+}
+
 SysResult<uint64_t> Processes::WriteFile(Process& process, OpenFile& file, uint64_t address, uint64_t length, uint64_t offset) {
   Inode& inode = *file.inode;
   if (inode.kind == FileKind::kDevZero) return length;  // write_null() does not even look at the bytes.
+  if (inode.hugetlb != nullptr) return Refuse(Errno::kEINVAL, "files of hugetlbfs can't be written, only mapped");
   UserMemory user(Core(), memory_, process);
   const PageSize page_size = layout_.page_size;
   std::string bytes;

@@ -90,6 +90,7 @@ SysResult<Pid> Processes::Fork(Pid pid, uint64_t clone_flags) {
     }
   }
   child->pid = Pid(++last_pid_);
+  ++tasks_made_;
   child->thread_group = thread ? parent->thread_group : child->pid;
   child->start_time_ns = now_ns_;
   ++forks_;
@@ -163,6 +164,9 @@ SysResult<std::shared_ptr<AddressSpace>> Processes::DupMm(Process& parent, Proce
     copy->anon_vma_chain.clear();
     copy->rmap_number = 0;
     copy->mm = mm.get();
+    // hugetlb_dup_vma_private(): reservations of private mappings are the parent's alone.
+    copy->hugetlb_reserve = HugetlbReserve();
+    copy->hugetlb_unmapped = false;
     if (copy->is(kVmWipeOnFork)) {
       copy->anon_vma = nullptr;
     } else {

@@ -155,6 +155,14 @@ Errno MmCall::MadviseVma(VmArea* vma, VmArea** prev, uint64_t start, uint64_t en
     case kDontneed:
     case kDontneedLocked:
       *prev = vma;
+      if (vma->is(kVmHugetlb)) {
+        // Whole huge pages of the range go.
+        const uint64_t mask = HugeBytes(*vma->file) - 1;
+        if (advice == kFree) return Refuse(Errno::kEINVAL, "MADV_FREE is for anonymous memory only");
+        if ((start & mask) != 0) return Refuse(Errno::kEINVAL, "the address is not aligned to a huge page");
+        core_.paging.Zap(task_, *vma, {VirtAddr(start), VirtAddr(std::max(start, end & ~mask))});
+        return Errno::kOk;
+      }
       if (vma->is(kVmPfnMap) || (advice != kDontneedLocked && vma->is(kVmLocked))) {
         return Refuse(Errno::kEINVAL, "locked or special memory is not given up");
       }
@@ -197,7 +205,7 @@ Errno MmCall::MadviseVma(VmArea* vma, VmArea** prev, uint64_t start, uint64_t en
       flags |= kVmDontDump;
       break;
     case kDodump:
-      if ((flags & kVmSpecial) != 0) return Refuse(Errno::kEINVAL, "a special mapping stays out of dumps");
+      if ((flags & kVmSpecial) != 0 && !vma->is(kVmHugetlb)) return Refuse(Errno::kEINVAL, "a special mapping stays out of dumps");
       flags &= ~uint64_t{kVmDontDump};
       break;
     case kMergeable:
@@ -230,10 +238,11 @@ Errno MmCall::MadviseVma(VmArea* vma, VmArea** prev, uint64_t start, uint64_t en
 }
 
 // madvise_update_vma(): gives the part [start, end) of `vma` its new flags and name. *prev becomes the VMA that holds the part.
-Errno MmCall::MadviseUpdate(VmArea* vma, VmArea** prev, uint64_t start, uint64_t end, uint64_t new_flags,
-                            const std::shared_ptr<const std::string>& new_name) {
-  const std::shared_ptr<const std::string> name = new_name;  // `vma` may go away below.
-  const bool same_name = vma->name == name || (vma->name != nullptr && name != nullptr && *vma->name == *name);
+Errno MmCall::MadviseUpdate(VmArea* vma, VmArea** prev, uint64_t start, uint64_t end, uint64_t new_flags, const AnonVmaName& new_name) {
+  // NOLINTNEXTLINE(performance-unnecessary-copy-initialization): `vma`, whose name it may be, may go away below.
+  const AnonVmaName name = new_name;
+  const std::string* old = vma->name.get();
+  const bool same_name = old == name.get() || (old != nullptr && name.get() != nullptr && *old == *name.get());
   if (new_flags == vma->flags && same_name) {
     *prev = vma;
     return Errno::kOk;
@@ -281,6 +290,7 @@ Errno MmCall::MadviseCollapse(VmArea& vma, uint64_t start, uint64_t end) {
       continue;
     }
     error = result == CollapseResult::kAllocationFailed                                ? Errno::kENOMEM
+            : result == CollapseResult::kChargeFailed                                  ? Errno::kEBUSY
             : result == CollapseResult::kPinned || result == CollapseResult::kNotOnLru ? Errno::kEAGAIN
                                                                                        : Errno::kEINVAL;
     // What another range does not have to share goes on.
@@ -314,7 +324,7 @@ Errno MmCall::SetVmaName(uint64_t start, uint64_t length, const std::string& nam
   const uint64_t end = Wrap(start + rounded);
   if (end < start) return Refuse(Errno::kEINVAL, "the range wraps");
   if (end == start) return Errno::kOk;
-  const std::shared_ptr<const std::string> shared_name = name.empty() ? nullptr : std::make_shared<const std::string>(name);
+  const AnonVmaName shared_name = name.empty() ? AnonVmaName() : AnonVmaName(name);
   return WalkVmas(start, end, [&](VmArea* vma, VmArea** prev, uint64_t from, uint64_t to) {
     if (vma->file != nullptr) return Refuse(Errno::kEBADF, "only anonymous memory can be named");
     const Errno error = MadviseUpdate(vma, prev, from, to, vma->flags, shared_name);

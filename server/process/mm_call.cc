@@ -131,6 +131,7 @@ VmArea* MmCall::LinkVma(std::unique_ptr<VmArea> vma) {
 }
 
 void MmCall::DropVma(VmArea& vma) {
+  if (vma.is(kVmHugetlb)) CloseHugetlb(vma);
   if (vma.file != nullptr) {
     Inode& inode = *vma.file->inode;
     inode.mappings.erase(vma.file_link);

@@ -112,7 +112,8 @@ class MmCall {
 
   // Address selection.
   SysResult<uint64_t> SearchArea(uint64_t address, uint64_t length, uint32_t flags) const;
-  SysResult<uint64_t> VmUnmappedArea(bool top_down, uint64_t length, uint64_t low, uint64_t high) const;
+  // Starts on a multiple of align_mask + 1; 0: any page will do.
+  SysResult<uint64_t> VmUnmappedArea(bool top_down, uint64_t length, uint64_t low, uint64_t high, uint64_t align_mask = 0) const;
   SysResult<uint64_t> UnmappedAreaTopDown(uint64_t length, uint64_t low, uint64_t high) const;
   SysResult<uint64_t> UnmappedAreaBottomUp(uint64_t length, uint64_t low, uint64_t high) const;
 
@@ -122,7 +123,15 @@ class MmCall {
                                  uint64_t pgoff);
   VmArea* ExpandNeighbour(const OpenFile* file, uint64_t address, uint64_t length, uint64_t vm_flags, uint64_t pgoff);
   SysResult<VmArea*> NewRegion(const std::shared_ptr<OpenFile>& file, uint64_t address, uint64_t length, uint64_t vm_flags, uint64_t pgoff);
-  SysResult<uint64_t> MmapHugetlb(uint64_t address, uint64_t length, uint32_t flags);
+
+  // Memory of huge-page pools (hugetlb_calls.cc).
+  uint64_t HugeBytes(const OpenFile& file) const;  // Size of the huge pages of a file that has such.
+  SysResult<std::shared_ptr<OpenFile>> AnonymousHugetlb(uint64_t* length, uint32_t flags);
+  SysResult<uint64_t> HugetlbArea(const OpenFile& file, uint64_t address, uint64_t length, uint32_t flags) const;
+  Errno SetUpHugetlb(VmArea& vma);
+  void CloseHugetlb(VmArea& vma);
+  uint64_t UntakenHugetlb(const VmArea& vma, VirtAddr start, VirtAddr end) const;
+  void HandOverHugetlb(VmArea& vma, VirtAddr start, VirtAddr end);
 
   // VMAs: merge, split, adjust (vma_merge.cc).
   bool IsMergeableVma(const VmArea& vma, const OpenFile* file, uint64_t vm_flags, const std::string* name) const;
@@ -163,8 +172,7 @@ class MmCall {
 
   // madvise.
   Errno MadviseVma(VmArea* vma, VmArea** prev, uint64_t start, uint64_t end, int32_t advice);
-  Errno MadviseUpdate(VmArea* vma, VmArea** prev, uint64_t start, uint64_t end, uint64_t new_flags,
-                      const std::shared_ptr<const std::string>& name);
+  Errno MadviseUpdate(VmArea* vma, VmArea** prev, uint64_t start, uint64_t end, uint64_t new_flags, const AnonVmaName& name);
   Errno MadvisePopulate(uint64_t start, uint64_t end, bool write);
   Errno MadviseCollapse(VmArea& vma, uint64_t start, uint64_t end);
   Errno MadviseRemove(VmArea& vma, uint64_t start, uint64_t end);

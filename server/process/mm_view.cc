@@ -72,8 +72,11 @@ absl::string_view VmOpsName(const VmArea& vma) {
       return "generic_file_vm_ops";
     case FileKind::kSysvShm:
       return "shm_vm_ops";
-    case FileKind::kTmpfs:
+    case FileKind::kHugetlbfs:
+      return "hugetlb_vm_ops";
     case FileKind::kMemfd:
+      return vma.is(kVmHugetlb) ? "hugetlb_vm_ops" : "shmem_vm_ops";
+    case FileKind::kTmpfs:
     case FileKind::kSharedAnon:
     case FileKind::kDevZero:
       return "shmem_vm_ops";

@@ -38,6 +38,8 @@ uint64_t MaxMappedSize(const OpenFile& file, uint64_t word_mask) {
 // accountable_mapping(): private writable memory is promised, unless MAP_NORESERVE said not to.
 bool Accountable(uint64_t vm_flags) { return (vm_flags & (kVmNoReserve | kVmShared | kVmWrite)) == kVmWrite; }
 
+bool IsHugetlb(const OpenFile* file) { return file != nullptr && file->inode->hugetlb != nullptr; }
+
 }  // namespace
 
 SysResult<uint64_t> MmCall::Mmap(uint64_t address, uint64_t length, uint32_t prot, uint32_t flags, int32_t fd, uint64_t offset) {
@@ -47,28 +49,20 @@ SysResult<uint64_t> MmCall::Mmap(uint64_t address, uint64_t length, uint32_t pro
   if ((flags & kMapAnonymous) == 0) {
     const auto it = task_.files->find(fd);
     if (it == task_.files->end()) return Refuse(Errno::kEBADF, "not an open descriptor");
-    if ((flags & kMapHugetlb) != 0) return Refuse(Errno::kEINVAL, "MAP_HUGETLB on a file that is not hugetlbfs");
     file = it->second;
+    if (IsHugetlb(file.get())) {
+      const uint64_t mask = HugeBytes(*file) - 1;
+      length = Wrap(length + mask) & ~mask;
+    } else if ((flags & kMapHugetlb) != 0) {
+      return Refuse(Errno::kEINVAL, "MAP_HUGETLB on a file that is not hugetlbfs");
+    }
   } else if ((flags & kMapHugetlb) != 0) {
-    return MmapHugetlb(address, length, flags);
+    MMLAB_TRY_ASSIGN(file, AnonymousHugetlb(&length, flags));
   }
   uint64_t populate = 0;
   MMLAB_TRY_ASSIGN(const uint64_t start, DoMmap(file, address, length, prot, flags, pgoff, &populate));
   if (populate != 0) Populate(start, populate, /*ignore_errors=*/true);
   return start;
-}
-
-// No huge pages are reserved (vm.nr_hugepages = 0), so the pool refuses whatever passes the checks.
-SysResult<uint64_t> MmCall::MmapHugetlb(uint64_t address, uint64_t length, uint32_t flags) {
-  const uint64_t huge_mask = (uint64_t{1} << (core_.layout.kind == LayoutKind::kX86_32 ? 22 : 21)) - 1;
-  const uint32_t wished_log = flags >> 26;
-  if (wished_log != 0 && (uint64_t{1} << wished_log) - 1 != huge_mask) return Refuse(Errno::kEINVAL, "no huge pages of that size");
-  if (length == 0) return Refuse(Errno::kEINVAL, "length 0");
-  const bool fixed = (flags & (kMapFixed | kMapFixedNoReplace)) != 0;
-  const uint64_t aligned = Wrap(length + huge_mask) & ~huge_mask;
-  if (aligned == 0 || aligned > task_size_) return Refuse(Errno::kENOMEM, "longer than TASK_SIZE");
-  if (fixed && (address & huge_mask) != 0) return Refuse(Errno::kEINVAL, "the fixed address is not aligned to a huge page");
-  return Refuse(Errno::kENOMEM, "the pool of huge pages is empty");
 }
 
 SysResult<uint64_t> MmCall::DoMmap(const std::shared_ptr<OpenFile>& file, uint64_t address, uint64_t length, uint32_t prot, uint32_t flags,
@@ -106,7 +100,8 @@ SysResult<uint64_t> MmCall::DoMmap(const std::shared_ptr<OpenFile>& file, uint64
   } else {
     return Refuse(Errno::kEINVAL, "neither MAP_SHARED nor MAP_PRIVATE");
   }
-  if ((flags & kMapNoReserve) != 0 && core_.limits.overcommit_memory != 2) vm_flags |= kVmNoReserve;
+  // Memory of pools is promised strictly, unless MAP_NORESERVE.
+  if ((flags & kMapNoReserve) != 0 && (core_.limits.overcommit_memory != 2 || IsHugetlb(file.get()))) vm_flags |= kVmNoReserve;
   MMLAB_TRY_ASSIGN(address, MmapRegion(file, address, length, vm_flags, pgoff));
   if ((vm_flags & kVmLocked) != 0 || (flags & (kMapPopulate | kMapNonBlock)) == kMapPopulate) *populate = length;
   return address;
@@ -153,7 +148,7 @@ SysResult<uint64_t> MmCall::MmapRegion(const std::shared_ptr<OpenFile>& file, ui
   }
   if (DoMunmap(address, length) != Errno::kOk) return Refuse(Errno::kENOMEM, "what is mapped there can't be taken away");
   int64_t charged = 0;
-  if (Accountable(vm_flags)) {
+  if (!IsHugetlb(file.get()) && Accountable(vm_flags)) {
     charged = static_cast<int64_t>(pages);
     if (!core_.commit.Charge(charged)) return Errno::kENOMEM;
     vm_flags |= kVmAccount;
@@ -167,7 +162,7 @@ SysResult<uint64_t> MmCall::MmapRegion(const std::shared_ptr<OpenFile>& file, ui
     }
   }
   mm_.Account(vm_flags, static_cast<int64_t>(pages));
-  if ((vm_flags & kVmLocked) != 0) mm_.locked_vm += PageCount(pages);
+  if ((vm_flags & kVmLocked) != 0 && !IsHugetlb(file.get())) mm_.locked_vm += PageCount(pages);
   return address;
 }
 
@@ -240,6 +235,10 @@ SysResult<VmArea*> MmCall::NewRegion(const std::shared_ptr<OpenFile>& file, uint
     vma->backing = VmaBacking::kFile;
   } else {
     vma->backing = file == nullptr || zero_device ? VmaBacking::kAnonymous : VmaBacking::kFile;
+  }
+  if (IsHugetlb(file.get())) {
+    MMLAB_TRY(SetUpHugetlb(*vma));
+    vma->flags &= ~kVmLockedMask;
   }
   return LinkVma(std::move(vma));
 }

@@ -28,7 +28,15 @@ SysResult<uint64_t> MmCall::Mremap(uint64_t address, uint64_t old_length, uint64
   old_length = PageAlign(old_length);
   new_length = PageAlign(new_length);
   if (new_length == 0) return Refuse(Errno::kEINVAL, "new length 0");
-  if (mm_.vmas.Lookup(VirtAddr(address)) == nullptr) return Refuse(Errno::kEFAULT, "nothing is mapped at the old address");
+  const VmArea* found = mm_.vmas.Lookup(VirtAddr(address));
+  if (found == nullptr) return Refuse(Errno::kEFAULT, "nothing is mapped at the old address");
+  if (found->is(kVmHugetlb)) {
+    const uint64_t mask = HugeBytes(*found->file) - 1;
+    old_length = Wrap(old_length + mask) & ~mask;
+    new_length = Wrap(new_length + mask) & ~mask;
+    if (((address | Wrap(new_address)) & mask) != 0) return Refuse(Errno::kEINVAL, "an address is not aligned to a huge page");
+    if (new_length > old_length) return Refuse(Errno::kEINVAL, "memory of huge pages can't grow");
+  }
 
   bool locked = false;
   uint64_t result = address;
@@ -191,6 +199,7 @@ SysResult<uint64_t> MmCall::MoveVma(VmArea* vma, uint64_t old_address, uint64_t 
   } else if (vma->backing == VmaBacking::kVdso) {
     mm_.vdso = VirtAddr(new_address);
   }
+  if (vma->is(kVmHugetlb)) HandOverHugetlb(*vma, VirtAddr(old_address), VirtAddr(old_address + old_length));
   uint64_t excess = 0;
   bool split = false;
   if (accounted && !keep_source) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/container/btree_map.h"
+#include "absl/functional/function_ref.h"
 #include "server/arch/page_table_format.h"
 #include "server/base/address.h"
 #include "server/base/errno.h"
@@ -30,14 +31,18 @@ namespace mmlab {
 
 class AddressSpace;
 class AnonVmaTable;
+class Explanation;
 class Files;
 class Khugepaged;
 class Ksm;
+class PageReplacement;
 class Process;
 class Shrinker;
 class StateHasher;
 class Tracer;
 class VmStat;
+struct ExplanationStep;
+struct HugetlbPool;
 struct Layout;
 struct PageWalk;
 
@@ -67,6 +72,7 @@ enum class CollapseResult : uint8_t {
   kReadOnly,
   kNotReferenced,
   kAllocationFailed,
+  kChargeFailed,
   kSwappedOut,
 };
 
@@ -114,6 +120,7 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   // The entry that maps a huge page at this address; 0: none does.
   uint64_t HugeEntryAt(const AddressSpace& mm, VirtAddr address) const;
   // Whether there is a huge zero page that no address space uses.
+  std::optional<Pfn> huge_zero_frame() const { return huge_zero_; }  // Its first frame; nothing: nobody uses one.
   bool HugeZeroIsIdle() const { return huge_zero_.has_value() && huge_zero_users_ == 0; }
   // The shrinker of the huge zero page: gives it back if it is idle.
   void ShrinkHugeZero();
@@ -135,6 +142,11 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   Khugepaged& khugepaged() { return *khugepaged_; }
   // What can give back memory of huge pages when it is short.
   std::vector<Shrinker*> shrinkers() const { return {huge_shrinkers_[0].get(), huge_shrinkers_[1].get()}; }
+
+  // --- Huge pages of pools (paging_hugetlb*.cc). Linux: mm/hugetlb.c, arch/arm64/mm/hugetlbpage.c. ---
+
+  // vma_kernel_pagesize()
+  Bytes KernelPageSize(const VmArea& vma) const;
 
   // --- Same-page merging (paging_ksm.cc): what Ksm asks for. ---
 
@@ -162,6 +174,14 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   std::optional<Pfn> MergeTwo(VmArea& vma, VirtAddr address, Pfn pfn, VmArea& other_vma, VirtAddr other_address, Pfn other);
   // Gives each merged page of the range a copy of its own. kENOMEM: memory is short; what was copied stays.
   Errno UnmergeRange(VmArea& vma, VirtRange range);
+
+  // --- A bound on resident pages (paging_replacement.cc). ---
+
+  // From now on (null: no more). What is too much of what is resident now makes room at once. Huge pages that are there are not counted;
+  // new ones do not come.
+  void SetReplacement(Process& task, AddressSpace& mm, std::shared_ptr<PageReplacement> replacement);
+  // The accessed bit of the small page there; nothing: none is resident.
+  std::optional<bool> Accessed(const AddressSpace& mm, VirtAddr address) const;
 
   // copy_page_range() at fork; false when memory is short (then what was copied stays, to be torn down with the child).
   [[nodiscard]] bool CopyRange(Process& parent, VmArea& from, Process& child, VmArea& to);
@@ -197,7 +217,7 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   void CleanFilePage(Inode& inode, PageIndex index) override;
   void AddToLru(Pfn pfn) override;
   void DrainLru() override;
-  void ForgetMlocked() override { --mlocked_pages_; }
+  void ForgetMlocked(const Frame& frame) override;
 
   // Who takes pages for MADV_PAGEOUT; null: nobody. Outlives its use here.
   void SetReclaimer(PageReclaimer* reclaimer) { reclaimer_ = reclaimer; }
@@ -207,6 +227,7 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   void PutOnLru(Pfn pfn) override { AddToLru(pfn); }
   // ReverseMap (paging_reverse_map.cc).
   PageReferences TestClearReferenced(Pfn pfn) override;
+  bool SplitHuge(Pfn head) override;
   UnmapOutcome TryToUnmap(Pfn pfn) override;
   void SetGenerations(bool enabled) override { generations_ = enabled; }
   // walk_mm(): promotes the pages of an address space that were used since the last walk. REQUIRES: MGLRU runs.
@@ -218,7 +239,7 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   VmaPages CountPages(const VmArea& vma) const;  // numa_maps
   // Resident pages by kind, counted over the tables of all VMAs.
   std::array<int64_t, kRssKinds> CountRss(const AddressSpace& mm) const;
-  uint64_t mlocked_pages() const { return mlocked_pages_; }
+  uint64_t mlocked_pages() const;                    // nr_mlock of all zones.
   uint64_t PageProtection(const VmArea& vma) const;  // vm_page_prot
 
   // What the processor does with a user access: whether the entry allows it; sets the bits that the hardware sets. The frame where allowed.
@@ -234,6 +255,7 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   // Physical address that a user access would reach now, without any fault; nothing when no entry maps it.
   std::optional<PhysAddr> Translate(const AddressSpace& mm, VirtAddr address) const;
   PageWalk Walk(const AddressSpace& mm, VirtAddr address) const;
+  int MapCount(Pfn pfn) const { return MapCountOf(pfn, memory_.frame(pfn)); }
 
   // Checks page tables, rss, mapcounts and exclusive marks of these address spaces, which must be all that exist.
   void CheckInvariants(const std::vector<const Process*>& tasks, std::vector<std::string>* violations) const;
@@ -244,7 +266,7 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   struct Fault;
   struct SmapsSums {  // Bytes; pss* in 1/4096 bytes.
     uint64_t rss = 0, shared_clean = 0, shared_dirty = 0, private_clean = 0, private_dirty = 0, referenced = 0, anonymous = 0,
-             lazy_free = 0, swap = 0, anon_huge = 0;
+             lazy_free = 0, swap = 0, anon_huge = 0, shared_hugetlb = 0, private_hugetlb = 0;
     uint64_t pss = 0, pss_dirty = 0, pss_locked = 0, pss_anon = 0, pss_file = 0, pss_shmem = 0, pss_swap = 0;
   };
   using RssDelta = std::array<int64_t, kRssKinds>;
@@ -341,8 +363,14 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   void AddNewHugeRmap(Pfn head, VmArea& vma, VirtAddr address);
   bool GetHugeZero(AddressSpace& mm);
   bool IsHugeZero(uint64_t entry) const { return huge_zero_.has_value() && format_.HugePfn(entry) == *huge_zero_; }
-  CollapseResult CollapseScan(const uint8_t* table, bool khugepaged);
-  CollapseResult TryCollapse(VmArea& vma, VirtAddr address, bool khugepaged);
+  struct ScanSums {  // What the entries of a range hold.
+    uint64_t last_pfn = ~uint64_t{0};
+    uint32_t none = 0, swapped = 0, shared = 0, referenced = 0;
+    bool writable = false;
+  };
+  CollapseResult CollapseScan(const uint8_t* table, bool khugepaged, ScanSums& sums);
+  CollapseResult TryCollapse(VmArea& vma, VirtAddr address, bool khugepaged, ScanSums& sums);
+  bool ChargeCollapsed(Pfn head, const uint8_t* table, Gfp gfp);
   void CollapseInto(VmArea& vma, VirtAddr address, uint8_t* table, Pfn head);
   bool DepositTable(AddressSpace& mm);
   Pfn WithdrawTable(AddressSpace& mm);
@@ -374,6 +402,40 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   uint64_t CheckHugePages(const std::vector<const AddressSpace*>& spaces, const std::map<Pfn, int>& mapped,
                           std::vector<std::string>* violations) const;
   void AddHugeToHash(StateHasher& hasher) const;
+  // Huge pages of pools (paging_hugetlb.cc, paging_hugetlb_fault.cc).
+  struct HugetlbEntry;
+  template <typename Visit>
+  void ForEachHugetlb(const AddressSpace& mm, VirtRange range, int order, Visit visit) const;
+  const HugetlbPool& HugetlbPoolOf(const VmArea& vma) const;
+  int HugetlbLevel(int order) const;
+  uint32_t HugetlbEntries(int order) const;
+  HugetlbEntry EnsureHugetlb(AddressSpace& mm, VirtAddr address, int order);
+  uint64_t LoadHugetlb(const HugetlbEntry& at) const;
+  void StoreHugetlb(const HugetlbEntry& at, uint64_t entry);
+  Pfn HugetlbPfn(const HugetlbEntry& at, uint64_t entry) const;
+  uint64_t MkHugetlb(const HugetlbEntry& at, uint64_t entry) const;
+  uint64_t MakeHugetlb(const HugetlbEntry& at, const VmArea& vma, Pfn head, bool writable) const;
+  uint64_t HugetlbIndex(const VmArea& vma, VirtAddr address) const;  // vma_hugecache_offset()
+  void UnmapHugetlb(VmArea& vma, const HugetlbEntry& at, uint64_t entry);
+  void DropHugetlbMap(const VmArea& vma, Pfn head);
+  void ZapHugetlb(VmArea& vma, VirtRange range);
+  bool CopyHugetlb(const VmArea& from, VmArea& to);
+  Bytes MoveHugetlb(const VmArea& from, VirtAddr old_start, VirtAddr new_start, Bytes length);
+  void ProtectHugetlb(const VmArea& vma, VirtRange range);
+  void AddHugetlbToSmaps(const VmArea& vma, SmapsSums& sums) const;
+  VmaPages CountHugetlbPages(const VmArea& vma) const;
+  void MincoreHugetlb(const VmArea& vma, VirtRange range, std::string& out) const;
+  FaultOutcome HugetlbFault(VmArea& vma, VirtAddr address, bool write);
+  FaultOutcome HugetlbSigBus(const char* reason, VirtAddr address) const;
+  std::optional<Pfn> AllocHugetlb(VmArea& vma, uint64_t index, bool avoid_reserve);
+  void AddNewHugetlbRmap(Pfn head, const VmArea& vma, VirtAddr address);
+  FaultOutcome HugetlbMissing(VmArea& vma, VirtAddr start, const HugetlbEntry& at, bool write);
+  FaultOutcome HugetlbWrite(VmArea& vma, VirtAddr start, const HugetlbEntry& at, uint64_t entry);
+  bool ReusableHugetlb(Pfn head);
+  void CopyHugetlbPage(VmArea& vma, VirtAddr start, const HugetlbEntry& at, Pfn old, Pfn copy);
+  void UnmapHugetlbElsewhere(const VmArea& vma, VirtAddr start, Pfn head);
+  Errno PopulateHugetlb(VmArea& vma, VirtRange range, bool write);
+  void CheckHugetlb(const std::vector<const AddressSpace*>& spaces, std::vector<std::string>* violations) const;
   // Entries of pages that were swapped out (paging_swap.cc).
   SwapEntry SwapOf(Pte pte) const { return SwapEntry{format_.SwapArea(pte), format_.SwapSlot(pte)}; }
   // page_add_anon_rmap(): takes over a reference.
@@ -381,6 +443,16 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   // free_swap_cache(): a page that nobody maps any more needs no slot.
   void FreeSwapCache(Pfn pfn, const Frame& frame);
   void UnuseEntry(VmArea& vma, uint8_t* table, VirtAddr address, Pfn pfn);
+
+  // A bound on resident pages (paging_replacement.cc).
+  VirtAddr AddressOf(uint64_t page) const { return VirtAddr(page << layout_.page_size.shift()); }
+  Pte PteAt(const AddressSpace& mm, VirtAddr address) const;  // 0: there is no table.
+  bool IsResident(const AddressSpace& mm, VirtAddr address) const;
+  void MakeRoomFor(Process& task, AddressSpace& mm, VirtAddr address);
+  void MakeRoom(Process& task, AddressSpace& mm, uint64_t frames);
+  void NoteLoaded(AddressSpace& mm, VirtAddr address);
+  bool TakeAway(Process& task, AddressSpace& mm, VirtAddr address);
+  ExplanationStep& ExplainRoom(const PageReplacement& bound, absl::FunctionRef<bool(uint64_t page)> accessed, Explanation& why) const;
 
   // Calls visit(vma, address, table, index) for each entry that maps the page.
   template <typename Visit>
@@ -440,7 +512,6 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   LastTable last_table_;            // Of faults. Both are forgotten when any table goes or moves.
   mutable LastTable last_mapping_;  // Of reclaim, which meets neighbours one after another too.
   LruBatches lru_;
-  uint64_t mlocked_pages_ = 0;
   HugePageSettings huge_settings_;
   const std::unique_ptr<Khugepaged> khugepaged_;
   const std::unique_ptr<Ksm> ksm_;

@@ -38,6 +38,7 @@ Errno Paging::PopulateRange(Process& task, VmArea& vma, VirtRange range, bool wr
   if (write && !vma.is(kVmWrite) && (!force || !copy_on_write)) return Errno::kEFAULT;
   if (!write && !vma.is(kVmRead) && (!force || !vma.is(kVmMayRead))) return Errno::kEFAULT;
 
+  if (vma.is(kVmHugetlb)) return PopulateHugetlb(vma, range, write);
   const Bytes page = layout_.page_size.bytes();
   for (VirtAddr address = range.start; address < range.end; address += page) {
     while (true) {
@@ -139,6 +140,7 @@ void Paging::MadvisePageout(Process& /*task*/, VmArea& vma, VirtRange range) {
 }
 
 void Paging::MadviseWillneed(VmArea& vma, VirtRange range) {
+  if (vma.is(kVmHugetlb)) return;
   if (vma.file == nullptr || vma.file->inode->shmem()) {
     WillneedSwapped(vma, range);
     DrainLru();

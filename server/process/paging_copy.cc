@@ -13,6 +13,7 @@ namespace mmlab {
 bool Paging::CopyRange(Process& /*parent*/, VmArea& from, Process& /*child*/, VmArea& to) {
   // vma_needs_copy(): what a fault would bring back from a file the child fetches itself.
   if (!from.is(kVmPfnMap | kVmMixedMap) && from.anon_vma == nullptr) return true;
+  if (from.is(kVmHugetlb)) return CopyHugetlb(from, to);
   return CopyTables(from, to, TableBytes(from.mm->pgd), format_.levels(), from.range());
 }
 
@@ -74,6 +75,7 @@ void Paging::CopyTable(const VmArea& from, uint8_t* source, uint8_t* target, Vir
 }
 
 void Paging::ChangeProtection(VmArea& vma, VirtRange range) {
+  if (vma.is(kVmHugetlb)) return ProtectHugetlb(vma, range);
   const uint64_t protection = PageProtection(vma);
   const bool try_writable = vma.shared() ? WantsWriteNotify(vma) : vma.is(kVmWrite);
   const auto change = [&](uint8_t* table, VirtAddr start, VirtAddr last) {
@@ -106,6 +108,7 @@ void Paging::ChangeProtection(VmArea& vma, VirtRange range) {
 Bytes Paging::MoveTables(VmArea& from, VirtAddr old_start, VmArea& to, VirtAddr new_start, Bytes length) {
   AddressSpace& mm = *from.mm;
   MMLAB_CHECK(to.mm == from.mm);
+  if (from.is(kVmHugetlb)) return MoveHugetlb(from, old_start, new_start, length);
   uint64_t old_address = old_start.raw();
   uint64_t new_address = new_start.raw();
   const uint64_t old_end = old_address + length.raw();

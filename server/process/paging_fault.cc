@@ -18,11 +18,19 @@ constexpr int kRssEventsThreshold = 64;
 }  // namespace
 
 FaultOutcome Paging::HandleFault(Process& task, VmArea& vma, VirtAddr address, FaultAccess access) {
+  const bool bounded = vma.mm->replacement != nullptr;
+  if (bounded) [[unlikely]]
+    MakeRoomFor(task, *vma.mm, layout_.page_size.RoundDown(address));
   vm_stat_.Count(VmEvent::kPgfault);
   MemoryController* const charger = memory_.charger();
   if (charger != nullptr) [[unlikely]]
     charger->CountEvent(VmEvent::kPgfault);
   if (task.rss.events++ > kRssEventsThreshold) SyncRss(task);
+  if (vma.is(kVmHugetlb)) [[unlikely]] {
+    const FaultOutcome outcome = HugetlbFault(vma, address, access.write);
+    if (outcome == FaultOutcome::kMinor) ++task.minor_faults;
+    return outcome;
+  }
   const InFault in_fault(*this, vma);
 
   Fault fault{task, vma, *vma.mm, layout_.page_size.RoundDown(address), access};
@@ -45,6 +53,8 @@ FaultOutcome Paging::HandleFault(Process& task, VmArea& vma, VirtAddr address, F
     vm_stat_.Count(VmEvent::kPgmajfault);
     if (charger != nullptr) charger->CountEvent(VmEvent::kPgmajfault);
   }
+  if (bounded) [[unlikely]]
+    NoteLoaded(*vma.mm, fault.address);
   return outcome;
 }
 

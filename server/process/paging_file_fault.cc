@@ -25,7 +25,8 @@ FaultOutcome Paging::FileFault(Fault& fault) {
 
 FaultOutcome Paging::ReadFileFault(Fault& fault) {
   // The mappings of SysV segments have no map_pages().
-  if (fault.vma.backing == VmaBacking::kFile && fault.vma.file->inode->kind != FileKind::kSysvShm) {
+  // Where resident pages are bounded, each is brought in for its own sake.
+  if (fault.vma.backing == VmaBacking::kFile && fault.vma.file->inode->kind != FileKind::kSysvShm && fault.mm.replacement == nullptr) {
     bool out_of_memory = false;
     if (FaultAround(fault, &out_of_memory)) return FaultOutcome::kMinor;
     if (out_of_memory) return FaultOutcome::kOom;

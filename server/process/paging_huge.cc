@@ -2,6 +2,7 @@
 // do_huge_pmd_wp_page, copy_huge_pmd, zap_huge_pmd).
 #include "server/base/check.h"
 #include "server/base/explanation.h"
+#include "server/physical/memory_controller.h"
 #include "server/physical/physical_memory.h"
 #include "server/physical/vm_stat.h"
 #include "server/process/address_space.h"
@@ -18,7 +19,7 @@ constexpr Gfp kGfpTransHuge = kGfpTransHugeLight | kGfpDirectReclaim;           
 }  // namespace
 
 bool Paging::HugeAllowed(const VmArea& vma, uint64_t vm_flags, bool in_fault, bool for_smaps) const {
-  if ((vm_flags & (kVmNoHugePage | kVmSpecial | kVmHugetlb)) != 0 || vma.mm->thp_disabled) return false;
+  if ((vm_flags & (kVmNoHugePage | kVmSpecial | kVmHugetlb)) != 0 || vma.mm->thp_disabled || vma.mm->replacement != nullptr) return false;
   if (!in_fault) {
     // transhuge_vma_suitable() for the last huge page that the VMA could hold.
     const uint64_t size = format_.coverage(2);
@@ -91,14 +92,25 @@ std::optional<FaultOutcome> Paging::HugeAnonymousFault(Fault& fault, uint8_t* ta
   AnonVmaPrepare(vma);
   EnterKhugepaged(vma, vma.flags);
   if (!fault.access.write && huge_settings_.use_zero_page) return HugeZeroFault(fault, table);
-  const std::optional<Pfn> head = memory_.AllocPages(HugeFaultGfp(vma), PageOrder(format_.shift(2) - format_.shift(1)));
-  if (!head.has_value()) {
+  const PageOrder order(format_.shift(2) - format_.shift(1));
+  MemoryController* const charger = memory_.charger();
+  const std::optional<Pfn> head = memory_.AllocPages(HugeFaultGfp(vma), order);
+  const bool refused = head.has_value() && charger != nullptr && !charger->ChargePage(*head, order, HugeFaultGfp(vma));
+  if (refused) {
+    memory_.FreePages(*head, order);
+    vm_stat_.Count(VmEvent::kThpFaultFallbackCharge);
+  }
+  if (!head.has_value() || refused) {
     vm_stat_.Count(VmEvent::kThpFaultFallback);
-    if (why != nullptr) why->Add(StepKind::kHugeFault, "no huge page: no block of that size is free").Number("pages", huge_pages());
+    if (why != nullptr) {
+      why->Add(StepKind::kHugeFault,
+               refused ? "no huge page: its memory cgroup may not have so much" : "no huge page: no block of that size is free")
+          .Number("pages", huge_pages());
+    }
     return std::nullopt;
   }
   if (!DepositTable(fault.mm)) {
-    memory_.FreePages(*head, PageOrder(format_.shift(2) - format_.shift(1)));
+    memory_.FreePages(*head, order);
     return FaultOutcome::kOom;
   }
   const uint64_t entry = format_.MkHuge(MaybeWritable(format_.MkDirty(format_.Make(*head, PageProtection(vma))), vma));
@@ -107,6 +119,7 @@ std::optional<FaultOutcome> Paging::HugeAnonymousFault(Fault& fault, uint8_t* ta
   format_.Store(table, format_.IndexOf(start, 2), entry);
   fault.mm.rss[static_cast<size_t>(RssKind::kAnon)] += huge_pages();
   vm_stat_.Count(VmEvent::kThpFaultAlloc);
+  if (charger != nullptr) charger->CountEvent(VmEvent::kThpFaultAlloc);
   if (why != nullptr) {
     why->Add(StepKind::kHugeFault, "anonymous memory is touched first: a zeroed huge page is mapped")
         .Address("address", start)
@@ -180,8 +193,8 @@ void Paging::AddNewHugeRmap(Pfn head, VmArea& vma, VirtAddr address) {
   frame.mapping = vma.anon_vma->id;
   frame.index = vma.IndexOf(address, layout_.page_size).raw();
   AddEntireMap(head, 1);
-  vm_stat_.Add(NodeStat::kNrAnonTransparentHugepages, huge_pages());
-  vm_stat_.Add(NodeStat::kNrAnonPages, huge_pages());
+  memory_.CountPage(vm_stat_, frame, NodeStat::kNrAnonTransparentHugepages, huge_pages());
+  memory_.CountPage(vm_stat_, frame, NodeStat::kNrAnonPages, huge_pages());
   if ((vma.flags & (kVmLocked | kVmSpecial)) == kVmLocked) {
     MlockPage(head, frame);
     lru_.AddMlocked(head);
@@ -303,12 +316,12 @@ void Paging::ZapHuge(VmArea& vma, uint8_t* table, VirtAddr address) {
 void Paging::RemoveEntireMap(Pfn head, Frame& frame, const VmArea& vma) {
   AddEntireMap(head, -1);
   if (EntireMapCount(head) == 0) {
-    vm_stat_.Add(NodeStat::kNrAnonTransparentHugepages, -int64_t{huge_pages()});
+    memory_.CountPage(vm_stat_, frame, NodeStat::kNrAnonTransparentHugepages, -int64_t{huge_pages()});
     uint32_t unmapped = 0;
     for (uint32_t i = 0; i < huge_pages(); ++i) unmapped += memory_.frame(head + PageCount(i)).mapcount == 0;
     // Small entries may map some of it still.
     if (unmapped > 0 && unmapped < huge_pages()) DeferSplit(head);
-    vm_stat_.Add(NodeStat::kNrAnonPages, -int64_t{unmapped});
+    memory_.CountPage(vm_stat_, frame, NodeStat::kNrAnonPages, -int64_t{unmapped});
   }
   if ((vma.flags & (kVmLocked | kVmSpecial)) == kVmLocked) MunlockPage(head, frame);
 }
@@ -318,7 +331,7 @@ void Paging::RemoveSubpageRmap(Pfn pfn, Frame& frame) {
   MMLAB_CHECK(frame.mapcount > 0);
   const Pfn head = HugeHead(pfn);
   if (--frame.mapcount > 0 || EntireMapCount(head) > 0) return;
-  vm_stat_.Add(NodeStat::kNrAnonPages, -1);
+  memory_.CountPage(vm_stat_, memory_.frame(head), NodeStat::kNrAnonPages, -1);
   DeferSplit(head);
 }
 
@@ -340,7 +353,7 @@ void Paging::ForgetDeferredSplit(Pfn head) {
 void Paging::ReleaseHugePage(Pfn head, const Frame& frame) {
   ForgetDeferredSplit(head);
   MMLAB_CHECK(EntireMapCount(head) == 0);
-  if ((frame.flags & kPgMlocked) != 0) mlocked_pages_ -= huge_pages();
+  if ((frame.flags & kPgMlocked) != 0) ForgetMlocked(frame);
   memory_.FreePages(head, PageOrder(format_.shift(2) - format_.shift(1)));
 }
 

@@ -43,13 +43,17 @@ bool Paging::AgeHuge(uint8_t* table, VirtAddr start, VirtAddr last, bool page_ou
   Frame& frame = memory_.frame(head);
   if (MapCountOf(head, frame) != 1) return true;
   // Swap space is given to small pages only, so that what is to go is split first.
-  if (page_out || !Whole(start, last)) return !SplitHugePage(head);
+  if (page_out || !Whole(start, last)) {
+    const bool split = SplitHugePage(head);
+    if (split && page_out && Whole(start, last)) vm_stat_.Count(VmEvent::kThpSwpoutFallback);
+    return !split;
+  }
   format_.Store(table, index, format_.MkOld(entry));
   frame.flags &= ~uint32_t{kPgReferenced};
   return true;
 }
 
-// folio_referenced() of a huge page. One that was not used is split: reclaim takes small pages only.
+// folio_referenced() of a huge page.
 PageReferences Paging::TestClearHugeReferenced(Pfn head) {
   PageReferences found;
   Frame& frame = memory_.frame(head);
@@ -64,8 +68,15 @@ PageReferences Paging::TestClearHugeReferenced(Pfn head) {
   };
   ForEachHugeMapping(head, frame, [&](VmArea& vma, uint8_t* table, VirtAddr address) { look(vma, table, format_.IndexOf(address, 2)); });
   ForEachSubpageMapping(head, frame, [&](VmArea& vma, uint8_t* table, uint32_t index, Pfn) { look(vma, table, index); });
-  if (found.referenced == 0 && !found.locked) SplitHugePage(head, (frame.flags & kPgLru) == 0 ? 1 : 0);
   return found;
+}
+
+bool Paging::SplitHuge(Pfn head) {
+  // What nothing maps as a whole is split at once; else swap space for all of it would have been wished.
+  const bool fallback = EntireMapCount(head) > 0 && (memory_.frame(head).flags & kPgSwapBacked) != 0;
+  if (!SplitHugePage(head, /*references=*/1)) return false;
+  if (fallback) vm_stat_.Count(VmEvent::kThpSwpoutFallback);
+  return true;
 }
 
 // follow_trans_huge_pmd(): whether the entry lets get_user_pages() have the page without a fault.
@@ -118,6 +129,7 @@ uint64_t Paging::CheckHugePages(const std::vector<const AddressSpace*>& spaces, 
   for (const AddressSpace* mm : spaces) {
     uint64_t entries = 0;
     for (const VmArea* vma = mm->vmas.First(); vma != nullptr; vma = mm->vmas.Next(*vma)) {
+      if (vma->is(kVmHugetlb)) continue;
       ForEachHugeEntry(*mm, vma->range(), [&](uint64_t entry, VirtAddr) {
         ++entries;
         if (!IsHugeZero(entry)) ++entire[format_.HugePfn(entry)];

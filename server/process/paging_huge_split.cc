@@ -15,6 +15,7 @@
 namespace mmlab {
 
 void Paging::SplitHugeAt(VmArea& vma, VirtAddr address) {
+  if (vma.is(kVmHugetlb)) return;  // Its boundaries are those of its pages.
   const uint64_t size = format_.coverage(2);
   const uint64_t start = address.raw() & ~(size - 1);
   if (start == address.raw() || start < vma.start.raw() || start + size > vma.end.raw()) return;
@@ -63,7 +64,7 @@ void Paging::FillSplitTable(const VmArea& vma, uint64_t entry, uint8_t* table) {
     ++page.mapcount;
   }
   AddEntireMap(head, -1);
-  if (EntireMapCount(head) == 0) vm_stat_.Add(NodeStat::kNrAnonTransparentHugepages, -int64_t{huge_pages()});
+  if (EntireMapCount(head) == 0) memory_.CountPage(vm_stat_, frame, NodeStat::kNrAnonTransparentHugepages, -int64_t{huge_pages()});
   if ((vma.flags & (kVmLocked | kVmSpecial)) == kVmLocked) MunlockPage(head, frame);
 }
 

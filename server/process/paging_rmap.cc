@@ -67,9 +67,13 @@ void Paging::PutPage(Pfn pfn, Frame& page) {
   if (--frame.refcount > 0) return;
   if (IsCompound(frame)) return ReleaseHugePage(HugeHead(pfn), frame);
   MMLAB_CHECK(frame.mapcount == 0);
-  if ((frame.flags & kPgMlocked) != 0) --mlocked_pages_;
+  if ((frame.flags & kPgMlocked) != 0) ForgetMlocked(frame);
   memory_.FreePages(pfn, PageOrder(0));
 }
+
+void Paging::ForgetMlocked(const Frame& frame) { memory_.lru().AddZoneStat(frame, ZoneStat::kNrMlock, -int64_t{CompoundPages(frame)}); }
+
+uint64_t Paging::mlocked_pages() const { return memory_.lru().SumOfZones(ZoneStat::kNrMlock); }
 
 // mlock_count: how many VM_LOCKED VMAs map the page; kept, as the kernel does, where the page's list link would be.
 void Paging::MlockPage(Pfn pfn, Frame& frame) {
@@ -78,7 +82,7 @@ void Paging::MlockPage(Pfn pfn, Frame& frame) {
     if ((frame.flags & kPgLru) != 0) vm_stat_.Count(VmEvent::kUnevictablePgsCulled, pages);
     memory_.lru().ChangeFlags(pfn, kPgMlocked | kPgUnevictable, kPgActive);
     frame.prev = 0;
-    mlocked_pages_ += pages;
+    memory_.lru().AddZoneStat(frame, ZoneStat::kNrMlock, pages);
     vm_stat_.Count(VmEvent::kUnevictablePgsMlocked, pages);
   }
   ++frame.prev;
@@ -90,7 +94,7 @@ void Paging::MunlockPage(Pfn pfn, Frame& frame) {
   frame.prev = kNoFrame;
   if ((frame.flags & kPgLru) != 0) vm_stat_.Count(VmEvent::kUnevictablePgsRescued, pages);
   memory_.lru().ChangeFlags(pfn, 0, kPgMlocked | kPgUnevictable);
-  mlocked_pages_ -= pages;
+  memory_.lru().AddZoneStat(frame, ZoneStat::kNrMlock, -int64_t{pages});
   vm_stat_.Count(VmEvent::kUnevictablePgsMunlocked, pages);
 }
 
@@ -144,6 +148,7 @@ void Paging::ZapTable(Process* task, VmArea& vma, uint8_t* table, VirtAddr start
 }
 
 void Paging::ZapRange(Process* task, VmArea& vma, VirtRange range, bool even_cows) {
+  if (vma.is(kVmHugetlb)) return ZapHugetlb(vma, range);
   DrainLru();
   ForEachTable(
       *vma.mm, range, [&](uint8_t* table, VirtAddr start, VirtAddr last) { ZapTable(task, vma, table, start, last, even_cows); },

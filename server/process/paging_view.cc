@@ -25,6 +25,7 @@ Bytes WholeKib(uint64_t bytes) { return Bytes(bytes & ~uint64_t{1023}); }
 
 void Paging::AccumulateSmaps(const VmArea& vma, SmapsSums& sums) const {
   if (vma.is(kVmPfnMap)) return;  // walk_page_range() leaves it out.
+  if (vma.is(kVmHugetlb)) return AddHugetlbToSmaps(vma, sums);
   const uint64_t page = layout_.page_size.bytes().raw();
   const bool locked = vma.is(kVmLocked);
   if (vma.file != nullptr && vma.file->inode->shmem()) {
@@ -85,6 +86,8 @@ Smaps Paging::ToSmaps(const SmapsSums& sums) {
   smaps.anonymous = Bytes(sums.anonymous);
   smaps.lazy_free = Bytes(sums.lazy_free);
   smaps.anon_huge_pages = Bytes(sums.anon_huge);
+  smaps.shared_hugetlb = Bytes(sums.shared_hugetlb);
+  smaps.private_hugetlb = Bytes(sums.private_hugetlb);
   smaps.locked = WholeKib(sums.pss_locked >> kPssShift);
   smaps.swap = Bytes(sums.swap);
   smaps.swap_pss = WholeKib(sums.pss_swap >> kPssShift);
@@ -107,6 +110,7 @@ SmapsRollup Paging::MeasureAll(const AddressSpace& mm) const {
 VmaPages Paging::CountPages(const VmArea& vma) const {
   VmaPages counted;
   if (vma.special_mapping()) return counted;
+  if (vma.is(kVmHugetlb)) return CountHugetlbPages(vma);
   ForEachTable(*vma.mm, vma.range(), [&](const uint8_t* table, VirtAddr start, VirtAddr last) {
     uint32_t index = format_.IndexOf(start, 1);
     const auto count = static_cast<uint32_t>((last - start).raw() >> layout_.page_size.shift());
@@ -129,6 +133,7 @@ VmaPages Paging::CountPages(const VmArea& vma) const {
 std::array<int64_t, kRssKinds> Paging::CountRss(const AddressSpace& mm) const {
   RssDelta total{};
   for (const VmArea* vma = mm.vmas.First(); vma != nullptr; vma = mm.vmas.Next(*vma)) {
+    if (vma->is(kVmHugetlb)) continue;
     ForEachTable(mm, vma->range(), [&](const uint8_t* table, VirtAddr start, VirtAddr last) {
       uint32_t index = format_.IndexOf(start, 1);
       const auto count = static_cast<uint32_t>((last - start).raw() >> layout_.page_size.shift());
@@ -157,6 +162,7 @@ void Paging::Mincore(const VmArea& vma, VirtRange range, std::string& out) const
     out.append((range.length().raw() + page_size.mask()) >> page_size.shift(), '\1');
     return;
   }
+  if (vma.is(kVmHugetlb)) return MincoreHugetlb(vma, range, out);
   // vm_file, not the kind of memory, decides: a private mapping of /dev/zero has a file without pages.
   const Inode* inode = vma.file == nullptr ? nullptr : vma.file->inode.get();
   for (VirtAddr address = range.start; address < range.end; address += page_size.bytes()) {
@@ -196,6 +202,7 @@ void Paging::CheckInvariants(const std::vector<const Process*>& tasks, std::vect
       }
     }
     for (const VmArea* vma = mm.vmas.First(); vma != nullptr; vma = mm.vmas.Next(*vma)) {
+      if (vma->is(kVmHugetlb)) continue;
       ForEachTable(mm, vma->range(), [&](const uint8_t* table, VirtAddr start, VirtAddr last) {
         for (VirtAddr address = start; address < last; address += layout_.page_size.bytes()) {
           Pfn pfn;
@@ -207,6 +214,7 @@ void Paging::CheckInvariants(const std::vector<const Process*>& tasks, std::vect
   }
   if (!vdso_pages_.empty()) ++mapped[vdso_pages_[0]];
   ksm_->CheckInvariants(violations);
+  CheckHugetlb(spaces, violations);
   uint64_t mlocked = CheckHugePages(spaces, mapped, violations);
   for (const auto& [pfn, maps] : mapped) {
     const Frame& frame = memory_.frame(pfn);
@@ -226,7 +234,8 @@ void Paging::CheckInvariants(const std::vector<const Process*>& tasks, std::vect
       if ((memory_.frame(pfn).flags & kPgMlocked) != 0 && !mapped.contains(pfn)) ++mlocked;
     }
   }
-  if (mlocked != mlocked_pages_) violations->push_back(absl::StrFormat("%d pages are counted as mlocked, %d are", mlocked_pages_, mlocked));
+  if (mlocked != mlocked_pages())
+    violations->push_back(absl::StrFormat("%d pages are counted as mlocked, %d are", mlocked_pages(), mlocked));
 }
 
 void Paging::CountTables(const AddressSpace& mm, size_t which, std::vector<std::string>* violations) const {
@@ -279,7 +288,6 @@ void Paging::AddToHash(const AddressSpace& mm, StateHasher& hasher) const {
 
 void Paging::AddToHash(StateHasher& hasher) const {
   lru_.AddToHash(hasher);
-  hasher.Add(mlocked_pages_);
   AddHugeToHash(hasher);
   ksm_->AddToHash(hasher);
   for (const Pfn pfn : vdso_pages_) hasher.Add(pfn.raw());

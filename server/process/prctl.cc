@@ -47,7 +47,6 @@ constexpr uint64_t kSetMmExeFile = 13;
 constexpr uint64_t kSetMmAuxv = 12;
 constexpr uint64_t kSetMmMap = 14;
 constexpr uint64_t kSetMmMapSize = 15;
-constexpr size_t kCommBytes = 16;     // TASK_COMM_LEN
 constexpr size_t kMaxVmaName = 80;    // ANON_VMA_NAME_MAX_LEN, with its NUL.
 constexpr size_t kMapAddresses = 11;  // The 64-bit addresses that struct prctl_mm_map begins with.
 
@@ -335,7 +334,10 @@ SysResult<uint64_t> Processes::Prctl(Pid pid, int32_t option, uint64_t arg2, uin
   if (process == nullptr || process->mm == nullptr) return Errno::kESRCH;
   const MmCall call(Core(), *process);
   PrctlCall prctl(Core(), memory_, *process);
-  return prctl.Explained(prctl.Perform(option, call.Argument(arg2), call.Argument(arg3), call.Argument(arg4), call.Argument(arg5)), option);
+  const std::string comm = process->comm;
+  SysResult<uint64_t> answer = prctl.Perform(option, call.Argument(arg2), call.Argument(arg3), call.Argument(arg4), call.Argument(arg5));
+  if (process->comm != comm) LeaveComm(*process, comm);
+  return prctl.Explained(std::move(answer), option);
 }
 
 }  // namespace mmlab

@@ -9,6 +9,7 @@
 #include "absl/container/btree_map.h"
 #include "server/process/pid.h"
 #include "server/process/task_objects.h"
+#include "server/process/views.h"
 
 namespace mmlab {
 
@@ -36,6 +37,8 @@ struct TaskRss {
   std::array<int64_t, kRssKinds> count{};
 };
 
+inline constexpr size_t kCommBytes = 16;  // TASK_COMM_LEN, with the 0 at the end.
+
 // One task: a process or one of its further threads, with its address space and descriptors. Linux: struct task_struct.
 class Process {
  public:
@@ -45,7 +48,7 @@ class Process {
   Pid vfork_child;            // What it waits for: the child of its vfork(), until that execs or exits; 0 = nothing.
   Pid vfork_parent;           // Who waits for it that way; 0 = nobody.
   int64_t start_time_ns = 0;  // When it was made, since boot.
-  std::string comm;
+  std::string comm;           // Shorter than kCommBytes. From exec and prctl(PR_SET_NAME).
   TaskObjects objects;
   uint32_t uid = 0;
   uint32_t cgroup = 0;  // Cgroup::id; 0: the root.
@@ -59,6 +62,7 @@ class Process {
   TaskRss rss;
   uint64_t minor_faults = 0;
   uint64_t major_faults = 0;
+  FaultCounts faults_before_comm;  // Of these, what it had when it got its comm.
   int64_t run_nanoseconds = 0;     // How long it was on a CPU; of a kernel thread system time, else user time.
   int32_t oom_score_adj = 0;       // -1000 .. 1000
   int32_t oom_score_adj_min = 0;   // Lowest value that it may set without privileges.

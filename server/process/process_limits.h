@@ -20,9 +20,8 @@ struct ProcessLimits {
   int randomize_va_space = 0;  // 0 none, 1 without heap, 2 all.
   PageCount total_ram;         // totalram_pages()
   PageCount total_swap;
-  PageCount hugetlb_pages;  // Kept out of the commit limit.
-  uint64_t shmmax = 0;      // Bytes.
-  uint64_t shmall = 0;      // Pages.
+  uint64_t shmmax = 0;  // Bytes.
+  uint64_t shmall = 0;  // Pages.
   int shmmni = 4096;
   bool anon_vma_name = false;  // CONFIG_ANON_VMA_NAME: Debian's kernels are built without it, so that naming memory answers EINVAL.
 };

@@ -9,6 +9,7 @@
 #include "server/process/anon_vma.h"
 #include "server/process/commit_account.h"
 #include "server/process/ksm.h"
+#include "server/process/page_replacement.h"
 #include "server/process/paging.h"
 #include "server/process/processes.h"
 #include "server/process/shm_table.h"
@@ -38,6 +39,7 @@ void CheckVmas(Pid pid, const AddressSpace& mm, PageSize page_size, std::vector<
     ++count;
   }
   mm.vmas.CheckInvariants(violations);
+  if (mm.replacement != nullptr) mm.replacement->CheckInvariants(violations);
   if (total != mm.total_vm || count != mm.vmas.size()) {
     violations->push_back(absl::StrFormat("process %d: total_vm %d and %d VMAs are counted, %d and %d exist", pid.raw(), mm.total_vm.raw(),
                                           mm.vmas.size(), total.raw(), count));
@@ -60,7 +62,9 @@ void HashVma(const VmArea& vma, StateHasher& hasher) {
   hasher.Add(vma.file_link);
   for (const AnonVma* anon_vma : vma.anon_vma_chain) hasher.Add(anon_vma->id);
   hasher.Add(vma.anon_vma == nullptr ? 0 : vma.anon_vma->id);
-  if (vma.name != nullptr) hasher.AddBytes(vma.name->data(), vma.name->size());
+  hasher.Add((vma.hugetlb_unmapped ? 1 : 0) | (vma.hugetlb_reserve.get() != nullptr ? 2 : 0));
+  if (const ReserveMap* taken = vma.hugetlb_reserve.get()) taken->AddToHash(hasher);
+  if (const std::string* name = vma.name.get()) hasher.AddBytes(name->data(), name->size());
 }
 
 void HashAddressSpace(const AddressSpace& mm, StateHasher& hasher) {
@@ -75,6 +79,7 @@ void HashAddressSpace(const AddressSpace& mm, StateHasher& hasher) {
   for (const int64_t pages : mm.rss) hasher.Add(static_cast<uint64_t>(pages));
   for (const uint64_t pages : mm.table_pages) hasher.Add(pages);
   hasher.Add(mm.def_flags);
+  hasher.Add(mm.hugetlb_pages);
   hasher.Add(static_cast<uint64_t>(mm.mm_users));
   hasher.Add(mm.context_id);
   hasher.Add(mm.multiprocess ? 1 : 0);
@@ -86,6 +91,7 @@ void HashAddressSpace(const AddressSpace& mm, StateHasher& hasher) {
   hasher.Add(static_cast<uint64_t>(mm.dumpable));
   hasher.Add(mm.exe_file == nullptr ? 0 : mm.exe_file->inode->id);
   for (const VmArea* vma = mm.vmas.First(); vma != nullptr; vma = mm.vmas.Next(*vma)) HashVma(*vma, hasher);
+  if (mm.replacement != nullptr) mm.replacement->AddToHash(hasher);
 }
 
 }  // namespace
@@ -131,6 +137,12 @@ void Processes::CheckInvariants(std::vector<std::string>* violations) const {
 void Processes::AddToHash(StateHasher& hasher) const {
   hasher.Add(static_cast<uint64_t>(last_pid_));
   hasher.Add(forks_);
+  hasher.Add(tasks_made_);
+  for (const auto& [comm, faults] : former_faults_) {
+    hasher.AddBytes(comm.data(), comm.size());
+    hasher.Add(faults.minor);
+    hasher.Add(faults.major);
+  }
   hasher.Add(random_.state());
   hasher.Add(static_cast<uint64_t>(commit_->committed()));
   for (const auto& [index, segment] : shm_->all()) {
@@ -146,7 +158,7 @@ void Processes::AddToHash(StateHasher& hasher) const {
           process->major_faults, static_cast<uint64_t>(process->oom_score_adj), static_cast<uint64_t>(process->oom_score_adj_min),
           static_cast<uint64_t>(process->rss.events), static_cast<uint64_t>(process->vfork_child.raw()),
           static_cast<uint64_t>(process->vfork_parent.raw()), static_cast<uint64_t>(process->start_time_ns), uint64_t{process->cgroup},
-          static_cast<uint64_t>(process->run_nanoseconds)}) {
+          static_cast<uint64_t>(process->run_nanoseconds), process->faults_before_comm.minor, process->faults_before_comm.major}) {
       hasher.Add(value);
     }
     for (const int64_t pages : process->rss.count) hasher.Add(static_cast<uint64_t>(pages));
@@ -187,11 +199,17 @@ void Processes::AddToHash(StateHasher& hasher) const {
 
 Bytes Processes::HostMemory() const {
   uint64_t bytes = sizeof(Processes) + sizeof(Paging) + paging_->ksm().HostMemory() + anon_vmas_->size() * sizeof(AnonVma);
+  bytes += former_faults_.size() * (sizeof(std::string) + sizeof(FaultCounts));
   for (const auto& [pid, process] : processes_) {
     bytes += sizeof(Process) + process->comm.capacity() + process->files->size() * (sizeof(OpenFile) + 32);
     if (process->mm == nullptr) continue;
+    if (process->mm->replacement != nullptr) bytes += process->mm->replacement->HostMemory();
     const VmaTree& vmas = process->mm->vmas;
     bytes += (sizeof(AddressSpace) + vmas.size() * sizeof(VmArea) + vmas.HostMemory().raw()) / static_cast<uint64_t>(process->mm->mm_users);
+    if (files_.hugetlb().total_pages() == 0) continue;
+    for (const VmArea* vma = vmas.First(); vma != nullptr; vma = vmas.Next(*vma)) {
+      if (const ReserveMap* taken = vma->hugetlb_reserve.get()) bytes += sizeof(ReserveMap) + taken->ranges() * 20;
+    }
   }
   return Bytes(bytes);
 }

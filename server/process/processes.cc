@@ -17,6 +17,7 @@
 #include "server/process/khugepaged.h"
 #include "server/process/ksm.h"
 #include "server/process/mm_call.h"
+#include "server/process/page_replacement.h"
 #include "server/process/paging.h"
 #include "server/process/shm_table.h"
 
@@ -30,9 +31,14 @@ Processes::Processes(const Layout& layout, PhysicalMemory& memory, Files& files,
       tracer_(tracer),
       anon_vmas_(std::make_unique<AnonVmaTable>()),
       paging_(std::make_unique<Paging>(layout, memory, files, *anon_vmas_, vm_stat, tracer, hardware_access_flag)),
-      commit_(std::make_unique<CommitAccount>(limits_, tracer)),
+      commit_(std::make_unique<CommitAccount>(limits_, files.hugetlb(), tracer)),
       shm_(std::make_unique<ShmTable>()),
       random_(seed) {
+  // ARM64's kernel knows its contiguous entries as well (arch_hugetlb_valid_size()), and alone of the three moves huge pages.
+  const PageTableFormat& format = paging_->format();
+  const int pmd_order = format.shift(2) - format.shift(1);
+  files_.hugetlb().SetSizes(layout.is_x86() ? HugetlbPools::Sizes{{pmd_order}, 0, false}
+                                            : HugetlbPools::Sizes{{18, 13, pmd_order, 4}, 2, true});
   files_.SetCommitCharger(commit_.get());
   files_.SetMapper(paging_.get());
 }
@@ -50,6 +56,7 @@ std::vector<Shrinker*> Processes::shrinkers() { return paging_->shrinkers(); }
 
 Ksm& Processes::ksm() { return paging_->ksm(); }
 const Ksm& Processes::ksm() const { return paging_->ksm(); }
+const HugetlbPools& Processes::hugetlb() const { return files_.hugetlb(); }
 
 void Processes::WakeKhugepaged() { paging_->khugepaged().Wake(); }
 
@@ -99,6 +106,7 @@ Errno Processes::Refuse(Errno error, const char* rule) const {
 Process& Processes::NewProcess() {
   auto process = std::make_unique<Process>();
   process->pid = Pid(++last_pid_);
+  ++tasks_made_;
   process->thread_group = process->pid;
   process->start_time_ns = now_ns_;
   Process& made = *process;
@@ -204,6 +212,29 @@ Errno Processes::SetVmaName(Pid pid, uint64_t address, uint64_t length, const st
   return call.SetVmaName(call.Argument(address), call.Argument(length), name);
 }
 
+SysResult<uint64_t> Processes::SetPageReplacement(Pid pid, ReplacementPolicy policy, uint32_t frames, uint64_t address, uint64_t length,
+                                                  const std::vector<uint64_t>& references) {
+  MMLAB_ENTER(call);
+  AddressSpace& mm = *process->mm;
+  if (policy == ReplacementPolicy::kLinux) {
+    paging_->SetReplacement(*process, mm, nullptr);
+    return uint64_t{0};
+  }
+  if (frames < PageReplacement::kMinFrames || frames > PageReplacement::kMaxFrames)
+    return Refuse(Errno::kEINVAL, "too few or too many frames");
+  const uint64_t end = length == 0 ? mm.task_size.raw() : address + length;
+  const uint64_t mask = layout_.page_size.mask();
+  if (length == 0) address = 0;
+  if (((address | length) & mask) != 0) return Refuse(Errno::kEINVAL, "address or length is not a multiple of the page size");
+  if (end <= address || end > mm.task_size.raw()) return Refuse(Errno::kEINVAL, "the range is not one of user space");
+  const int shift = layout_.page_size.shift();
+  PageReplacement::Bound bound{policy, frames, address >> shift, end >> shift, {}};
+  for (const uint64_t reference : references) bound.references.push_back(reference >> shift);
+  const auto replacement = std::make_shared<PageReplacement>(std::move(bound));
+  paging_->SetReplacement(*process, mm, replacement);
+  return replacement->evictions();
+}
+
 #undef MMLAB_ENTER
 
 VmArea* Processes::ExpandStack(Process& task, VirtAddr address) { return MmCall(Core(), task).ExpandStack(address); }
@@ -249,13 +280,17 @@ bool Processes::ThpEligible(const VmArea& vma) const { return paging_->ThpEligib
 
 uint64_t Processes::PageProtection(const VmArea& vma) const { return paging_->PageProtection(vma); }
 
+int Processes::MapCount(Pfn pfn) const { return paging_->MapCount(pfn); }
 PageWalk Processes::Walk(const Process& process, VirtAddr address) const { return paging_->Walk(*process.mm, address); }
+
+std::optional<bool> Processes::Accessed(const Process& process, VirtAddr address) const { return paging_->Accessed(*process.mm, address); }
 
 PageCount Processes::committed() const { return PageCount(static_cast<uint64_t>(std::max<int64_t>(0, commit_->committed()))); }
 
 PageCount Processes::commit_limit() const { return PageCount(static_cast<uint64_t>(std::max<int64_t>(0, commit_->limit()))); }
 
 PageCount Processes::mlocked_pages() const { return PageCount(paging_->mlocked_pages()); }
+std::optional<Pfn> Processes::huge_zero_frame() const { return paging_->huge_zero_frame(); }
 
 uint64_t Processes::vma_count() const {
   uint64_t count = 0;

@@ -19,6 +19,7 @@
 #include "server/process/elf_image.h"
 #include "server/process/pid.h"
 #include "server/process/process_limits.h"
+#include "server/process/replacement_policy.h"
 #include "server/process/views.h"
 
 namespace mmlab {
@@ -27,6 +28,7 @@ class AddressSpace;
 class AnonVmaTable;
 class CommitAccount;
 class Files;
+class HugetlbPools;
 class Ksm;
 class KernelObjects;
 class MmCall;
@@ -45,6 +47,7 @@ class VmStat;
 struct ExecLayout;
 struct Frame;
 struct HugePageSettings;
+struct Inode;
 struct Layout;
 struct PageWalk;
 struct ProcessCore;
@@ -75,6 +78,7 @@ class Processes : public PageTableWalker {
   const HugePageSettings& huge_settings() const;
   Ksm& ksm();
   const Ksm& ksm() const;
+  const HugetlbPools& hugetlb() const;
   // What can give back memory of processes, beside their pages.
   std::vector<Shrinker*> shrinkers();
   // An attribute was written that makes khugepaged look around at once.
@@ -126,6 +130,11 @@ class Processes : public PageTableWalker {
   // prctl() (prctl.cc); kENOSYS, which Linux never answers, for options that it knows and this does not.
   SysResult<uint64_t> Prctl(Pid pid, int32_t option, uint64_t arg2, uint64_t arg3, uint64_t arg4, uint64_t arg5);
   Errno Madvise(Pid pid, uint64_t address, uint64_t length, int32_t advice);
+  // Bounds the resident pages of a part of the address space (length 0: of all of it) to `frames`, with a policy of its own; kLinux: no
+  // more. `references`: addresses of the accesses to come, for kOptimal. How many pages had to go at once. kEINVAL: not aligned, not within
+  // user space, fewer frames than kMinFrames or more than kMaxFrames.
+  SysResult<uint64_t> SetPageReplacement(Pid pid, ReplacementPolicy policy, uint32_t frames, uint64_t address, uint64_t length,
+                                         const std::vector<uint64_t>& references);
   Errno Mlock(Pid pid, uint64_t address, uint64_t length, uint32_t flags);
   Errno Munlock(Pid pid, uint64_t address, uint64_t length);
   Errno Mlockall(Pid pid, uint32_t flags);
@@ -180,10 +189,13 @@ class Processes : public PageTableWalker {
   uint64_t PageProtection(const VmArea& vma) const;  // vma->vm_page_prot: bits of its page-table entries.
   // The page-table walk that the processor makes for an address of the process, level by level. REQUIRES: it has an address space.
   PageWalk Walk(const Process& process, VirtAddr address) const;
+  // The accessed bit of the entry that maps the address; nothing: none does.
+  std::optional<bool> Accessed(const Process& process, VirtAddr address) const;
+  int MapCount(Pfn pfn) const;  // page_mapcount(), of a page that is mapped.
   PageCount committed() const;  // vm_committed_as, exact sum.
   PageCount commit_limit() const;
   uint64_t forks() const { return forks_; }
-  uint64_t tasks_made() const { return static_cast<uint64_t>(last_pid_); }  // total_forks
+  uint64_t tasks_made() const { return tasks_made_; }  // total_forks
   Pid last_pid() const { return Pid(last_pid_); }
   int64_t time() const { return now_ns_; }         // Nanoseconds since boot.
   uint64_t switches() const { return switches_; }  // nr_context_switches(): by SwitchTo.
@@ -192,6 +204,11 @@ class Processes : public PageTableWalker {
   const std::array<uint64_t, 3>& load_averages() const { return load_; }  // avenrun, as base/load_average.h has them.
   uint64_t vma_count() const;                                             // Of all processes.
   PageCount mlocked_pages() const;                                        // nr_mlock
+  std::optional<Pfn> huge_zero_frame() const;                             // First frame of the huge zero page.
+
+  // By comm: faults of tasks that had it and have ended, or have another one now. Of so many comms; of more, nothing is kept.
+  static constexpr size_t kMaxFormerComms = 1024;
+  const absl::btree_map<std::string, FaultCounts>& former_faults() const { return former_faults_; }
 
   void CheckInvariants(std::vector<std::string>* violations) const;
   void AddToHash(StateHasher& hasher) const;
@@ -205,7 +222,9 @@ class Processes : public PageTableWalker {
   void SetCurrent(Process* process);
   Process& NewProcess();
   Errno EmptySwapArea(uint32_t area);
-  void DropMm(Process& process);                // exit_mm()
+  void DropMm(Process& process);  // exit_mm()
+  // It ends, or has another comm now: its faults so far stay with this one.
+  void LeaveComm(Process& process, const std::string& comm);
   void EndVfork(Process& child);                // complete_vfork_done()
   void Reap(Process& process);                  // Ends one task.
   Process& KillOtherThreads(Process& process);  // de_thread(): the one left, which is the process's first thread then.
@@ -249,6 +268,7 @@ class Processes : public PageTableWalker {
   SysResult<Transfer> CheckTransfer(Pid pid, int32_t fd, uint64_t address, uint64_t length, uint64_t offset, bool write);
   // Data movement of pread() and pwrite() after their checks (file_io.cc).
   SysResult<uint64_t> ReadFile(Process& process, OpenFile& file, uint64_t address, uint64_t length, uint64_t offset);
+  SysResult<uint64_t> ReadHugetlb(Process& process, const Inode& inode, uint64_t address, uint64_t length, uint64_t offset);
   SysResult<uint64_t> WriteFile(Process& process, OpenFile& file, uint64_t address, uint64_t length, uint64_t offset);
 
   const Layout& layout_;
@@ -269,11 +289,13 @@ class Processes : public PageTableWalker {
     absl::btree_set<uint32_t> kept;  // Numbers of older generations that go on: of what was loaded at the change or came back since.
   } asids_;
   absl::btree_map<Pid, std::unique_ptr<Process>> processes_;
+  absl::btree_map<std::string, FaultCounts> former_faults_;
   Process* current_ = nullptr;
   bool any_killed_ = false;
   int held_ = 0;  // Processes with a vfork_child.
   int64_t now_ns_ = 0;
   int32_t last_pid_ = 0;
+  uint64_t tasks_made_ = 0;
   uint64_t forks_ = 0;
   uint64_t switches_ = 0;
   int64_t next_load_update_ = 0;  // 0: no time has passed yet.

@@ -21,6 +21,8 @@ constexpr int32_t kMinCycle = 64;  // ipc_min_cycle
 constexpr uint32_t kIpcCreate = 0x200;
 constexpr uint32_t kIpcExclusive = 0x400;
 constexpr uint32_t kShmHugetlb = 0x800;
+constexpr int kShmHugeShift = 26;
+constexpr uint32_t kShmHugeMask = 0x3f;
 constexpr uint32_t kShmNoReserve = 0x1000;
 constexpr uint32_t kShmReadOnly = 0x1000;
 constexpr uint32_t kShmRound = 0x2000;
@@ -117,17 +119,20 @@ SysResult<uint64_t> Processes::Shmget(Pid pid, int32_t key, uint64_t size, uint3
   if (size > word_max - layout_.page_size.mask()) return refuse(Errno::kENOSPC, "the size wraps when rounded up to pages");
   const uint64_t pages = SegmentPages(size);
   if (shm_->total_pages() + pages > limits_.shmall) return refuse(Errno::kENOSPC, "kernel.shmall pages are in use");
+  std::shared_ptr<Inode> inode;
+  const std::string path = absl::StrFormat("/SYSV%08x (deleted)", static_cast<uint32_t>(key));
   if ((flags & kShmHugetlb) != 0) {
-    const uint64_t huge_log = layout_.kind == LayoutKind::kX86_32 ? 22 : 21;
-    if (flags >> 26 != 0 && flags >> 26 != huge_log) return refuse(Errno::kEINVAL, "no huge pages of that size");
+    const std::optional<size_t> pool = files_.hugetlb().FindByLog(flags >> kShmHugeShift & kShmHugeMask);
+    if (!pool.has_value()) return refuse(Errno::kEINVAL, "no huge pages of that size");
     if (!process->capable()) return refuse(Errno::kEPERM, "SHM_HUGETLB needs CAP_IPC_LOCK or the group vm.hugetlb_shm_group");
-    return refuse(Errno::kENOMEM, "the pool of huge pages is empty");
+    const uint64_t mask = (files_.hugetlb().pool(*pool).pages() << layout_.page_size.shift()) - 1;
+    const uint64_t aligned = (size + mask) & ~mask & word_max;
+    MMLAB_TRY_ASSIGN(inode, files_.NewHugetlb(FileKind::kSysvShm, path, aligned, *pool, (flags & kShmNoReserve) == 0));
+  } else {
+    if (size >= kMaxShmemSize) return refuse(Errno::kEINVAL, "larger than a file can be");
+    const bool noreserve = (flags & kShmNoReserve) != 0 && limits_.overcommit_memory != 2;
+    MMLAB_TRY_ASSIGN(inode, files_.NewShmem(FileKind::kSysvShm, path, size, noreserve));
   }
-  if (size >= kMaxShmemSize) return refuse(Errno::kEINVAL, "larger than a file can be");
-  const bool noreserve = (flags & kShmNoReserve) != 0 && limits_.overcommit_memory != 2;
-  MMLAB_TRY_ASSIGN(
-      std::shared_ptr<Inode> inode,
-      files_.NewShmem(FileKind::kSysvShm, absl::StrFormat("/SYSV%08x (deleted)", static_cast<uint32_t>(key)), size, noreserve));
   if (shm_->all().size() >= static_cast<size_t>(limits_.shmmni)) return refuse(Errno::kENOSPC, "kernel.shmmni segments exist");
   ShmSegment segment;
   segment.key = key;
@@ -138,8 +143,9 @@ SysResult<uint64_t> Processes::Shmget(Pid pid, int32_t key, uint64_t size, uint3
   segment.kept = inode;
   const ShmSegment& added = shm_->Add(std::move(segment));
   if (Explanation* why = tracer_.explanation()) {
-    why->Add(StepKind::kFileLookup,
-             noreserve ? "a new segment; its pages are charged one by one" : "a new segment; its whole size is charged")
+    why->Add(StepKind::kFileLookup, inode->hugetlb != nullptr ? "a new segment of huge pages; its whole size is reserved in their pool"
+                                    : inode->noreserve        ? "a new segment; its pages are charged one by one"
+                                                              : "a new segment; its whole size is charged")
         .Number("id", added.id)
         .Pages("pages", static_cast<int64_t>(pages));
   }

@@ -48,7 +48,7 @@ std::string BackingName(const AddressSpace& mm, const VmArea& vma) {
   if (vma.backing == VmaBacking::kSigpage) return "[sigpage]";
   if (vma.start <= mm.brk && vma.end >= mm.start_brk) return "[heap]";
   if (vma.start <= mm.start_stack && vma.end >= mm.start_stack) return "[stack]";
-  return vma.name == nullptr ? "" : absl::StrCat("[anon:", *vma.name, "]");
+  return vma.name.get() == nullptr ? "" : absl::StrCat("[anon:", *vma.name.get(), "]");
 }
 
 uint64_t Counter(const AddressSpace& mm, RssKind kind) {
@@ -78,6 +78,7 @@ MemoryStatus Processes::Status(const Process& process) const {
   status.vm_exe = std::min(executable, Bytes(text));
   status.vm_lib = executable - status.vm_exe;
   status.vm_pte = page.BytesOf(PageCount(mm.table_pages[1] + mm.table_pages[2] + mm.table_pages[3]));
+  status.hugetlb = page.BytesOf(PageCount(mm.hugetlb_pages));
   status.vm_swap = page.BytesOf(PageCount(Counter(mm, RssKind::kSwap)));
   return status;
 }
@@ -125,6 +126,7 @@ std::vector<VmAreaView> Processes::VmAreas(const Process& process) const {
     }
     view.backing = BackingName(mm, *vma);
     view.vm_flags = FlagNames(vma->flags);
+    view.page_size = paging_->KernelPageSize(*vma);
   }
   return views;
 }

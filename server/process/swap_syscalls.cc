@@ -15,22 +15,36 @@ Errno Processes::Swapon(const std::string& path, std::optional<int> priority) {
   return files_.Swapon(path, priority, paging_->format().most_swap_slots());
 }
 
-// try_to_unuse()
+// try_to_unuse(). While pages come back others have to go: a page that is in the area's cache yet, as another address space wants it too,
+// may be sent to its old slot again. Then one more round is needed.
 Errno Processes::EmptySwapArea(uint32_t area) {
+  constexpr int kMostRounds = 64;  // The kernel goes on until a signal comes.
   SwapAreas& swap = files_.swap();
-  MMLAB_TRY(files_.UnuseShmem(area));
-  std::set<const AddressSpace*> seen;  // Only looked up.
-  for (const auto& [pid, process] : processes_) {
-    if (process->mm != nullptr && seen.insert(process->mm.get()).second) MMLAB_TRY(paging_->Unuse(*process->mm, area));
+  const auto in_use = [&] {
+    SwapCounts counts;
+    files_.CountSwap(counts);
+    for (const auto& [pid, process] : processes_) {
+      if (process->mm != nullptr) paging_->CountSwap(*process->mm, counts);
+    }
+    const auto first = counts.lower_bound({area, 0});
+    return !swap.CachedPagesOf(area).empty() || (first != counts.end() && first->first.first == area);
+  };
+  for (int round = 0; round < kMostRounds; ++round) {
+    MMLAB_TRY(files_.UnuseShmem(area));
+    std::set<const AddressSpace*> seen;  // Only looked up.
+    for (const auto& [pid, process] : processes_) {
+      if (process->mm != nullptr && seen.insert(process->mm.get()).second) MMLAB_TRY(paging_->Unuse(*process->mm, area));
+    }
+    // What is left are pages that somebody maps while nobody refers to their slots.
+    for (const Pfn pfn : swap.CachedPagesOf(area)) {
+      Frame& frame = memory_.frame(pfn);
+      ++frame.refcount;
+      swap.TryToFree(pfn);
+      if (--frame.refcount == 0) memory_.FreePages(pfn, PageOrder(0));
+    }
+    if (!in_use()) return Errno::kOk;
   }
-  // What is left are pages that somebody maps while nobody refers to their slots.
-  for (const Pfn pfn : swap.CachedPagesOf(area)) {
-    Frame& frame = memory_.frame(pfn);
-    ++frame.refcount;
-    swap.TryToFree(pfn);
-    if (--frame.refcount == 0) memory_.FreePages(pfn, PageOrder(0));
-  }
-  return Errno::kOk;
+  return Errno::kENOMEM;
 }
 
 Errno Processes::Swapoff(const std::string& path) {

@@ -166,8 +166,20 @@ void Processes::DropMm(Process& process) {
   process.active_mm = nullptr;
 }
 
+void Processes::LeaveComm(Process& process, const std::string& comm) {
+  const FaultCounts now{process.minor_faults, process.major_faults};
+  const FaultCounts before = std::exchange(process.faults_before_comm, now);
+  if (now.minor == before.minor && now.major == before.major) return;
+  const auto it = former_faults_.find(comm);
+  if (it == former_faults_.end() && former_faults_.size() == kMaxFormerComms) return;
+  FaultCounts& former = it == former_faults_.end() ? former_faults_[comm] : it->second;
+  former.minor += now.minor - before.minor;
+  former.major += now.major - before.major;
+}
+
 void Processes::Reap(Process& process) {
   DropMm(process);
+  LeaveComm(process, process.comm);
   if (process.vfork_child != Pid()) --held_;
   if (EventSink* events = tracer_.events()) {
     events->Emit(EventKind::kSchedProcessExit, {process.comm, process.pid.raw(), kNormalPriority});

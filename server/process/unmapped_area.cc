@@ -63,11 +63,13 @@ SysResult<uint64_t> MmCall::UnmappedAreaBottomUp(uint64_t length, uint64_t low, 
 }
 
 // vm_unmapped_area().
-SysResult<uint64_t> MmCall::VmUnmappedArea(bool top_down, uint64_t length, uint64_t low, uint64_t high) const {
-  const SysResult<uint64_t> found = top_down ? UnmappedAreaTopDown(length, low, high) : UnmappedAreaBottomUp(length, low, high);
+SysResult<uint64_t> MmCall::VmUnmappedArea(bool top_down, uint64_t length, uint64_t low, uint64_t high, uint64_t align_mask) const {
+  const uint64_t padded = length + align_mask;
+  SysResult<uint64_t> found = top_down ? UnmappedAreaTopDown(padded, low, high) : UnmappedAreaBottomUp(padded, low, high);
+  if (found.ok()) found = (found.value() + align_mask) & ~align_mask;
   if (EventSink* events = core_.tracer.events()) {
-    events->Emit(EventKind::kVmUnmappedArea,
-                 {found.ok() ? found.value() : 0, -static_cast<int>(found.error()), mm_.total_vm.raw(), top_down, length, low, high, 0, 0});
+    events->Emit(EventKind::kVmUnmappedArea, {found.ok() ? found.value() : 0, -static_cast<int>(found.error()), mm_.total_vm.raw(),
+                                              top_down, length, low, high, align_mask, 0});
   }
   return found;
 }
@@ -109,7 +111,9 @@ SysResult<uint64_t> MmCall::GetUnmappedArea(const OpenFile* file, uint64_t addre
       }
     }
   }
-  if (chosen == 0) {
+  if (file != nullptr && file->inode->hugetlb != nullptr) {
+    MMLAB_TRY_ASSIGN(chosen, HugetlbArea(*file, address, length, flags));
+  } else if (chosen == 0) {
     MMLAB_TRY_ASSIGN(chosen, SearchArea(address, length, flags));
   }
   // A fixed address among the last 4095 is taken for an error number by IS_ERR_VALUE().

@@ -10,6 +10,7 @@
 #include "server/physical/contents.h"
 #include "server/physical/memory_controller.h"
 #include "server/physical/physical_memory.h"
+#include "server/process/page_replacement.h"
 #include "server/process/paging.h"
 
 namespace mmlab {
@@ -45,7 +46,8 @@ UserMemory::UserMemory(const ProcessCore& core, PhysicalMemory& memory, Process&
       task_(task),
       mm_(*task.mm),
       page_bytes_(core.layout.page_size.bytes().raw()),
-      table_bytes_(core.paging.format().coverage(2)) {}
+      table_bytes_(core.paging.format().coverage(2)),
+      replacement_(mm_.replacement.get()) {}
 
 UserMemory::Reach UserMemory::Touch(uint64_t address, FaultAccess access) {
   // A fault brings the page in and the access is tried again; each round either gets further or ends.
@@ -64,10 +66,17 @@ UserMemory::Reach UserMemory::Touch(uint64_t address, FaultAccess access) {
     }
     if (found.verdict == PteVerdict::kAllowed) {
       frame_ = found.pfn;
+      if (replacement_ != nullptr) [[unlikely]]
+        NoteReference(address);
       return Reach::kOk;
     }
     if (const Reach reach = ServeFault(address, access, found.verdict); reach != Reach::kOk) return reach;
   }
+}
+
+void UserMemory::NoteReference(uint64_t address) {
+  const uint64_t page = address >> layout_.page_size.shift();
+  if (replacement_->Covers(page)) replacement_->Referenced(page);
 }
 
 int32_t UserMemory::X86ErrorCode(FaultAccess access, PteVerdict verdict) const {

@@ -17,6 +17,7 @@
 
 namespace mmlab {
 
+class PageReplacement;
 class PhysicalMemory;
 
 // User memory as a task's instructions reach it, and as the kernel reaches it for the task: through the page tables, with every fault that
@@ -43,6 +44,7 @@ class UserMemory {
 
   // Makes the page of the address usable, by as many faults as it takes. The frame is in frame_.
   Reach Touch(uint64_t address, FaultAccess access);
+  void NoteReference(uint64_t address);
   Reach ServeFault(uint64_t address, FaultAccess access, PteVerdict verdict);
   int32_t X86ErrorCode(FaultAccess access, PteVerdict verdict) const;
   uint64_t Arm64Syndrome(uint64_t address, FaultAccess access, PteVerdict verdict) const;
@@ -69,7 +71,8 @@ class UserMemory {
   const uint64_t table_bytes_;  // Covered by one lowest table.
   uint8_t* table_ = nullptr;    // The lowest table used last, of the addresses from table_start_.
   uint64_t table_start_ = 0;
-  VmArea* vma_ = nullptr;  // The VMA used last; no call here removes one.
+  PageReplacement* const replacement_;  // Wants to hear of every access; null: nobody does.
+  VmArea* vma_ = nullptr;               // The VMA used last; no call here removes one.
   Pfn frame_;
   Signal signal_;
   bool out_of_memory_ = false;

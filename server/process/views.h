@@ -8,12 +8,17 @@
 
 namespace mmlab {
 
+struct FaultCounts {
+  uint64_t minor = 0;
+  uint64_t major = 0;
+};
+
 // What can be read of a process, computed on request; the proto messages of the same names document each field.
 
 // The Vm and Rss lines of /proc/PID/status.
 struct MemoryStatus {
   Bytes vm_peak, vm_size, vm_lck, vm_pin, vm_hwm, vm_rss, rss_anon, rss_file, rss_shmem;
-  Bytes vm_data, vm_stk, vm_exe, vm_lib, vm_pte, vm_swap;
+  Bytes vm_data, vm_stk, vm_exe, vm_lib, vm_pte, vm_swap, hugetlb;
 };
 
 // An entry of /proc/PID/smaps.
@@ -50,6 +55,7 @@ struct VmAreaView {
   uint32_t device_major = 0;
   uint32_t device_minor = 0;
   std::string vm_flags;  // "rd wr mr mw me ac", as in smaps.
+  Bytes page_size;       // vma_kernel_pagesize()
 };
 
 }  // namespace mmlab

@@ -3,15 +3,15 @@
 
 #include <cstdint>
 #include <memory>
-#include <string>
 
-#include "absl/container/inlined_vector.h"
 #include "server/base/address.h"
+#include "server/process/anon_vma_chain.h"
+#include "server/process/anon_vma_name.h"
+#include "server/process/hugetlb_reserve.h"
 
 namespace mmlab {
 
 class AddressSpace;
-class AnonVma;
 class OpenFile;
 struct VmaTreeNode;
 
@@ -75,13 +75,15 @@ struct VmArea {
   uint64_t flags = 0;  // VmFlag bits.
   PageIndex pgoff;     // vm_pgoff: page offset in the file; for anonymous memory the virtual page number at creation (moves keep it).
   VmaBacking backing = VmaBacking::kAnonymous;
+  bool hugetlb_unmapped = false;   // HPAGE_RESV_UNMAPPED: who made the mapping took a huge page away from here; the next fault finds none.
   uint32_t object = 0;             // Its struct vm_area_struct, as KernelObjects::Take() numbered it while the VMA is linked; 0 = none.
   std::shared_ptr<OpenFile> file;  // kFile; also kAnonymous for a private mapping of /dev/zero (vm_file without vm_ops).
   uint64_t file_link = 0;          // Its key in file->inode->mappings.
   AnonVma* anon_vma = nullptr;     // Set by AnonVmaPrepare() when the first anonymous page comes.
-  absl::InlinedVector<AnonVma*, 1> anon_vma_chain;  // All that pages mapped here may belong to, newest first.
-  uint64_t rmap_number = 0;                         // Its key in AnonVma::vmas; 0 before it was first linked to one.
-  std::shared_ptr<const std::string> name;          // prctl(PR_SET_VMA_ANON_NAME); null = none.
+  AnonVmaChain anon_vma_chain;     // All that pages mapped here may belong to, newest first.
+  uint64_t rmap_number = 0;        // Its key in AnonVma::vmas; 0 before it was first linked to one.
+  AnonVmaName name;                // prctl(PR_SET_VMA_ANON_NAME)
+  HugetlbReserve hugetlb_reserve;  // Private huge pages, of the process that made the mapping.
 
   // Where it stands in its VmaTree; only the tree touches it.
   struct TreeLinks {

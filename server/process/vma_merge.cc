@@ -13,9 +13,10 @@ namespace {
 
 bool NamesEqual(const std::string* a, const std::string* b) { return a == b || (a != nullptr && b != nullptr && *a == *b); }
 
-// vm_ops->close: special mappings and System V segments count their users in it, so the kernel never merges them.
+// vm_ops->close: special mappings, System V segments and memory of huge-page pools count their users in it, so the kernel never merges
+// them.
 bool HasCloseHook(const VmArea& vma) {
-  if (vma.special_mapping()) return true;
+  if (vma.special_mapping() || vma.is(kVmHugetlb)) return true;
   return vma.file != nullptr && vma.file->inode->kind == FileKind::kSysvShm;
 }
 
@@ -134,6 +135,9 @@ Errno MmCall::SplitUnchecked(VmArea& vma, uint64_t address, bool new_below) {
   // vm_ops->may_split of special mappings: their number of pages is fixed.
   if (vma.special_mapping()) {
     return Refuse(Errno::kEINVAL, "a special mapping (vvar, vdso) can't be split");
+  }
+  if (vma.is(kVmHugetlb) && (address & (HugeBytes(*vma.file) - 1)) != 0) {
+    return Refuse(Errno::kEINVAL, "the boundary would lie inside a huge page");
   }
   core_.paging.SplitHugeAt(vma, VirtAddr(address));  // vma_adjust_trans_huge()
   const uint64_t pages_below = (address - vma.start.raw()) >> shift_;

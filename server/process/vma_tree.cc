@@ -153,7 +153,7 @@ VmaTree::Node* VmaTree::Split(Node& node, uint32_t slot) {
     UpdateUpwards(&node);
   }
   Node* right = NewNode(node.leaf);
-  const uint32_t keep = slot == kSlots ? kSlots - 1 : slot == 0 ? 1 : kSlots / 2;
+  const uint32_t keep = slot == kSlots ? kSlots - 1 : slot == 0 ? 1 : in_order_ ? slot : kSlots / 2;
   MoveSlots(node, keep, *right, 0, kSlots - keep);
   UpdateUpwards(&node);
   InsertInto(node.parent, SlotOf(*node.parent, &node) + 1, right, right->end(), right->max_gap());
@@ -189,6 +189,8 @@ VmArea* VmaTree::Insert(std::unique_ptr<VmArea> owned) {
   if (slot == kSlots - 1 && leaf->count == kSlots && leaf->ends[slot] <= start) ++slot;
   VmArea* next = slot < leaf->count ? leaf->vma(slot) : nullptr;
   VmArea* previous = next != nullptr ? next->links.previous : last_;
+  in_order_ = last_inserted_ != nullptr && (last_inserted_ == previous || last_inserted_ == next);
+  last_inserted_ = vma;
   vma->links = {previous, next, nullptr};
   (previous == nullptr ? first_ : previous->links.next) = vma;
   (next == nullptr ? last_ : next->links.previous) = vma;
@@ -248,6 +250,7 @@ void VmaTree::RemoveFrom(Node* node, uint32_t slot) {
 }
 
 std::unique_ptr<VmArea> VmaTree::Remove(VmArea& vma) {
+  if (last_inserted_ == &vma) last_inserted_ = nullptr;
   Node* leaf = vma.links.leaf;
   VmArea* next = vma.links.next;
   (vma.links.previous == nullptr ? first_ : vma.links.previous->links.next) = next;

@@ -91,6 +91,8 @@ class VmaTree {
   VmArea* last_ = nullptr;
   size_t size_ = 0;
   size_t nodes_ = 0;
+  const VmArea* last_inserted_ = nullptr;  // Null when it has gone.
+  bool in_order_ = false;                  // The one that is being inserted is next to that: nodes are split so that they stay full.
   // Leaf and slot (never 0) of the VMA found last, for the next lookup nearby; 0 = none. Changes no answer.
   mutable std::atomic<uintptr_t> last_found_{0};
 };

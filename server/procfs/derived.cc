@@ -2,37 +2,15 @@
 
 namespace mmlab {
 
-bool IsDerived(ZoneStat item) {
-  switch (item) {
-    case ZoneStat::kNrFreePages:
-    case ZoneStat::kNrFreeCma:
-    case ZoneStat::kNrZoneInactiveAnon:
-    case ZoneStat::kNrZoneActiveAnon:
-    case ZoneStat::kNrZoneInactiveFile:
-    case ZoneStat::kNrZoneActiveFile:
-    case ZoneStat::kNrZoneUnevictable:
-    case ZoneStat::kNrMlock:    // Counted for all zones together.
-    case ZoneStat::kNrBounce:   // No device that cannot reach high memory.
-    case ZoneStat::kNrZspages:  // No compressed swap.
-      return true;
-    default:  // nr_zone_write_pending is not counted by zone.
-      return false;
-  }
-}
+// There is no device that cannot reach high memory (nr_bounce), no compressed swap
+// (nr_zspages).
+bool IsDerived(ZoneStat) { return true; }
 
 bool IsDerived(NumaStat) { return true; }
 
-bool IsDerived(NodeStat item) {
-  switch (item) {
-    // The kernel's own memory.
-    case NodeStat::kNrKernelMiscReclaimable:
-      return false;
-    // Counted by files (nr_file_pages, nr_shmem, nr_dirty, nr_dirtied, nr_written, nr_swapcached), reclaim and process (nr_anon_pages,
-    // nr_mapped, nr_page_table_pages); the rest needs huge pages, devices or more than one node.
-    default:
-      return true;
-  }
-}
+// Counted by files (nr_file_pages, nr_shmem, nr_dirty, nr_dirtied, nr_written, nr_swapcached), reclaim and process (nr_anon_pages,
+// nr_mapped, nr_page_table_pages); the rest needs huge pages, devices, drivers with pages of their own to reclaim, or more than one node.
+bool IsDerived(NodeStat) { return true; }
 
 bool IsDerived(VmEvent item) {
   switch (item) {
@@ -109,7 +87,7 @@ bool IsDerived(VmEvent item) {
     case VmEvent::kNumaHintFaults:
     case VmEvent::kNumaHintFaultsLocal:
     case VmEvent::kNumaPagesMigrated:
-    // Transparent huge pages. There are none of files, and no huge page pools.
+    // Transparent huge pages. There are none of files.
     case VmEvent::kThpMigrationSuccess:
     case VmEvent::kThpMigrationFail:
     case VmEvent::kThpMigrationSplit:

@@ -61,7 +61,7 @@ void Insert(std::vector<IomemResource>& siblings, IomemResource node) {
 
 void Append(std::string& out, const std::vector<IomemResource>& nodes, int level) {
   for (const IomemResource& node : nodes) {
-    out.append(static_cast<size_t>(2 * std::min(level, kMaxLevel)), ' ');
+    out.append(2 * static_cast<size_t>(std::min(level, kMaxLevel)), ' ');
     AppendHex(out, node.start.raw(), 8);
     out.push_back('-');
     AppendHex(out, node.last.raw(), 8);
@@ -78,7 +78,12 @@ std::vector<IomemResource> IomemTree(const Machine& machine) {
   const MachineSpec& spec = machine.spec();
   std::vector<IomemResource> tree;
   const auto last = [](PhysRange range) { return PhysAddr(range.end.raw() - 1); };
-  for (const FirmwareRange& r : KernelMemoryMap(spec)) {
+  for (FirmwareRange r : KernelMemoryMap(spec)) {
+    // arm64_memblock_init() takes away what the linear map cannot hold.
+    if (!machine.layout().is_x86() && r.type == FirmwareRange::Type::kRam) {
+      r.range.end = std::min(r.range.end, machine.layout().page_size.StartOf(machine.kernel_layout().max_pfn));
+      if (r.range.start >= r.range.end) continue;
+    }
     Insert(tree, {r.range.start, last(r.range), std::string(FirmwareName(r.type)), {}});
   }
   for (const NamedRange& section : spec.kernel_sections) Insert(tree, {section.range.start, last(section.range), section.name, {}});

@@ -8,6 +8,7 @@
 #include "server/machine/memory_map.h"
 #include "server/physical/page_allocator.h"
 #include "server/process/processes.h"
+#include "server/procfs/direct_map.h"
 #include "server/procfs/text.h"
 
 namespace mmlab {
@@ -126,8 +127,7 @@ std::vector<MeminfoField> MeminfoFields(const Machine& machine) {
   machine.ReadVmalloc([&](const Vmalloc& vmalloc) { vmalloc_used = vmalloc.nr_vmalloc_pages(); });
   fields.Pages("VmallocUsed", vmalloc_used);
   fields.Pages("VmallocChunk", uint64_t{0});
-  // Pages of the per-CPU allocator's first chunk, as the recorded kernels made it for each CPU.
-  fields.Pages("Percpu", static_cast<uint64_t>(machine.spec().cpus) * (x86 ? 33u : 34u));
+  fields.Pages("Percpu", machine.percpu_pages());
   fields.Pages("HardwareCorrupted", uint64_t{0});
   fields.Pages("AnonHugePages", stat.Get(NodeStat::kNrAnonTransparentHugepages));
   for (absl::string_view name : {"ShmemHugePages", "ShmemPmdMapped", "FileHugePages", "FilePmdMapped"}) {
@@ -137,10 +137,15 @@ std::vector<MeminfoField> MeminfoFields(const Machine& machine) {
     fields.Pages("CmaTotal", sums.cma);
     fields.Pages("CmaFree", sums.free_cma);
   }
-  for (absl::string_view name : {"HugePages_Total", "HugePages_Free", "HugePages_Rsvd", "HugePages_Surp"}) fields.Count(name, 0);
-  fields.Kilobytes("Hugepagesize", machine.layout().kind == LayoutKind::kX86_32 ? 4096 : 2048);
-  fields.Kilobytes("Hugetlb", 0);
-  // DirectMap*: how the kernel maps its own image is not simulated.
+  const HugetlbPools& hugetlb = files.hugetlb();
+  const HugetlbPool& pool = hugetlb.pool(hugetlb.default_pool());
+  fields.Count("HugePages_Total", pool.total);
+  fields.Count("HugePages_Free", pool.free.size());
+  fields.Count("HugePages_Rsvd", pool.reserved);
+  fields.Count("HugePages_Surp", pool.surplus);
+  fields.Pages("Hugepagesize", pool.pages());
+  fields.Pages("Hugetlb", hugetlb.total_pages());
+  for (const MeminfoField& field : DirectMapFields(machine)) out.push_back(field);
   return out;
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/strings/string_view.h"
 #include "server/base/address.h"
@@ -17,6 +18,12 @@ inline constexpr uint64_t kMaxFrameFileBytes = uint64_t{1} << 20;  // Of one rea
 
 // stable_page_flags(): bits KPF_* of include/uapi/linux/kernel-page-flags.h. REQUIRES: below the machine's end_pfn().
 uint64_t KpageFlags(const Machine& machine, Pfn pfn);
+
+// page->flags of struct page. 0: none. REQUIRES: below the machine's end_pfn().
+uint64_t PageFlagsWord(const Machine& machine, Pfn pfn);
+
+// The names of these bits as tools/vm/page-types.c prints them: "uptodate", "lru", "mmap".
+std::vector<std::string> KpageFlagNames(uint64_t bits);
 
 // `path` below /proc.
 bool IsFrameFile(absl::string_view path);

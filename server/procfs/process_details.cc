@@ -55,6 +55,8 @@ char TaskState(const Machine& machine, const Process& process) {
   return machine.processes().RunsOn(process.pid).has_value() ? 'R' : 'S';
 }
 
+std::string WchanText(const Machine&, const Process& process) { return process.vfork_child != Pid() ? "kernel_clone" : "0"; }
+
 std::string StatText(const Machine& machine, const Process& process) {
   const AddressSpace* mm = process.mm.get();
   const auto [minor, major] = FaultsOf(machine, process);
@@ -139,6 +141,7 @@ std::string NumaMapsText(const Machine& machine, const Process& process) {
     } else if (vmas[i].backing == "[stack]") {
       out += " stack";
     }
+    if (vmas[i].page_size > machine.layout().page_size.bytes()) out += " huge";
     const VmaPages& counted = pages[i];
     if (counted.pages > 0) {
       if (counted.anon > 0) absl::StrAppend(&out, " anon=", counted.anon);
@@ -146,7 +149,7 @@ std::string NumaMapsText(const Machine& machine, const Process& process) {
       if (counted.pages != counted.anon && counted.pages != counted.dirty) absl::StrAppend(&out, " mapped=", counted.pages);
       if (counted.mapcount_max > 1) absl::StrAppend(&out, " mapmax=", counted.mapcount_max);
       if (counted.active < counted.pages) absl::StrAppend(&out, " active=", counted.active);
-      absl::StrAppend(&out, " N0=", counted.pages, " kernelpagesize_kB=", machine.layout().page_size.bytes().raw() >> 10);
+      absl::StrAppend(&out, " N0=", counted.pages, " kernelpagesize_kB=", vmas[i].page_size.raw() >> 10);
     }
     out.push_back('\n');
   }

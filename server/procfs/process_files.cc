@@ -107,14 +107,13 @@ std::string SmapsText(const Machine& machine, const Process& process) {
   std::string out;
   if (process.mm == nullptr) return out;
   const size_t width = HeaderWidth(machine);
-  const Bytes page = machine.layout().page_size.bytes();
   const std::vector<VmAreaView> vmas = machine.processes().VmAreas(process);
   const std::vector<Smaps> smaps = machine.processes().AllSmaps(process);
   for (size_t i = 0; i < vmas.size() && i < smaps.size(); ++i) {
     AppendMapsLine(out, vmas[i], width);
     AppendSize(out, "Size:", vmas[i].end - vmas[i].start);
-    AppendSize(out, "KernelPageSize:", page);
-    AppendSize(out, "MMUPageSize:", page);
+    AppendSize(out, "KernelPageSize:", vmas[i].page_size);
+    AppendSize(out, "MMUPageSize:", vmas[i].page_size);
     AppendSmapsSums(out, smaps[i], nullptr);
     const VmArea* vma = process.mm->vmas.Find(vmas[i].start);
     out += vma != nullptr && machine.processes().ThpEligible(*vma) ? "THPeligible:    1\n" : "THPeligible:    0\n";
@@ -162,7 +161,7 @@ std::string StatusText(const Machine& machine, const Process& process) {
     AppendStatusSize(out, "VmLib", status.vm_lib);
     AppendStatusSize(out, "VmPTE", status.vm_pte);
     AppendStatusSize(out, "VmSwap", status.vm_swap);
-    AppendStatusSize(out, "HugetlbPages", Bytes(0));
+    AppendStatusSize(out, "HugetlbPages", status.hugetlb);
     absl::StrAppend(&out, "CoreDumping:\t0\nTHP_enabled:\t", process.mm->thp_disabled ? 0 : 1, "\n");
   }
   absl::StrAppend(&out, "Threads:\t", machine.processes().ThreadCount(process), "\n");

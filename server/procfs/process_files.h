@@ -31,6 +31,8 @@ std::string OomAdjText(const Process& process);
 std::string NumaMapsText(const Machine& machine, const Process& process);
 // 'R' on a CPU, 'D' waiting for the child of its vfork, 'S' otherwise.
 char TaskState(const Machine& machine, const Process& process);
+// proc_pid_wchan(): the function of the kernel that a task sleeps in. Known of one that waits for the child of its vfork; else "0".
+std::string WchanText(const Machine& machine, const Process& process);
 // Only the limits that are simulated: data, stack, locked memory, address space.
 std::string LimitsText(const Process& process);
 

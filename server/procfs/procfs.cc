@@ -19,7 +19,9 @@
 #include "server/procfs/iomem.h"
 #include "server/procfs/lru_gen.h"
 #include "server/procfs/meminfo.h"
+#include "server/procfs/node_files.h"
 #include "server/procfs/page_frames.h"
+#include "server/procfs/pagemap.h"
 #include "server/procfs/process_files.h"
 #include "server/procfs/slabinfo.h"
 #include "server/procfs/system_files.h"
@@ -65,6 +67,8 @@ struct MachineFile {
 };
 // Sorted. Those with a leading slash are not below /proc.
 constexpr MachineFile kMachineFiles[] = {
+    {"/sys/devices/system/node/node0/meminfo", NodeMeminfoText},
+    {"/sys/devices/system/node/node0/numastat", NodeNumastatText},
     {"/sys/kernel/debug/extfrag/extfrag_index", ExtfragIndexText},
     {"/sys/kernel/debug/extfrag/unusable_index", UnusableIndexText},
     {"/sys/kernel/debug/lru_gen", LruGenText},
@@ -119,11 +123,13 @@ constexpr ProcessFile kProcessFiles[] = {
     {"oom_adj", [](const Machine&, const Process& p) { return OomAdjText(p); }},
     {"oom_score", OomScoreText},
     {"oom_score_adj", [](const Machine&, const Process& p) { return OomScoreAdjText(p); }},
+    {"pagemap", [](const Machine& m, const Process& p) { return ReadPagemap(m, p, 0, kMaxFrameFileBytes); }},
     {"smaps", SmapsText},
     {"smaps_rollup", SmapsRollupText},
     {"stat", StatText},
     {"statm", StatmText},
     {"status", StatusText},
+    {"wchan", WchanText},
 };
 
 // What Linux has, and a machine cannot show yet.
@@ -132,17 +138,17 @@ constexpr absl::string_view kMissing[] = {
     "modules", "mounts", "schedstat", "softirqs",   "sysvipc/shm", "timer_list",
 };
 constexpr absl::string_view kMissingOfProcess[] = {
-    "clear_refs", "fd", "io", "map_files", "mem", "mounts", "pagemap", "sched", "schedstat", "stack", "wchan",
+    "clear_refs", "fd", "io", "map_files", "mem", "mounts", "sched", "schedstat", "stack",
 };
 constexpr absl::string_view kMissingOfCgroup[] = {"cgroup.freeze",   "cgroup.kill",      "cgroup.max.depth",     "cgroup.max.descendants",
                                                   "cgroup.pressure", "memory.numa_stat", "memory.zswap.current", "memory.zswap.max"};
 constexpr absl::string_view kCgroupRoot = "/sys/fs/cgroup/";
 
-// SLOB knows of no caches that it could list.
+// SLOB knows of no caches that it could list. CONFIG_NUMA: Debian's kernels for ARM64 have it, those for x86-32 do not.
 bool Exists(const Machine& machine, const MachineFile& file) {
+  if (absl::StartsWith(file.path, "/sys/devices/system/node/")) return !machine.layout().is_x86();
   return file.path != "slabinfo" || machine.spec().slab_allocator != SlabAllocatorKind::kSlob;
 }
-// CONFIG_NUMA: Debian's kernels for ARM64 have it, those for x86-32 do not.
 bool Exists(const Machine& machine, const ProcessFile& file) { return file.name != "numa_maps" || !machine.layout().is_x86(); }
 
 template <typename List>

@@ -7,9 +7,9 @@
 #include "server/machine/machine.h"
 #include "server/physical/fragmentation.h"
 #include "server/physical/page_allocator.h"
-#include "server/process/processes.h"
 #include "server/procfs/derived.h"
 #include "server/procfs/text.h"
+#include "server/reclaim/reclaim.h"
 
 namespace mmlab {
 namespace {
@@ -23,11 +23,6 @@ void ForEachItem(int count, uint8_t where, Visit visit) {
     const auto item = static_cast<Item>(i);
     if ((StatAvailabilityOf(item) & where) != 0 && IsDerived(item)) visit(item);
   }
-}
-
-size_t PopulatedZones(const Machine& machine) {
-  const absl::Span<const Zone> zones = machine.memory().zones();
-  return static_cast<size_t>(std::count_if(zones.begin(), zones.end(), [](const Zone& zone) { return zone.populated(); }));
 }
 
 void AppendZoneHead(std::string& out, const Zone& zone) {  // The kernel numbers nodes; there is one.
@@ -72,15 +67,8 @@ void AppendZone(std::string& out, const Machine& machine, const Zone& zone, bool
     out.push_back('\n');
     return;
   }
-  // What the machine counts for all zones together can only be told of the one zone that has memory.
-  const bool only_zone = PopulatedZones(machine) == 1;
-  ForEachItem<ZoneStat>(kZoneStats, where, [&](ZoneStat item) {
-    if (item != ZoneStat::kNrMlock) return AppendStatLine(out, StatName(item), zone.stat(item));
-    if (only_zone) AppendStatLine(out, StatName(item), machine.processes().mlocked_pages().raw());
-  });
-  if (only_zone) {
-    ForEachItem<NumaStat>(kNumaStats, where, [&](NumaStat item) { AppendStatLine(out, StatName(item), stat.Get(item)); });
-  }
+  ForEachItem<ZoneStat>(kZoneStats, where, [&](ZoneStat item) { AppendStatLine(out, StatName(item), zone.stat(item)); });
+  ForEachItem<NumaStat>(kNumaStats, where, [&](NumaStat item) { AppendStatLine(out, StatName(item), zone.stat(item)); });
   out += "\n  pagesets";
   for (size_t cpu = 0; cpu < zone.pcp.size(); ++cpu) {
     AppendField(out, "\n    cpu: ", cpu);
@@ -89,7 +77,7 @@ void AppendZone(std::string& out, const Machine& machine, const Zone& zone, bool
     AppendField(out, "\n              batch: ", zone.pcp[cpu].batch);
     AppendField(out, "\n  vm stats threshold: ", static_cast<uint64_t>(zone.stat_threshold));
   }
-  AppendField(out, "\n  node_unreclaimable:  ", 0);  // kswapd never gave up: there is none.
+  AppendField(out, "\n  node_unreclaimable:  ", machine.reclaim().hopeless() ? 1 : 0);
   AppendField(out, "\n  start_pfn:           ", zone.start_pfn);
   out.push_back('\n');
 }
@@ -222,11 +210,15 @@ std::vector<VmstatField> VmstatFields(const Machine& machine) {
   std::vector<VmstatField> fields;
   fields.reserve(kZoneStats + kNumaStats + kNodeStats + kVmEvents + 3);
   ForEachItem<ZoneStat>(kZoneStats, where, [&](ZoneStat item) {
-    uint64_t sum = item == ZoneStat::kNrMlock ? machine.processes().mlocked_pages().raw() : 0;
+    uint64_t sum = 0;
     for (const Zone& zone : machine.memory().zones()) sum += zone.stat(item);
     fields.push_back({StatName(item), sum});
   });
-  ForEachItem<NumaStat>(kNumaStats, where, [&](NumaStat item) { fields.push_back({StatName(item), stat.Get(item)}); });
+  ForEachItem<NumaStat>(kNumaStats, where, [&](NumaStat item) {
+    uint64_t sum = 0;
+    for (const Zone& zone : machine.memory().zones()) sum += zone.stat(item);
+    fields.push_back({StatName(item), sum});
+  });
   ForEachItem<NodeStat>(kNodeStats, where, [&](NodeStat item) {
     fields.push_back({StatName(item), static_cast<uint64_t>(stat.Get(item))});
   });

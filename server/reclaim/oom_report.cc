@@ -4,6 +4,7 @@
 #include "absl/strings/str_format.h"
 #include "server/base/kernel_logger.h"
 #include "server/cgroup/cgroups.h"
+#include "server/files/hugetlb_pools.h"
 #include "server/physical/page_allocator.h"
 #include "server/process/processes.h"
 
@@ -119,6 +120,11 @@ class MemoryReport {
       present += zone.present;
       managed += zone.managed;
       if (zone.highmem) high += zone.managed;
+    }
+    // hugetlb_show_meminfo_node()
+    for (const HugetlbPool& pool : processes_.hugetlb().pools()) {
+      log_.Log(LogLevel::kWarning, absl::StrFormat("Node 0 hugepages_total=%d hugepages_free=%d hugepages_surp=%d hugepages_size=%dkB",
+                                                   pool.total, pool.free.size(), pool.surplus, Kb(pool.pages())));
     }
     const uint64_t swap = Kb(processes_.limits().total_swap.raw());
     for (const std::string& line : {

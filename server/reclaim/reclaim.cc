@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "server/base/check.h"
+#include "server/base/event.h"
 #include "server/base/explanation.h"
 #include "server/cgroup/cgroups.h"
 #include "server/files/files.h"
@@ -15,6 +16,12 @@
 // When memory is freed and for how long: kswapd, direct reclaim, the killer.
 
 namespace mmlab {
+namespace {
+
+constexpr int32_t kKswapdPid = 0;  // No task of the machine's.
+
+}  // namespace
+
 Reclaim::Reclaim(BuddyMemory& memory, Cgroups& cgroups, Files& files, ReverseMap& reverse_map, PageTableWalker& walker, OomKiller& killer,
                  Tracer& tracer)
     : memory_(memory), cgroups_(cgroups), files_(files), reverse_map_(reverse_map), walker_(walker), killer_(killer), tracer_(tracer) {}
@@ -27,33 +34,50 @@ bool Reclaim::Balanced(int highest_zone, int order) const {
   return false;
 }
 
+bool Reclaim::hopeless() const { return kswapd_failures_ >= kMaxReclaimRetries; }
+
 bool Reclaim::WakeKswapd(Gfp gfp, int order, int highest_zone) {
   (void)gfp;
-  if (kswapd_failures_ >= kMaxReclaimRetries || Balanced(highest_zone, order)) return false;
+  const bool boosted = Boost(highest_zone) > 0;
+  if (hopeless() || (Balanced(highest_zone, order) && !boosted)) return false;
   // It is awake already, and goes on when what it wrote is on the disk.
   if (kswapd_waits_) return true;
   if (Explanation* why = tracer_.explanation()) {
-    ExplanationStep& step = why->Add(StepKind::kKswapdWake, "no zone that the request may use is above its low watermark: kswapd is woken");
+    ExplanationStep& step = why->Add(
+        StepKind::kKswapdWake, boosted ? "page blocks were stolen and watermarks boosted, so that larger blocks stay free: kswapd is woken"
+                                       : "no zone that the request may use is above its low watermark: kswapd is woken");
     step.Number("order", order).Number("highest_zone", highest_zone);
     for (int zone = 0; zone <= highest_zone; ++zone) {
       const Zone& of = memory_.zones()[static_cast<size_t>(zone)];
       if (of.managed == 0) continue;
       step.Text("zone", of.name()).Pages("free", PageCount(of.free_pages())).Pages("low", PageCount(of.wmark_low));
-      step.Pages("high", PageCount(of.wmark_high));
+      step.Pages("high", PageCount(of.wmark_high)).Pages("boost", PageCount(of.watermark_boost));
     }
   }
+  if (EventSink* events = tracer_.events()) events->Emit(EventKind::kMmVmscanWakeupKswapd, {0, order, GfpText(gfp)});
   kswapd_zone_ = highest_zone;
   kswapd_order_ = order;
   memory_.vm_stat().Count(VmEvent::kPageoutrun);
+  const ActingAs kswapd(tracer_.events(), kKswapdPid, "kswapd0");
+  if (EventSink* events = tracer_.events()) events->Emit(EventKind::kMmVmscanKswapdWake, {0, order});
   BalanceNode(highest_zone, order, true);
   return true;
 }
 
 void Reclaim::ContinueKswapd() {
   kswapd_waits_ = false;
+  const ActingAs kswapd(tracer_.events(), kKswapdPid, "kswapd0");
   if (!Balanced(kswapd_zone_, kswapd_order_)) BalanceNode(kswapd_zone_, kswapd_order_, false);
 }
 
+// pgdat_watermark_boosted(): the pages that watermarks are boosted by.
+uint64_t Reclaim::Boost(int highest_zone) const {
+  uint64_t pages = 0;
+  for (int zone = 0; zone <= highest_zone; ++zone) pages += memory_.zones()[static_cast<size_t>(zone)].watermark_boost;
+  return pages;
+}
+
+// balance_pgdat(). While watermarks are boosted and a zone is above them all the same, as many clean pages of files go as the boost has.
 void Reclaim::BalanceNode(int highest_zone, int order, bool until_written) {
   files_.DrainLru();
   for (int zone = 0; zone <= highest_zone; ++zone) memory_.SetReclaimActive(zone, true);
@@ -62,9 +86,16 @@ void Reclaim::BalanceNode(int highest_zone, int order, bool until_written) {
   sc.highest_zone = highest_zone;
   sc.order = order;
   bool balanced = false;
+  uint64_t boost = Boost(highest_zone);
   while (sc.priority >= 1) {
     balanced = Balanced(highest_zone, order);
-    if (balanced) break;
+    if (!balanced && boost > 0) {
+      boost = 0;
+      sc.priority = kDefaultPriority;
+    }
+    if (balanced && boost == 0) break;
+    sc.may_write = sc.may_swap = boost == 0;
+    const bool deep_enough = boost > 0 && sc.priority == kDefaultPriority - 2;
     const uint64_t freed_before = sc.freed;
     sc.scanned = 0;
     sc.target = 0;
@@ -77,7 +108,10 @@ void Reclaim::BalanceNode(int highest_zone, int order, bool until_written) {
     ShrinkNode(sc);
     // Enough for compaction to make the block of (compact_gap()).
     if (sc.freed >= uint64_t{2} << order) order = sc.order = 0;
-    if (sc.scanned < sc.target || sc.freed == freed_before) --sc.priority;
+    const uint64_t freed = sc.freed - freed_before;
+    boost -= std::min(boost, freed);
+    if (boost > 0 && freed == 0) break;
+    if ((sc.scanned < sc.target && !deep_enough) || freed == 0) --sc.priority;
     kswapd_waits_ = until_written && memory_.vm_stat().Get(NodeStat::kNrVmscanWrite) > written;
     if (kswapd_waits_) break;
   }
@@ -89,6 +123,7 @@ void Reclaim::BalanceNode(int highest_zone, int order, bool until_written) {
   }
   memory_.lru().root().refaults = memory_.lru().root().activations;
   node_dirty_ = false;
+  if (EventSink* events = tracer_.events(); events != nullptr && !kswapd_waits_) events->Emit(EventKind::kMmVmscanKswapdSleep, {0});
   if (Explanation* why = tracer_.explanation()) {
     const char* reason = kswapd_waits_                   ? "kswapd waits until what it wrote is on the disk"
                          : Balanced(highest_zone, order) ? "a zone is above its high watermark: kswapd sleeps again"
@@ -101,7 +136,7 @@ void Reclaim::BalanceNode(int highest_zone, int order, bool until_written) {
 }
 
 uint64_t Reclaim::DirectReclaim(Gfp gfp, int order, int highest_zone) {
-  (void)gfp;
+  if (EventSink* events = tracer_.events()) events->Emit(EventKind::kMmVmscanDirectReclaimBegin, {order, GfpText(gfp)});
   files_.DrainLru();
   ScanControl sc;
   sc.highest_zone = highest_zone;
@@ -111,6 +146,7 @@ uint64_t Reclaim::DirectReclaim(Gfp gfp, int order, int highest_zone) {
   const Zone& zone = memory_.zones()[static_cast<size_t>(highest_zone)];
   memory_.vm_stat().Count(static_cast<VmEvent>(kFirst + static_cast<int>(zone.type)));
   const uint64_t freed = TryToFree(sc);
+  if (EventSink* events = tracer_.events()) events->Emit(EventKind::kMmVmscanDirectReclaimEnd, {freed});
   cgroups_.Stall(StallKind::kMemory, static_cast<int64_t>(freed) * Cgroups::kReclaimNanosecondsPerPage);
   if (Explanation* why = tracer_.explanation()) {
     why->Add(StepKind::kDirectReclaim, "no zone is above its min watermark: the request waits and frees pages itself")
@@ -154,6 +190,10 @@ uint64_t Reclaim::TryByPriorities(ScanControl& sc) {
 }
 
 uint64_t Reclaim::ReclaimCgroup(uint16_t memcg, uint64_t pages) {
+  // try_to_free_mem_cgroup_pages() asks like user memory does, whoever is charged.
+  if (EventSink* events = tracer_.events()) {
+    events->Emit(EventKind::kMmVmscanMemcgReclaimBegin, {0, GfpText(kGfpHighuserMovable)});
+  }
   files_.DrainLru();
   ScanControl sc;
   sc.for_cgroup = true;
@@ -161,6 +201,7 @@ uint64_t Reclaim::ReclaimCgroup(uint16_t memcg, uint64_t pages) {
   sc.highest_zone = static_cast<int>(memory_.zones().size()) - 1;
   sc.target = std::max(pages, kSwapClusterMax);
   const uint64_t freed = TryToFree(sc);
+  if (EventSink* events = tracer_.events()) events->Emit(EventKind::kMmVmscanMemcgReclaimEnd, {freed});
   if (Explanation* why = tracer_.explanation()) {
     ExplanationStep& step = why->Add(StepKind::kCgroupReclaim, "pages of the cgroup and of those below it are freed");
     step.Text("cgroup", memcg == 0 ? "/" : cgroups_.memcg(memcg).path).Pages("wanted", PageCount(pages)).Pages("freed", PageCount(freed));

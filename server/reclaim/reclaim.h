@@ -25,9 +25,9 @@ class Tracer;
 //
 // kswapd runs at the request that wakes it, from below the low watermarks until a zone that the request could use is above its high one, or
 // nothing can be freed. When it had to write pages, it waits for the disk then: it goes on when somebody reclaims directly, who waits too,
-// or when the operation is done. A request that finds too little meanwhile reclaims directly. Swap areas are as
-// quick as reclaim: what is written of the pages of one look at a list is there when the next ones have been looked at. Always true: between
-// two calls no page is isolated from the LRU lists or on its way to a swap area.
+// or when the operation is done. A request that finds too little meanwhile reclaims directly. Swap areas are as quick as reclaim: what is
+// written of the pages of one look at a list is there when the next ones have been looked at. Always true: between two calls no page is
+// isolated from the LRU lists or on its way to a swap area.
 class Reclaim final : public MemoryPressure, public CgroupPressure, public PageReclaimer {
  public:
   // All outlive this.
@@ -74,6 +74,9 @@ class Reclaim final : public MemoryPressure, public CgroupPressure, public PageR
 
   void AddToHash(StateHasher& hasher) const;
 
+  // Whether kswapd gave up on the node (kswapd_failures), until somebody else frees something.
+  bool hopeless() const;
+
  private:
   struct ScanControl;
   // What became of a page that was looked at (the labels of shrink_folio_list()).
@@ -108,6 +111,7 @@ class Reclaim final : public MemoryPressure, public CgroupPressure, public PageR
   void EndWriteback();
   // When it is done, so that nothing is being written.
   void WaitForDisk();
+  static const char* ReclaimFlags(bool file);  // trace_reclaim_flags()
 
   // kswapd_age_node(): a part of the active anonymous pages moves on, so that they are looked at before they are needed.
   void AgeNode(ScanControl& sc);
@@ -138,6 +142,7 @@ class Reclaim final : public MemoryPressure, public CgroupPressure, public PageR
   Fate Evict(Pfn pfn, Frame& frame, const ScanControl& sc);
 
   bool Balanced(int highest_zone, int order) const;
+  uint64_t Boost(int highest_zone) const;
   uint64_t TryToFree(ScanControl& sc);
   uint64_t TryByPriorities(ScanControl& sc);
   // balance_pgdat(). `until_written`: not further than to the first round in which pages were written.

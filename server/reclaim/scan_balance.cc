@@ -78,7 +78,10 @@ Reclaim::ScanCounts Reclaim::CountsToScan(const Lruvec& lruvec, ScanControl& sc)
   bool anon = true;
   bool file = true;
   bool by_cost = false;
-  if (!MaySwap(lruvec.memcg)) {
+  if (!sc.may_swap) {
+    rule = "pages of files only: a boost of the watermarks is not worth writing for";
+    anon = false;
+  } else if (!MaySwap(lruvec.memcg)) {
     rule = "pages of files only: no swap space is left for anonymous ones";
     anon = false;
   } else if (sc.for_cgroup && swappiness_ == 0) {

@@ -16,11 +16,13 @@ struct Reclaim::ScanControl {
   uint64_t target = kSwapClusterMax;  // nr_to_reclaim
   int priority = kDefaultPriority;
   int highest_zone = 0;  // reclaim_idx
-  int order = 0;
+  int order = 0;         // Of the request that needs memory.
   bool kswapd = false;
   bool for_cgroup = false;         // cgroup_reclaim(): a limit asks, not the node.
   uint16_t target_memcg = 0;       // Whose pages are looked at, with those below it; 0: all of the node.
   bool ignore_references = false;  // Used lately or not: MADV_PAGEOUT.
+  bool may_write = true;           // may_writepage
+  bool may_swap = true;
 
   bool force_deactivate = false;
   bool skipped_deactivate = false;
@@ -43,6 +45,9 @@ struct Reclaim::ScanControl {
   // Of one list at a time (struct reclaim_stat).
   uint64_t pages_written = 0;
   uint64_t unqueued_dirty = 0;
+  uint64_t activated = 0;
+  uint64_t ref_kept = 0;      // Kept because they were used.
+  uint64_t unmap_failed = 0;  // Some page tables still map them.
   // Of one round over the node.
   uint64_t round_unqueued_dirty = 0;
   uint64_t round_file_taken = 0;

@@ -1,7 +1,9 @@
 // Which lists are gone through and how far. Linux: mm/vmscan.c (shrink_node() and below).
 #include <algorithm>
+#include <array>
 
 #include "server/base/check.h"
+#include "server/base/event.h"
 #include "server/base/explanation.h"
 #include "server/cgroup/cgroups.h"
 #include "server/files/files.h"
@@ -11,6 +13,8 @@
 #include "server/reclaim/scan_control.h"
 
 namespace mmlab {
+
+const char* Reclaim::ReclaimFlags(bool file) { return file ? "RECLAIM_WB_FILE|RECLAIM_WB_ASYNC" : "RECLAIM_WB_ANON|RECLAIM_WB_ASYNC"; }
 
 bool Reclaim::MayShrink(uint16_t number, ScanControl& sc) {
   if (number == 0) return true;
@@ -117,6 +121,7 @@ uint64_t Reclaim::Isolate(Lruvec& lruvec, LruKind kind, uint64_t pages, const Sc
   FrameList& list = lruvec.list(kind);
   isolated_.clear();
   const uint32_t all = list.count;
+  uint64_t skipped = 0;
   for (uint32_t looked = 0; looked < all && isolated_.size() < pages && !list.empty(); ++looked) {
     const Pfn pfn(list.tail);
     Frame& frame = memory_.frame(pfn);
@@ -124,11 +129,17 @@ uint64_t Reclaim::Isolate(Lruvec& lruvec, LruKind kind, uint64_t pages, const Sc
       constexpr auto kFirst = static_cast<int>(VmEvent::kPgskipDma);
       memory_.vm_stat().Count(static_cast<VmEvent>(kFirst + static_cast<int>(memory_.zones()[frame.zone].type)));
       lru.RotateToHead(pfn);
+      ++skipped;
       continue;
     }
     lru.Remove(pfn);
     ++frame.refcount;
     isolated_.push_back(pfn);
+  }
+  if (EventSink* events = tracer_.events()) {
+    constexpr std::array<const char*, 4> kNames = {"inactive_anon", "active_anon", "inactive_file", "active_file"};
+    events->Emit(EventKind::kMmVmscanLruIsolate, {0, sc.highest_zone, sc.order, pages, isolated_.size() + skipped, skipped,
+                                                  isolated_.size(), kNames[static_cast<size_t>(kind)]});
   }
   return isolated_.size();
 }
@@ -153,10 +164,11 @@ void Reclaim::CountEvent(VmEvent item, uint64_t times, const Lruvec& lruvec, con
 
 // Goes through the pages that were isolated; how many were freed.
 uint64_t Reclaim::ShrinkIsolated(ScanControl& sc) {
-  sc.pages_written = sc.unqueued_dirty = 0;
+  sc.pages_written = sc.unqueued_dirty = sc.activated = sc.ref_kept = sc.unmap_failed = 0;
   uint64_t freed = 0;
   for (const Pfn pfn : isolated_) {
-    if (ShrinkPage(pfn, sc) != Fate::kFreed) {
+    if (const Fate fate = ShrinkPage(pfn, sc); fate != Fate::kFreed) {
+      if (fate == Fate::kActivated) ++sc.activated;
       PutBack(pfn);
       continue;
     }
@@ -201,6 +213,11 @@ uint64_t Reclaim::ShrinkInactive(Lruvec& lruvec, LruKind kind, uint64_t pages, S
   if (sc.unqueued_dirty == taken) files_.WriteAll();
   sc.round_unqueued_dirty += sc.unqueued_dirty;
   if (file) sc.round_file_taken += taken;
+  if (EventSink* events = tracer_.events()) {
+    events->Emit(EventKind::kMmVmscanLruShrinkInactive,
+                 {0, taken, freed, sc.unqueued_dirty, 0, 0, 0, file ? 0 : sc.activated, file ? sc.activated : 0, sc.ref_kept,
+                  sc.unmap_failed, sc.priority, ReclaimFlags(file)});
+  }
   return freed;
 }
 
@@ -219,6 +236,10 @@ void Reclaim::ShrinkActive(Lruvec& lruvec, LruKind kind, uint64_t pages, const S
     PutBack(pfn);
   }
   memory_.lru().Count(lruvec.memcg, VmEvent::kPgdeactivate, deactivated);
+  if (EventSink* events = tracer_.events()) {
+    const uint64_t kept = taken - deactivated;
+    events->Emit(EventKind::kMmVmscanLruShrinkActive, {0, taken, kept, deactivated, kept, sc.priority, ReclaimFlags(IsFile(kind))});
+  }
 }
 
 }  // namespace mmlab

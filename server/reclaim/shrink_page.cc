@@ -1,5 +1,6 @@
 // What becomes of one page. Linux: mm/vmscan.c (shrink_folio_list(), pageout(), __remove_mapping()).
 #include "server/base/check.h"
+#include "server/base/event.h"
 #include "server/base/explanation.h"
 #include "server/files/files.h"
 #include "server/physical/page_allocator.h"
@@ -79,6 +80,7 @@ Reclaim::Fate Reclaim::WriteOut(Pfn pfn, Frame& frame, References references, Sc
     return Activate(pfn, "the page is dirty: it goes as soon as it is written back");
   }
   if (references == References::kReclaimClean) return Keep(pfn, Fate::kKept, "the page was used and is dirty");
+  if (!sc.may_write) return Keep(pfn, Fate::kKept, "the page is dirty, and nothing is written for a boost of the watermarks");
   if (frame.refcount != 1 + CacheReferences(frame)) return Keep(pfn, Fate::kKept, "somebody holds the page");
   if (of_file) {
     Inode* inode = files_.FindById(static_cast<uint32_t>(frame.mapping));
@@ -93,6 +95,7 @@ Reclaim::Fate Reclaim::WriteOut(Pfn pfn, Frame& frame, References references, Sc
     written_.push_back(pfn);
   }
   stat.Add(NodeStat::kNrVmscanWrite, 1);
+  if (EventSink* events = tracer_.events()) events->Emit(EventKind::kMmVmscanWriteFolio, {pfn.raw(), ReclaimFlags(of_file)});
   ++sc.pages_written;
   return Keep(pfn, Fate::kKept, "the page is being written; then it goes");
 }
@@ -123,10 +126,13 @@ Reclaim::Fate Reclaim::ShrinkPage(Pfn pfn, ScanControl& sc) {
   Frame& frame = memory_.frame(pfn);
   if ((frame.flags & (kPgUnevictable | kPgMlocked)) != 0) return Activate(pfn, "the page is locked in memory");
   if ((frame.flags & kPgKsm) != 0) return Activate(pfn, "a merged page stays: who maps it is known to KSM alone");
-  // Looking at a huge page splits it if it was not used: only small pages are taken.
   if ((frame.flags & kPgHead) != 0) {
-    reverse_map_.TestClearReferenced(pfn);
-    if ((frame.flags & kPgHead) != 0) return Keep(pfn, Fate::kKept, "the huge page was used or is held");
+    const char* why = nullptr;
+    const References used = sc.ignore_references ? References::kReclaim : CheckReferences(pfn, frame, &why);
+    if (used == References::kActivate) return Activate(pfn, why);
+    if (used == References::kKeep) return Keep(pfn, Fate::kKept, why);
+    // Only small pages are taken: this goes on with the first of them.
+    if (!reverse_map_.SplitHuge(pfn)) return Activate(pfn, "the huge page is held, so that it can't be split");
   }
   // A fault or a write works on it: in the kernel its lock would be taken, or the fault would find its entry changed and start again.
   if (frame.refcount != frame.mapcount + 1 + CacheReferences(frame)) return Keep(pfn, Fate::kKept, "somebody holds the page");
@@ -144,13 +150,17 @@ Reclaim::Fate Reclaim::ShrinkPage(Pfn pfn, ScanControl& sc) {
     const char* why = nullptr;
     references = CheckReferences(pfn, frame, &why);
     if (references == References::kActivate) return Activate(pfn, why);
-    if (references == References::kKeep) return Keep(pfn, Fate::kKept, why);
+    if (references == References::kKeep) {
+      ++sc.ref_kept;
+      return Keep(pfn, Fate::kKept, why);
+    }
   }
   const bool swap_backed = (frame.flags & kPgSwapBacked) != 0;
   if (frame.state == FrameState::kAnon && swap_backed && (frame.flags & kPgSwapCache) == 0 && !AddToSwap(pfn, frame)) {
     return Activate(pfn, "there is no swap space for the page");
   }
   if (frame.mapcount > 0 && reverse_map_.TryToUnmap(pfn) != UnmapOutcome::kUnmapped) {
+    ++sc.unmap_failed;
     return Activate(pfn, "the page could not be taken out of all page tables");
   }
   // The only copy of a page of shmem is here, whatever it says.

@@ -39,6 +39,7 @@ void CgroupToProto(const Machine& machine, uint32_t id, v1::Cgroup* proto) {
     if (static_cast<size_t>(proto->pids_size()) == kMostPids) break;
     proto->add_pids(pid.raw());
   }
+  proto->set_inode(cgroups.cgroup(id).inode);
   if (!cgroups.cgroup(id).memory) return;
   proto->set_memory_controller(true);
   const Memcg& memcg = cgroups.memcg(cgroups.cgroup(id).memcg);

@@ -63,5 +63,7 @@ op::Kunmap ToNative(const v1::KunmapRequest& r) { return {r.pfn()}; }
 op::KmapLocal ToNative(const v1::KmapLocalRequest& r) { return {r.pfn(), r.cpu()}; }
 op::KunmapLocal ToNative(const v1::KunmapLocalRequest& r) { return {r.address(), r.cpu()}; }
 op::KmapFlushUnused ToNative(const v1::KmapFlushUnusedRequest&) { return {}; }
+op::AllocPercpu ToNative(const v1::AllocPercpuRequest& r) { return {r.size_bytes(), r.align_bytes(), r.atomic()}; }
+op::FreePercpu ToNative(const v1::FreePercpuRequest& r) { return {r.address()}; }
 
 }  // namespace mmlab

@@ -16,6 +16,7 @@ class KernelAddressService final : public v1::KernelAddressService::CallbackServ
 
   using Context = grpc::CallbackServerContext;
   using Reactor = grpc::ServerUnaryReactor;
+  Reactor* ListPercpuChunks(Context* context, const v1::ListPercpuChunksRequest* request, v1::ListPercpuChunksResponse* response) override;
 #define MMLAB_METHOD(Name, field)                                                                            \
   Reactor* Name(Context* context, const v1::Name##Request* request, v1::Name##Response* response) override { \
     return HandleOperation(context_, context, request, response);                                            \

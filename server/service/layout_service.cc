@@ -4,11 +4,13 @@
 #include "server/host/errors.h"
 #include "server/host/names.h"
 #include "server/host/spec_converter.h"
+#include "server/machine/boot_explanation.h"
 #include "server/machine/boot_log.h"
 #include "server/machine/domains.h"
 #include "server/machine/memory_map.h"
 #include "server/procfs/kernel_layout.h"
 #include "server/service/handle_read.h"
+#include "server/service/outcome_converters.h"
 
 namespace mmlab {
 namespace {
@@ -80,7 +82,10 @@ LayoutService::Reactor* LayoutService::GetKernelLayout(Context* context, const v
 LayoutService::Reactor* LayoutService::GetBootLog(Context* context, const v1::GetBootLogRequest* request,
                                                   v1::GetBootLogResponse* response) {
   return HandleRead(context_, context, request, ParseMachineName("machine", request->machine()), ReadCost::kLong,
-                    [response](const MachineView& view) {
+                    [request, response](const MachineView& view) {
+                      if (request->explain()) {
+                        ExplanationToProto(ExplainBoot(view.machine.spec()), Explanation::kMaxSteps, response->mutable_explanation());
+                      }
                       for (const BootLogLine& line : BootLog(view.machine)) {
                         v1::BootLogLine* out = response->add_lines();
                         out->set_stage(static_cast<v1::BootStage>(line.stage));

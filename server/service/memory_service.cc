@@ -15,6 +15,8 @@
 #include "server/process/process.h"
 #include "server/process/processes.h"
 #include "server/process/vma_store.h"
+#include "server/procfs/page_frames.h"
+#include "server/procfs/pagemap.h"
 #include "server/service/handle_read.h"
 #include "server/service/memory_view_converters.h"
 #include "server/service/page_token.h"
@@ -78,6 +80,47 @@ absl::Status ListNodes(const Machine& machine, const AddressSpace& mm, const v1:
   }
   const size_t end = first + static_cast<size_t>(response.nodes_size());
   if (end < static_cast<size_t>(response.node_count())) response.set_next_page_token(MakePageToken(list, absl::StrCat(end)));
+  return absl::OkStatus();
+}
+
+void PagemapEntryToProto(const Machine& machine, const PagemapPage& page, v1::PagemapEntry* proto) {
+  proto->set_address(page.address.raw());
+  proto->set_value(page.entry);
+  proto->set_present((page.entry & kPagemapPresent) != 0);
+  proto->set_swapped((page.entry & kPagemapSwap) != 0);
+  proto->set_file_or_shared((page.entry & kPagemapFile) != 0);
+  proto->set_exclusive((page.entry & kPagemapExclusive) != 0);
+  const uint64_t where = page.entry & kPagemapFrame;
+  if (proto->present()) {
+    proto->set_pfn(where);
+    for (std::string& name : KpageFlagNames(KpageFlags(machine, Pfn(where)))) proto->add_page_flags(std::move(name));
+  } else {
+    proto->set_swap_area(static_cast<uint32_t>(where & kPagemapAreaMask));
+    proto->set_swap_slot(where >> kPagemapSlotShift);
+  }
+}
+
+absl::Status ListPages(const Machine& machine, const Process& process, const v1::ListPagemapRequest& request,
+                       v1::ListPagemapResponse& response) {
+  const std::string list = absl::StrCat("ListPagemap ", request.parent(), " ", request.end_address());
+  MMLAB_ASSIGN_OR_RETURN(const size_t page_size, PageSizeFrom(request.page_size()));
+  MMLAB_ASSIGN_OR_RETURN(const size_t from, FirstOf(list, request.page_token()));
+  const uint64_t top = process.mm->task_size.raw();
+  const uint64_t mask = machine.layout().page_size.mask();
+  if (request.start_address() > top) return FieldOutOfRange("start_address", "must be an address of user space");
+  if (request.end_address() > top) return FieldOutOfRange("end_address", "must be an address of user space, or its end");
+  const uint64_t start = std::max<uint64_t>(request.start_address() & ~mask, from);
+  const uint64_t end = request.end_address() == 0 ? top : (request.end_address() + mask) & ~mask;
+  if (start >= end) return absl::OkStatus();
+  // One more than wanted tells whether there is more, and where.
+  const std::vector<PagemapPage> pages = PagemapPages(machine, process, VirtAddr(start), VirtAddr(end), page_size + 1);
+  for (const PagemapPage& page : pages) {
+    if (static_cast<size_t>(response.entries_size()) == page_size) {
+      response.set_next_page_token(MakePageToken(list, absl::StrCat(page.address.raw())));
+      break;
+    }
+    PagemapEntryToProto(machine, page, response.add_entries());
+  }
   return absl::OkStatus();
 }
 
@@ -163,6 +206,18 @@ MemoryService::Reactor* MemoryService::ListVmaStoreNodes(Context* context, const
                     [request, response, pid](const MachineView& view) -> absl::Status {
                       MMLAB_ASSIGN_OR_RETURN(const Process* process, FindUser(view.machine, pid, request->parent()));
                       return ListNodes(view.machine, *process->mm, *request, *response);
+                    });
+}
+
+MemoryService::Reactor* MemoryService::ListPagemap(Context* context, const v1::ListPagemapRequest* request,
+                                                   v1::ListPagemapResponse* response) {
+  const absl::StatusOr<ProcessName> name = ParseProcessName("parent", request->parent());
+  const auto machine = name.ok() ? absl::StatusOr<absl::string_view>(name->machine) : name.status();
+  const int32_t pid = name.ok() ? name->pid : 0;
+  return HandleRead(context_, context, request, machine, ReadCost::kLong,
+                    [request, response, pid](const MachineView& view) -> absl::Status {
+                      MMLAB_ASSIGN_OR_RETURN(const Process* process, FindUser(view.machine, pid, request->parent()));
+                      return ListPages(view.machine, *process, *request, *response);
                     });
 }
 

@@ -21,6 +21,7 @@ class MemoryService final : public v1::MemoryService::CallbackService {
                              v1::ListVmAreaStructsResponse* response) override;
   Reactor* ListVmaStoreNodes(Context* context, const v1::ListVmaStoreNodesRequest* request,
                              v1::ListVmaStoreNodesResponse* response) override;
+  Reactor* ListPagemap(Context* context, const v1::ListPagemapRequest* request, v1::ListPagemapResponse* response) override;
   Reactor* TranslateVirtualAddress(Context* context, const v1::TranslateVirtualAddressRequest* request,
                                    v1::TranslateVirtualAddressResponse* response) override;
   Reactor* ReadMemory(Context* context, const v1::ReadMemoryRequest* request, v1::ReadMemoryResponse* response) override;

@@ -156,7 +156,7 @@ void VmAreaStructToProto(const Machine& machine, const VmArea& vma, v1::VmAreaSt
   if (vma.anon_vma != nullptr) proto->set_anon_vma(vma.anon_vma->id);
   for (const AnonVma* anon_vma : vma.anon_vma_chain) proto->add_anon_vma_chain(anon_vma->id);
   proto->set_vm_ops(std::string(VmOpsName(vma)));
-  if (vma.name != nullptr) proto->set_anon_name(*vma.name);
+  if (vma.name.get() != nullptr) proto->set_anon_name(*vma.name.get());
   if (vma.is(kVmGrowsDown)) proto->set_guard_gap_bytes(Signed(kStackGuardGapPages << layout.page_size.shift()));
 }
 

@@ -231,6 +231,7 @@ op::Sbrk ToNative(const v1::SbrkRequest& r) { return {Pid(r.pid()), r.increment_
 op::CreateFile ToNative(const v1::CreateFileRequest& r) {
   const auto kind = r.file_system() == v1::FILE_SYSTEM_EXT4           ? op::FileSystem::kExt4
                     : r.file_system() == v1::FILE_SYSTEM_BLOCK_DEVICE ? op::FileSystem::kBlockDevice
+                    : r.file_system() == v1::FILE_SYSTEM_HUGETLBFS    ? op::FileSystem::kHugetlbfs
                                                                       : op::FileSystem::kTmpfs;
   return {r.path(), kind, r.size_bytes(), r.content(), r.resident()};
 }

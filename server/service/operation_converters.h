@@ -25,8 +25,11 @@ absl::Status CheckFields(const v1::CreateFileRequest& request);
 absl::Status CheckFields(const v1::OpenRequest& request);
 absl::Status CheckFields(const v1::MemfdCreateRequest& request);
 absl::Status CheckFields(const v1::UnlinkRequest& request);
+absl::Status CheckFields(const v1::WriteSlabinfoRequest& request);
+absl::Status CheckFields(const v1::WriteSlabMemoryRequest& request);
 absl::Status CheckFields(const v1::SwaponRequest& request);
 absl::Status CheckFields(const v1::SwapoffRequest& request);
+absl::Status CheckFields(const v1::SetPageReplacementRequest& request);
 absl::Status CheckFields(const v1::AllocPagesRequest& request);
 absl::Status CheckFields(const v1::FreePagesRequest& request);
 absl::Status CheckFields(const v1::GetFreePagesRequest& request);
@@ -80,6 +83,7 @@ inline bool IsShort(const v1::UnlinkRequest&) { return false; }
 inline bool IsShort(const v1::SyncRequest&) { return false; }
 inline bool IsShort(const v1::FsyncRequest&) { return false; }
 inline bool IsShort(const v1::SwapoffRequest&) { return false; }
+inline bool IsShort(const v1::SetPageReplacementRequest&) { return false; }
 inline bool IsShort(const v1::WriteSysctlRequest&) { return false; }
 inline bool IsShort(const v1::WriteCgroupFileRequest&) { return false; }
 inline bool IsShort(const v1::CompactMemoryRequest&) { return false; }

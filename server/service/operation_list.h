@@ -52,6 +52,8 @@
   X(Swapon, swapon)              \
   X(Swapoff, swapoff)
 
+#define MMLAB_PAGE_REPLACEMENT_OPERATIONS(X) X(SetPageReplacement, set_page_replacement)
+
 #define MMLAB_PAGE_OPERATIONS(X)        \
   X(AllocPages, alloc_pages)            \
   X(FreePages, free_pages)              \
@@ -72,6 +74,8 @@
   X(KmemCacheFree, kmem_cache_free)            \
   X(KmemCacheAllocBulk, kmem_cache_alloc_bulk) \
   X(KmemCacheFreeBulk, kmem_cache_free_bulk)   \
+  X(WriteSlabinfo, write_slabinfo)             \
+  X(WriteSlabMemory, write_slab_memory)        \
   X(Kmalloc, kmalloc)                          \
   X(Krealloc, krealloc)                        \
   X(Kfree, kfree)                              \
@@ -92,7 +96,9 @@
   X(Kunmap, kunmap)                        \
   X(KmapLocal, kmap_local)                 \
   X(KunmapLocal, kunmap_local)             \
-  X(KmapFlushUnused, kmap_flush_unused)
+  X(KmapFlushUnused, kmap_flush_unused)    \
+  X(AllocPercpu, alloc_percpu)             \
+  X(FreePercpu, free_percpu)
 
 #define MMLAB_CGROUP_OPERATIONS(X) \
   X(CreateCgroup, create_cgroup)   \
@@ -104,15 +110,16 @@
   X(WriteSysfs, write_sysfs)        \
   X(AdvanceTime, advance_time)
 
-#define MMLAB_OPERATIONS(X)          \
-  MMLAB_PROCESS_OPERATIONS(X)        \
-  MMLAB_MEMORY_OPERATIONS(X)         \
-  MMLAB_FILE_OPERATIONS(X)           \
-  MMLAB_SWAP_OPERATIONS(X)           \
-  MMLAB_PAGE_OPERATIONS(X)           \
-  MMLAB_SLAB_OPERATIONS(X)           \
-  MMLAB_KERNEL_ADDRESS_OPERATIONS(X) \
-  MMLAB_CGROUP_OPERATIONS(X)         \
+#define MMLAB_OPERATIONS(X)            \
+  MMLAB_PROCESS_OPERATIONS(X)          \
+  MMLAB_MEMORY_OPERATIONS(X)           \
+  MMLAB_FILE_OPERATIONS(X)             \
+  MMLAB_SWAP_OPERATIONS(X)             \
+  MMLAB_PAGE_REPLACEMENT_OPERATIONS(X) \
+  MMLAB_PAGE_OPERATIONS(X)             \
+  MMLAB_SLAB_OPERATIONS(X)             \
+  MMLAB_KERNEL_ADDRESS_OPERATIONS(X)   \
+  MMLAB_CGROUP_OPERATIONS(X)           \
   MMLAB_MACHINE_OPERATIONS(X)
 
 #endif  // MMLAB_SERVER_SERVICE_OPERATION_LIST_H_

@@ -17,6 +17,7 @@
 #include "server/process/processes.h"
 #include "server/procfs/meminfo.h"
 #include "server/procfs/page_frames.h"
+#include "server/procfs/pagemap.h"
 #include "server/procfs/procfs.h"
 #include "server/service/handle_read.h"
 #include "server/service/page_token.h"
@@ -59,6 +60,19 @@ absl::Status CheckFrameFileRange(const v1::ReadProcFileRequest& request) {
   return absl::OkStatus();
 }
 
+// `path`: "PID/pagemap".
+absl::Status ReadPagemapPart(const MachineView& view, absl::string_view path, const v1::ReadProcFileRequest& request,
+                             v1::ReadProcFileResponse& response) {
+  int32_t pid = 0;
+  const Process* process = nullptr;
+  if (absl::SimpleAtoi(path.substr(0, path.size() - sizeof("/pagemap") + 1), &pid)) process = view.machine.processes().Find(Pid(pid));
+  if (process == nullptr) return ResourceNotFound("proc_file", request.path());
+  const auto length = static_cast<uint64_t>(request.length_bytes());
+  response.set_content(
+      ReadPagemap(view.machine, *process, static_cast<uint64_t>(request.offset_bytes()), length == 0 ? kMaxFrameFileBytes : length));
+  return absl::OkStatus();
+}
+
 absl::Status Read(const MachineView& view, const v1::ReadProcFileRequest& request, v1::ReadProcFileResponse& response) {
   if (request.path().empty()) return InvalidField("path", "must be set");
   if (request.path().size() > kMaxProcPath) return InvalidField("path", absl::StrCat("must have at most ", kMaxProcPath, " bytes"));
@@ -71,8 +85,14 @@ absl::Status Read(const MachineView& view, const v1::ReadProcFileRequest& reques
         ReadFrameFile(view.machine, path, static_cast<uint64_t>(request.offset_bytes()), length == 0 ? kMaxFrameFileBytes : length));
     return absl::OkStatus();
   }
-  if (request.offset_bytes() != 0 || request.length_bytes() != 0) {
-    return InvalidField(request.offset_bytes() != 0 ? "offset_bytes" : "length_bytes", "is for kpageflags, kpagecount and kpagecgroup");
+  const bool part = request.offset_bytes() != 0 || request.length_bytes() != 0;
+  if (part && absl::EndsWith(path, "/pagemap")) {
+    MMLAB_RETURN_IF_ERROR(CheckFrameFileRange(request));
+    return ReadPagemapPart(view, path, request, response);
+  }
+  if (part) {
+    return InvalidField(request.offset_bytes() != 0 ? "offset_bytes" : "length_bytes",
+                        "is for kpageflags, kpagecount, kpagecgroup and PID/pagemap");
   }
   absl::StatusOr<std::string> content = ReadProcFile(view.machine, request.path());
   if (absl::IsNotFound(content.status())) return ResourceNotFound("proc_file", request.path());

@@ -9,6 +9,7 @@
 #include "mmlab/v1/memory.pb.h"
 #include "mmlab/v1/operation.pb.h"
 #include "mmlab/v1/page.pb.h"
+#include "mmlab/v1/page_replacement.pb.h"
 #include "mmlab/v1/proc.pb.h"
 #include "mmlab/v1/process.pb.h"
 #include "mmlab/v1/swap.pb.h"
@@ -59,6 +60,7 @@ const Table& Methods() {
     made->Add(*v1::VmallocRequest::descriptor()->file());
     made->Add(*v1::Cgroup::descriptor()->file());
     made->Add(*v1::SwaponRequest::descriptor()->file());
+    made->Add(*v1::PageReplacement::descriptor()->file());
     made->Add(*v1::MeminfoField::descriptor()->file());
     made->Add(*v1::LayoutValue::descriptor()->file());
     made->Add(*v1::Operation::descriptor()->file());

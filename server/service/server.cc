@@ -31,6 +31,7 @@
 #include "server/service/machine_service.h"
 #include "server/service/memory_service.h"
 #include "server/service/operation_service.h"
+#include "server/service/page_replacement_service.h"
 #include "server/service/page_service.h"
 #include "server/service/proc_service.h"
 #include "server/service/process_service.h"
@@ -107,6 +108,7 @@ struct Server::Parts {
         kernel_address_service(context),
         cgroup_service(context),
         swap_service(context),
+        page_replacement_service(context),
         proc_service(context),
         layout_service(context),
         operation_service(context),
@@ -127,6 +129,7 @@ struct Server::Parts {
   KernelAddressService kernel_address_service;
   CgroupService cgroup_service;
   SwapService swap_service;
+  PageReplacementService page_replacement_service;
   ProcService proc_service;
   LayoutService layout_service;
   OperationService operation_service;
@@ -163,6 +166,7 @@ absl::Status Server::Parts::StartGrpc(const ServerOptions& options) {
   builder.RegisterService(&kernel_address_service);
   builder.RegisterService(&cgroup_service);
   builder.RegisterService(&swap_service);
+  builder.RegisterService(&page_replacement_service);
   builder.RegisterService(&proc_service);
   builder.RegisterService(&layout_service);
   builder.RegisterService(&operation_service);

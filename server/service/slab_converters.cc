@@ -11,6 +11,8 @@ namespace {
 
 constexpr size_t kMaxCacheName = 64;
 constexpr int kMaxBulk = 65536;
+constexpr size_t kMaxSlabinfoLine = 4096;
+constexpr size_t kMaxSlabWrite = 4096;
 
 absl::Status CheckCacheName(absl::string_view name) {
   if (name.empty() || name.size() > kMaxCacheName) return InvalidField("cache", absl::StrCat("must have 1 to ", kMaxCacheName, " bytes"));
@@ -47,6 +49,13 @@ absl::Status CheckFields(const v1::KmemCacheFreeBulkRequest& request) {
   if (request.addresses_size() > kMaxBulk) return FieldOutOfRange("addresses", absl::StrCat("must have at most ", kMaxBulk));
   return CheckCacheName(request.cache());
 }
+absl::Status CheckFields(const v1::WriteSlabinfoRequest& request) {
+  return request.line().size() <= kMaxSlabinfoLine ? absl::OkStatus() : FieldOutOfRange("line", "must have at most 4096 bytes");
+}
+absl::Status CheckFields(const v1::WriteSlabMemoryRequest& request) {
+  if (request.data().empty()) return InvalidField("data", "must be set");
+  return request.data().size() <= kMaxSlabWrite ? absl::OkStatus() : FieldOutOfRange("data", "must have at most 4096 bytes");
+}
 absl::Status CheckFields(const v1::KmallocRequest& request) { return CheckGfp(request.gfp()); }
 absl::Status CheckFields(const v1::KreallocRequest& request) { return CheckGfp(request.gfp()); }
 
@@ -65,5 +74,7 @@ op::Kmalloc ToNative(const v1::KmallocRequest& r) { return {r.size_bytes(), GfpT
 op::Krealloc ToNative(const v1::KreallocRequest& r) { return {r.address(), r.size_bytes(), GfpToNative(r.gfp()), r.cpu()}; }
 op::Kfree ToNative(const v1::KfreeRequest& r) { return {r.address(), r.cpu()}; }
 op::Ksize ToNative(const v1::KsizeRequest& r) { return {r.address()}; }
+op::WriteSlabinfo ToNative(const v1::WriteSlabinfoRequest& r) { return {r.line()}; }
+op::WriteSlabMemory ToNative(const v1::WriteSlabMemoryRequest& r) { return {r.address(), r.data()}; }
 
 }  // namespace mmlab

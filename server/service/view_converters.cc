@@ -61,6 +61,7 @@ void StatusToProto(const MemoryStatus& status, v1::MemoryStatus* proto) {
   proto->set_vm_lib_bytes(Signed(status.vm_lib));
   proto->set_vm_pte_bytes(Signed(status.vm_pte));
   proto->set_vm_swap_bytes(Signed(status.vm_swap));
+  proto->set_hugetlb_pages_bytes(Signed(status.hugetlb));
 }
 
 void SmapsToProto(const Smaps& smaps, v1::Smaps* proto) {
@@ -105,6 +106,7 @@ constexpr struct {
     {kPgTail, "tail"},
     {kPgPrivate, "private"},
     {kPgMovable, "movable"},
+    {kPgHugetlbAnon, "hugetlb_anon"},
 };
 
 }  // namespace
@@ -177,6 +179,7 @@ void VmAreasToProto(const std::vector<VmAreaView>& areas, const std::vector<Smap
     added->set_offset_bytes(Signed(area.offset));
     added->set_backing(area.backing);
     added->set_vm_flags(area.vm_flags);
+    added->set_kernel_page_size_bytes(Signed(area.page_size));
     if (smaps != nullptr) SmapsToProto((*smaps)[i], added->mutable_smaps());
   }
 }
@@ -249,6 +252,7 @@ void FrameToProto(const Machine& machine, uint64_t pfn, v1::Frame* proto) {
   }
   proto->set_index(frame.index);
   proto->set_kpageflags(KpageFlags(machine, Pfn(pfn)));
+  proto->set_raw_flags(PageFlagsWord(machine, Pfn(pfn)));
   PlaceToProto(machine, Pfn(pfn), frame, proto);
   for (const Zone& zone : memory.zones()) {
     if (!zone.Spans(static_cast<uint32_t>(pfn))) continue;

@@ -1,4 +1,4 @@
-// What it costs to give memory back: pages looked at, and pages written to swap and read again.
+// What it costs to give memory back: pages looked at, pages moved together, and pages written to swap and read again.
 
 #include <benchmark/benchmark.h>
 
@@ -49,8 +49,32 @@ void SwapOutAndIn(benchmark::State& state) {
   state.SetItemsProcessed(static_cast<int64_t>(state.iterations() * kBytes / kPage));
 }
 
+// A process's memory of which every second page is gone is moved together: nanoseconds for each page that moves.
+void CompactPages(benchmark::State& state) {
+  constexpr uint64_t kBytes = 512 * kMib;
+  constexpr int32_t kMadvDontneed = 4;
+  uint64_t moved = 0;
+  for (auto _ : state) {
+    state.PauseTiming();
+    auto machine = BenchMachine(1);
+    const Pid pid = StartProcess(*machine);
+    const uint64_t address = MapAnonymous(*machine, pid, kBytes);
+    Touch(*machine, pid, address, kBytes, AccessKind::kTouchWrite);
+    for (uint64_t at = 0; at < kBytes; at += 2 * kPage) MustApply(*machine, op::Madvise{pid, address + at, kPage, kMadvDontneed});
+    state.ResumeTiming();
+    MustApply(*machine, op::WriteSysctl{"vm.compact_memory", "1"});
+    state.PauseTiming();
+    moved += machine->vm_stat().Get(VmEvent::kPgmigrateSuccess);
+    machine.reset();
+    state.ResumeTiming();
+  }
+  if (moved == 0) state.SkipWithError("nothing moved");
+  state.SetItemsProcessed(static_cast<int64_t>(moved));
+}
+
 const RegisterGoals kGoals{
     {"E11a", "reclaim: a page scanned", {200, 66, 25}, "ns", ScanPages},
+    {"E11b", "compaction: a page moved", {1000, 333, 125}, "ns", CompactPages},
     {"E11c", "swap: a page out and in", {2000, 500, 200}, "ns", SwapOutAndIn},
 };
 

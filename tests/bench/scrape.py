@@ -2,21 +2,25 @@
 """Many machines scraped on a schedule, as Prometheus would: do all scrapes succeed, what do they cost, do operations feel it?
 
     MMLAB_BUILD_DIR=build/release /usr/bin/python3 tests/bench/scrape.py [--machines 1000] [--interval 15] [--rounds 2]
+    MMLAB_BUILD_DIR=build/release /usr/bin/python3 tests/bench/scrape.py --prometheus
 
-Prints one line a figure. Operations are timed in pairs of windows, without and with scrapes (A B A B ...), and compared as ratios.
+Prints one line a figure. Without --prometheus a client of its own scrapes, and operations are timed in pairs of windows, without and with
+scrapes (A B A B ...), and compared as ratios. With it the real Prometheus scrapes what it discovers. Exits 1 when a scrape failed.
 """
 import argparse
 import http.client
+import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "e2e"))
 from api import Api  # noqa: E402
-from children import Children, Page, start_server  # noqa: E402
+from children import Children, Page, answers, free_port, start_server  # noqa: E402
 
 PRESETS = ("686-64M", "686-pae-1G", "arm64-128M")
 
@@ -69,12 +73,37 @@ def operation_seconds(api, machine, seconds):
     return taken
 
 
+def scrape_by_prometheus(children, folder, server, machines, interval, rounds):
+    """Failed scrapes of the real Prometheus that finds the machines by itself; prints what it knows of them."""
+    configuration = os.path.join(folder, "prometheus.yml")
+    with open(configuration, "w", encoding="utf-8") as file:
+        file.write(f"global: {{scrape_interval: {interval:.0f}s, scrape_timeout: {min(interval, 10):.0f}s}}\n"
+                   f"scrape_configs: [{{job_name: node, http_sd_configs: [{{url: 'http://{server.http}/sd/prometheus', refresh_interval: 5s}}]}}]\n")
+    address = f"127.0.0.1:{free_port()}"
+    children.start("prometheus", ["prometheus", f"--config.file={configuration}", f"--web.listen-address={address}",
+                                  f"--storage.tsdb.path={folder}/tsdb", "--log.level=warn"])
+    children.wait_for("Prometheus", lambda: answers(f"http://{address}/-/ready"))
+
+    def query(text):
+        result = json.loads(Page(f"http://{address}/api/v1/query?{urllib.parse.urlencode({'query': text})}").body)["data"]["result"]
+        return float(result[0]["value"][1]) if result else 0
+    children.wait_for("every machine to be a target", lambda: query("count(up)") == machines)
+    time.sleep(interval * rounds)
+    window = f"[{int(interval * (rounds + 2))}s]"
+    failed = query(f"sum(count_over_time(up{window}) - sum_over_time(up{window}))")
+    print(f"Prometheus: {query('count(up)'):.0f} targets, {query(f'sum(count_over_time(up{window}))'):.0f} scrapes, each target at least "
+          f"{query(f'min(count_over_time(up{window}))'):.0f} times, failed {failed:.0f}, {query('avg(scrape_samples_scraped)'):.0f} samples a scrape, "
+          f"p50 {query('quantile(0.5, scrape_duration_seconds)') * 1e3:.2f} ms p99 {query('quantile(0.99, scrape_duration_seconds)') * 1e3:.2f} ms")
+    return failed
+
+
 def main():
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--machines", type=int, default=1000)
     arguments.add_argument("--interval", type=float, default=15)
     arguments.add_argument("--rounds", type=int, default=2)
     arguments.add_argument("--pairs", type=int, default=5)
+    arguments.add_argument("--prometheus", action="store_true", help="let the real Prometheus scrape")
     arguments.add_argument("--beside", metavar="ADDRESS", help="only scrape the machines of this server, each once a second, until killed")
     options = arguments.parse_args()
     if options.beside:
@@ -87,6 +116,8 @@ def main():
             machines = [f"m{i}" for i in range(options.machines)]
             for i, name in enumerate(machines):
                 api.call("MachineService", "CreateMachine", machine_id=name, spec={"preset": PRESETS[i % len(PRESETS)]})
+            if options.prometheus:
+                sys.exit(1 if scrape_by_prometheus(children, folder, server, options.machines, options.interval, options.rounds) else 0)
             cpu = lambda: float(next(line for line in Page(f"http://{server.http}/metrics").text.splitlines()
                                      if line.startswith("process_cpu_seconds_total ")).split()[1])
             scraper = Scraper(server.http, machines)
@@ -110,6 +141,7 @@ def main():
             for share, of_pairs in ratios.items():
                 print(f"p{share * 100:.0f} of operations during scrapes / without: median {statistics.median(of_pairs):.2f} "
                       f"({min(of_pairs):.2f} .. {max(of_pairs):.2f})")
+            sys.exit(1 if scraper.failed else 0)
         finally:
             children.stop()
 

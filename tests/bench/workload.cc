@@ -6,12 +6,14 @@
 
 namespace mmlab {
 
-MachineSpec BenchSpec(uint64_t ram_gib) {
+MachineSpec BenchSpecOf(Bytes ram) {
   MachineSpec spec;
   spec.layout = LayoutKind::kArm64;
-  if (!DescribeUsualBoard(Bytes(ram_gib << 30), spec).ok()) throw std::runtime_error("no such board");
+  if (!DescribeUsualBoard(ram, spec).ok()) throw std::runtime_error("no such board");
   return spec;
 }
+
+MachineSpec BenchSpec(uint64_t ram_gib) { return BenchSpecOf(Bytes(ram_gib << 30)); }
 
 std::unique_ptr<Machine> BenchMachine(uint64_t ram_gib) {
   absl::StatusOr<std::unique_ptr<Machine>> machine = Machine::Boot(BenchSpec(ram_gib));

@@ -10,6 +10,7 @@
 namespace mmlab {
 
 // ARM64's usual board with so much RAM.
+MachineSpec BenchSpecOf(Bytes ram);
 MachineSpec BenchSpec(uint64_t ram_gib);
 std::unique_ptr<Machine> BenchMachine(uint64_t ram_gib);
 

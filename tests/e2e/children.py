@@ -11,7 +11,7 @@ import urllib.error
 import urllib.request
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-BUILD = os.environ.get("MMLAB_BUILD_DIR", os.path.join(ROOT, "build", "release"))
+BUILD = os.path.join(ROOT, os.environ.get("MMLAB_BUILD_DIR", os.path.join("build", "release")))
 
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)

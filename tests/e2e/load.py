@@ -4,8 +4,10 @@ and end; on request one that takes all memory, until files are reclaimed and it 
 PROT_READ, PROT_READ_WRITE = 1, 3
 MAP_PRIVATE, MAP_PRIVATE_ANONYMOUS = 0x02, 0x22
 TOUCH_READ, TOUCH_WRITE = 3, 4
-FILE_SYSTEM_EXT4 = 2
-PROGRAM = "/bin/worker"
+FILE_SYSTEM_EXT4, FILE_SYSTEM_BLOCK_DEVICE = 2, 3
+SWAP_DEVICE, SWAP_BYTES = "/dev/sdb", 32 << 20
+CGROUP = "workers"
+PROGRAMS = ("worker", "squeezed", "reader", "hog")  # What a program is called names its tasks.
 PT_LOAD, PF_READ_EXECUTE = 1, 5
 
 
@@ -18,8 +20,13 @@ class Load:
         self.kernel_memory = []  # (kfree or vfree, address)
         header = {"type": PT_LOAD, "virtual_address": base_address, "file_size_bytes": 4096, "memory_size_bytes": 4096,
                   "flags": PF_READ_EXECUTE, "align_bytes": 4096}
-        self.image = {"path": PROGRAM, "entry_address": base_address, "program_headers": [header]}
-        api.batch(machine, [("create_file", {"path": PROGRAM, "size_bytes": 4096})])
+        self.image = {"entry_address": base_address, "program_headers": [header]}
+        api.batch(machine, [("create_file", {"path": f"/bin/{name}", "size_bytes": 4096}) for name in PROGRAMS])
+        self._one("create_file", path=SWAP_DEVICE, size_bytes=SWAP_BYTES, file_system=FILE_SYSTEM_BLOCK_DEVICE)
+        self._one("swapon", path=SWAP_DEVICE)
+        self._one("write_cgroup_file", file="cgroup.subtree_control", value="+memory")
+        self._one("create_cgroup", cgroup=CGROUP)
+        self._one("write_cgroup_file", cgroup=CGROUP, file="memory.max", value="64M")
 
     def step(self):
         """About forty operations; every outcome must be what a healthy machine answers."""
@@ -27,6 +34,17 @@ class Load:
         self._take_and_give_pages()
         self._take_and_give_kernel_memory()
         self._run_a_process()
+
+    def squeeze(self, megabytes):
+        """A process in a memory cgroup touches four times what that may have: the rest goes to swap."""
+        pid = self._start("squeezed")
+        self._one("create_cgroup", cgroup="small")
+        self._one("write_cgroup_file", cgroup="small", file="memory.max", value=f"{megabytes}M")
+        self._one("write_cgroup_file", cgroup="small", file="cgroup.procs", value=str(pid))
+        address = self._one("mmap", pid=pid, length_bytes=megabytes << 22, prot=PROT_READ_WRITE, flags=MAP_PRIVATE_ANONYMOUS, fd=-1).value
+        self._one("access_memory", pid=pid, kind=TOUCH_WRITE, address=address, length_bytes=megabytes << 22)
+        self._one("exit", pid=pid)
+        self._one("remove_cgroup", cgroup="small")
 
     def exhaust(self, megabytes):
         """Fills the page cache, then lets a process touch so much more memory that files are reclaimed and it is killed."""
@@ -67,11 +85,12 @@ class Load:
 
     def _start(self, comm):
         pid = self._one("create_process", comm=comm, uid=1000).value
-        self._one("exec", pid=pid, image=self.image, arguments=[comm])
+        self._one("exec", pid=pid, image={"path": f"/bin/{comm}", **self.image}, arguments=[comm])
         return pid
 
     def _run_a_process(self):
         pid = self._start("worker")
+        self._one("write_cgroup_file", cgroup=CGROUP, file="cgroup.procs", value=str(pid))
         address = self._one("mmap", pid=pid, length_bytes=64 * 4096, prot=PROT_READ_WRITE, flags=MAP_PRIVATE_ANONYMOUS, fd=-1).value
         self._one("access_memory", pid=pid, kind=TOUCH_WRITE, address=address, length_bytes=48 * 4096, value=self.steps % 256)
         child = self._one("fork", pid=pid).value

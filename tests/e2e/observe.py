@@ -11,7 +11,7 @@ from load import Load
 
 MACHINES = {"pc": ("686-1G", 0x08048000), "server": ("686-pae-4G", 0x08048000), "board": ("arm64-1G", 0x400000)}
 
-COLLECTORS = "default,slabinfo,vmstat_all,pagetypeinfo,process"  # All that our dashboards show.
+COLLECTORS = "default,slabinfo,vmstat_all,pagetypeinfo,process,cgroup,ksmd"  # All that our dashboards show.
 
 
 def prometheus_configuration(http):
@@ -52,6 +52,8 @@ def main():
             while end is None or time.monotonic() < end:
                 for load in loads:
                     load.step()
+                if loads[0].steps % 10 == 0:
+                    loads[-1].squeeze(2)  # For those of swap and pressure.
                 if loads[0].steps % 60 == 0:
                     loads[0].exhaust(1024)  # Something for the panels of reclaim and OOM kills, and for an alert.
                 time.sleep(0.5)

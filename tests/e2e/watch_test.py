@@ -14,6 +14,7 @@ import grpc
 
 from api import Api
 from children import BUILD, ROOT, Children, Page, start_server
+from load import Load
 
 # "            bash-7       [000] ..... 1700000000.000000: mm_page_free: page=... pfn=0x1f order=0"
 TRACE_LINE = re.compile(r"^ *(?P<comm>.{1,16})-(?P<pid>\d+) +\[(?P<cpu>\d{3})\] \.{5} +\d+\.\d{6}: (?P<event>\w+): (?P<fields>.*)$")
@@ -66,6 +67,24 @@ class WatchTest(unittest.TestCase):
         self.assertEqual((free.event, free.text, free.zone, free.pid, free.comm),
                          ("kmem:mm_page_free", f"page=(____ptrval____) pfn=0x{pfn:x} order=3", "Normal", 0, "<idle>"))
         self.assertEqual(free.sequence, alloc.sequence + 1)
+
+    def test_kernel_memory_as_the_kernel_traces_it(self):
+        stream, _ = self.watch(events=["kmem:kmalloc", "kmem:kfree"])
+        block, = self.api.batch(self.name, [("kmalloc", {"size_bytes": 100, "gfp": 1})])
+        self.api.batch(self.name, [("kfree", {"address": block.value})])
+        taken, given = self.events(stream, 2)
+        self.assertEqual(taken.text, f"call_site=0x0 ptr={block.value:08x} bytes_req=100 bytes_alloc=128 gfp_flags=GFP_KERNEL node=-1 accounted=false")
+        self.assertEqual((given.event, given.text), ("kmem:kfree", f"call_site=0x0 ptr={block.value:08x}"))
+
+    def test_reclaim_of_a_cgroup_as_the_kernel_traces_it(self):
+        load = Load(self.api, self.name, 0x08048000)
+        stream, _ = self.watch(events=["vmscan:*"])
+        load.squeeze(1)
+        events = self.events(stream, 5)
+        self.assertEqual((events[0].event, events[0].text), ("vmscan:mm_vmscan_memcg_reclaim_begin", "order=0 gfp_flags=GFP_HIGHUSER_MOVABLE"))
+        by_name = {event.event: event.text for event in events}
+        self.assertRegex(by_name["vmscan:mm_vmscan_lru_isolate"], r"^isolate_mode=0 classzone=\d order=0 nr_requested=\d+ nr_scanned=\d+ nr_skipped=0 nr_taken=\d+ lru=inactive_anon$")
+        self.assertRegex(by_name["vmscan:mm_vmscan_write_folio"], r"^page=\(____ptrval____\) pfn=0x[0-9a-f]+ flags=RECLAIM_WB_ANON\|RECLAIM_WB_ASYNC$")
 
     def test_filters(self):
         zone, _ = self.watch(events=["kmem:mm_page_alloc"], zones=["DMA"])

@@ -35,10 +35,10 @@ int OrderOf(const std::string& key) {
 size_t PcpListOf(const std::string& key) {
   const int order = OrderOf(key);
   const char letter = key.back();
-  if (order > kCostlyOrder) return static_cast<size_t>(kPcpHugeList + (letter == 'M' ? 1 : 0));
+  if (order > kCostlyOrder) return static_cast<size_t>(kPcpHugeList) + (letter == 'M' ? 1 : 0);
   const int type = TypeOf(letter);
   if (type >= kMigratePcpTypes) throw std::out_of_range(absl::StrCat("per-CPU list ", key));
-  return static_cast<size_t>(order * kMigratePcpTypes + type);
+  return static_cast<size_t>(order) * kMigratePcpTypes + static_cast<size_t>(type);
 }
 
 // The letter of a per-CPU list, and of the type that its pages remember unless they are odd.

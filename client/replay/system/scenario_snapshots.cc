@@ -34,13 +34,12 @@ int64_t NumberOf(const std::string& zoneinfo, const std::string& zone, absl::str
   return -1;
 }
 
-// "HugePages_Total:       6" -> "6\n".
+// "Hugepagesize:       2048 kB" -> "2048".
 std::string MeminfoCount(const std::string& meminfo, const std::string& name) {
   for (absl::string_view line : absl::StrSplit(meminfo, '\n')) {
-    int64_t count = 0;
-    if (absl::StartsWith(line, absl::StrCat(name, ":")) && absl::SimpleAtoi(line.substr(name.size() + 1), &count)) {
-      return absl::StrCat(count, "\n");
-    }
+    if (!absl::StartsWith(line, absl::StrCat(name, ":"))) continue;
+    const std::vector<absl::string_view> words = absl::StrSplit(line.substr(name.size() + 1), ' ', absl::SkipEmpty());
+    if (!words.empty()) return std::string(words[0]);
   }
   return "";
 }
@@ -67,14 +66,17 @@ absl::Status ScenarioPlayer::AddProcFile(const std::string& path, const std::str
   return absl::OkStatus();
 }
 
-// The files of /sys/kernel/mm/hugepages that say the same as /proc.
+// The files of the pool of huge pages of the default size.
 absl::Status ScenarioPlayer::AddHugepageFiles(const std::string& folder) {
-  const std::string& meminfo = answers_.snapshot_files[absl::StrCat(folder, "/meminfo")];
-  for (const auto& [file, field] : {std::pair("nr_hugepages", "HugePages_Total"), std::pair("free_hugepages", "HugePages_Free"),
-                                    std::pair("resv_hugepages", "HugePages_Rsvd"), std::pair("surplus_hugepages", "HugePages_Surp")}) {
-    answers_.snapshot_files[absl::StrCat(folder, "/hugepages_", file)] = MeminfoCount(meminfo, field);
+  const std::string size = MeminfoCount(answers_.snapshot_files[absl::StrCat(folder, "/meminfo")], "Hugepagesize");
+  const bool numa = absl::StartsWith(header_.value("flavour", ""), "arm64");
+  for (const char* file : {"demote_size", "free_hugepages", "nr_hugepages", "nr_hugepages_mempolicy", "nr_overcommit_hugepages",
+                           "resv_hugepages", "surplus_hugepages"}) {
+    if (!numa && (absl::string_view(file) == "demote_size" || absl::string_view(file) == "nr_hugepages_mempolicy")) continue;
+    MMLAB_RETURN_IF_ERROR(
+        AddProcFile(absl::StrCat("/sys/kernel/mm/hugepages/hugepages-", size, "kB/", file), absl::StrCat(folder, "/hugepages_", file)));
   }
-  return AddProcFile("sys/vm/nr_overcommit_hugepages", absl::StrCat(folder, "/hugepages_nr_overcommit_hugepages"));
+  return absl::OkStatus();
 }
 
 absl::Status ScenarioPlayer::Snapshot(const std::string& name) {

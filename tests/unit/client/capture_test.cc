@@ -90,5 +90,23 @@ TEST(CaptureFileNameTest, IsThatOfACapture) {
   EXPECT_EQ(CaptureFileName("sys/kernel/osrelease"), "sys_kernel_osrelease");
 }
 
+TEST(AddFirmwareRangesTest, TakesLogsAndTables) {
+  v1::MachineSpec spec;
+  spec.set_layout(v1::LAYOUT_X86_32);
+  ASSERT_TRUE(AddFirmwareRanges(kDmesg, spec).ok());
+  ASSERT_EQ(spec.firmware_ranges_size(), 3);
+  EXPECT_EQ(spec.firmware_ranges(2).type(), v1::FirmwareRange::TYPE_NVS);
+  EXPECT_FALSE(spec.has_initramfs());
+  v1::MachineSpec table;
+  ASSERT_TRUE(AddFirmwareRanges("0x0\t0x9fbff\tSystem RAM\n", table).ok());
+  EXPECT_EQ(table.firmware_ranges(0).end_address(), 0x9fc00u);
+  v1::MachineSpec banks;
+  banks.set_layout(v1::LAYOUT_ARM64);
+  ASSERT_TRUE(AddFirmwareRanges("[    0.000000]   node   0: [mem 0x0000000040000000-0x0000000047ffffff]\n", banks).ok());
+  EXPECT_EQ(banks.firmware_ranges(0).start_address(), 0x40000000u);
+  EXPECT_FALSE(AddFirmwareRanges("[mem 0x0-0x1] of something else", spec).ok());
+  EXPECT_FALSE(AddFirmwareRanges("nonsense", spec).ok());
+}
+
 }  // namespace
 }  // namespace mmlab

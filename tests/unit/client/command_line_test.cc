@@ -143,7 +143,14 @@ TEST_F(CommandLineTest, MemoryIsShownAsStructuresTablesAndBytes) {
   const std::string walk = Mmlab({"translate", "lab1", address, "--pid", pid, "--access", "exec"}).out;
   EXPECT_THAT(walk, AllOf(StartsWith("region    user\nbase      CR3 0x"), HasSubstr("\npgd "), HasSubstr("[P RW US A D]\nphysical  0x")));
   EXPECT_THAT(Mmlab({"translate", "lab1", address, "--pid", pid, "-o", "wide"}).out, HasSubstr("may be written"));
-  EXPECT_THAT(Mmlab({"translate", "lab1", "0xc0000000"}).out, AllOf(StartsWith("region    lowmem\n"), HasSubstr("physical  0x0")));
+  EXPECT_THAT(Mmlab({"translate", "lab1", "0xc0000000"}).out,
+              AllOf(StartsWith("region    lowmem\nbase      CR3 0x1e74000\n"), HasSubstr("\npte "), HasSubstr("physical  0x0")));
+  EXPECT_THAT(Mmlab({"translate", "lab1", "0xc2400000"}).out, HasSubstr(": 0x24001e3 block -> 0x2400000  [P RW A D PS G]\n"));
+  EXPECT_THAT(Mmlab({"get", "pagemap", "lab1", pid, "--start", address}).out,
+              AllOf(StartsWith("ADDRESS "), HasSubstr("\n" + address + " "), HasSubstr(" memory "), HasSubstr("anonymous")));
+  EXPECT_EQ(Mmlab({"get", "pagemap", "lab1", pid, "--start", "0xc0001000"}).exit_code, StatusExit(grpc::OUT_OF_RANGE));
+  EXPECT_EQ(Mmlab({"proc", "lab1", pid + "/pagemap", "--offset", "8", "--length", "16"}).out, std::string(16, '\0'));
+  EXPECT_EQ(Mmlab({"proc", "lab1", pid + "/pagemap", "--offset", "4"}).exit_code, StatusExit(grpc::INVALID_ARGUMENT));
   EXPECT_THAT(Mmlab({"translate", "lab1", "0x1000000", "--from", "cpu"}).out, StartsWith("0x1000000\n"));
   EXPECT_EQ(Mmlab({"translate", "lab1", "0x1000000", "--from", "cpu", "--pid", pid}).exit_code, kExitUsage);
 
@@ -233,7 +240,13 @@ TEST_F(CommandLineTest, ShowsCachesAndTheirObjects) {
   ASSERT_EQ(Mmlab({"kmem-cache-free", "lab", "--cache", "mine", "--address", address}).exit_code, kExitDone);
   EXPECT_THAT(Mmlab({"kmem-cache-free", "lab", "--cache", "mine", "--address", address}).out,
               AllOf(HasSubstr("EINVAL"), HasSubstr("BUG mine (Not tainted): Object already free")));
+  EXPECT_THAT(Mmlab({"write-slab-memory", "lab", "--address", address, "--data", "late"}).out,
+              AllOf(HasSubstr("EINVAL"), HasSubstr("BUG mine (Not tainted): Poison overwritten")));
+  EXPECT_THAT(Mmlab({"dmesg", "lab"}).out, AllOf(StartsWith("[    0.000000] Linux version"), HasSubstr("Poison overwritten")));
   EXPECT_EQ(Mmlab({"describe", "cache", "lab", "nobody's"}).exit_code, StatusExit(grpc::NOT_FOUND));
+  EXPECT_THAT(Mmlab({"alloc-percpu", "lab", "--size", "100"}).out, MatchesRegex("0x[0-9a-f]+\n(.|\n)*"));
+  EXPECT_THAT(Mmlab({"get", "percpu", "lab"}).out,
+              AllOf(HasSubstr(" first chunk\n"), HasSubstr("unit 135168 bytes a CPU, 33 pages in all")));
 }
 
 TEST_F(CommandLineTest, AMachineHasTheSlabAllocatorItWasMadeWith) {
@@ -251,7 +264,8 @@ TEST_F(CommandLineTest, HelpAndVersionEndWell) {
   const CommandRun help = Mmlab({"--help"});
   EXPECT_EQ(help.exit_code, kExitDone);
   EXPECT_THAT(help.out, AllOf(HasSubstr("Examples:"), HasSubstr("MMLAB_SERVER"), HasSubstr("Exit codes:")));
-  EXPECT_THAT(Mmlab({"mmap", "--help"}).out, HasSubstr("--length"));
+  EXPECT_THAT(Mmlab({"mmap", "--help"}).out, AllOf(StartsWith("mmap(2)\n"), HasSubstr("--length"), HasSubstr("rwx letters")));
+  EXPECT_THAT(Mmlab({"swapon", "--help"}).out, MatchesRegex("(.|\n)*--path TEXT +[A-Z](.|\n)*"));
 }
 
 TEST(InProcessTest, NeedsNoServer) {

@@ -86,6 +86,7 @@ TEST(OperationFlagsOfVerbTest, EveryOperationCanBeAVerb) {
     CLI::App command;
     flags.AddTo(&command, {});
     EXPECT_FALSE(command.help().empty());
+    for (const CLI::Option* option : command.get_options()) EXPECT_FALSE(option->get_description().empty()) << option->get_name();
   }
 }
 

@@ -61,6 +61,9 @@ TEST(OutcomeTextTest, WritesEachValueInTheWordsOfItsKind) {
   v1::Outcome outcome;
   outcome.set_value(0x2a);
   EXPECT_EQ(OutcomeText("mmap", outcome), "0x2a\n");
+  for (const char* verb : {"vmalloc", "vmap", "get_vm_area", "ioremap", "vm_map_ram", "kmap", "kmap_local", "get_free_pages"}) {
+    EXPECT_EQ(OutcomeText(verb, outcome), "0x2a\n") << verb;
+  }
   EXPECT_EQ(OutcomeText("fork", outcome), "pid 42\n");
   EXPECT_EQ(OutcomeText("memfd_create", outcome), "fd 42\n");
   EXPECT_EQ(OutcomeText("alloc_pages", outcome), "pfn 0x2a\n");

@@ -39,7 +39,7 @@ class Mapper : public FileMapper {
   void CleanFilePage(Inode& /*inode*/, PageIndex index) override { calls.push_back("clean " + std::to_string(index.raw())); }
   void AddToLru(Pfn /*pfn*/) override {}
   void DrainLru() override {}
-  void ForgetMlocked() override {}
+  void ForgetMlocked(const Frame&) override {}
   std::vector<std::string> calls;
 };
 
@@ -78,6 +78,26 @@ class FilesTest : public testing::Test {
   Mapper mapper;
   Files files;
 };
+
+// shmem_inode_acct_block(): max_blocks of the mount; the kernel's own mount, which memfd and SysV segments are on, has none.
+TEST_F(FilesTest, ATmpfsHoldsSoManyPagesAndNotMore) {
+  files.SetTmpfsLimit(PageCount(4));
+  const auto three = Make("/three", FileKind::kTmpfs, std::string(3 * kPage, 'x'));
+  EXPECT_EQ(files.tmpfs_pages(), PageCount(3));
+  EXPECT_EQ(files.CreateFile("/two", FileKind::kTmpfs, 2 * kPage, std::string(2 * kPage, 'y'), true).error(), Errno::kENOSPC);
+  EXPECT_EQ(files.tmpfs_pages(), PageCount(3)) << "the file that did not fit is gone";
+  const auto hole = Make("/hole", FileKind::kTmpfs, "");
+  EXPECT_EQ(files.Truncate(*hole, 100 * kPage), Errno::kOk) << "a hole takes nothing";
+  EXPECT_TRUE(files.PageForWrite(*hole, PageIndex(50)).ok());
+  const int64_t charged = charger.charged;
+  EXPECT_EQ(files.PageForWrite(*hole, PageIndex(51)).error(), Errno::kENOSPC);
+  EXPECT_EQ(files.PageForFault(*hole, PageIndex(51)).error(), Errno::kENOSPC);
+  EXPECT_EQ(charger.charged, charged);
+  EXPECT_EQ(files.PunchHole(*three, 0, kPage), Errno::kOk);
+  EXPECT_TRUE(files.PageForWrite(*hole, PageIndex(51)).ok());
+  const auto memfd = files.NewShmem(FileKind::kMemfd, "/memfd:m (deleted)", 0, true).value();
+  for (uint64_t i = 0; i < 10; ++i) EXPECT_TRUE(files.PageForWrite(*memfd, PageIndex(i)).ok());
+}
 
 TEST_F(FilesTest, TmpfsPagesAreChargedOneByOne) {
   const auto inode = Make("/a", FileKind::kTmpfs, std::string(2 * kPage + 1, 'x'));

@@ -122,6 +122,30 @@ TEST_F(ClassicSlabTest, AnArrayIsFilledByBatches) {
   EXPECT_THAT(Problems(), testing::IsEmpty());
 }
 
+TEST_F(ClassicSlabTest, TunablesAreSetByALineOfSlabinfo) {
+  Make(256, 2);
+  const SlabCacheId id = Cache(100);
+  Free(id, Take(id, 100));
+  EXPECT_GT(slab_->View(id).array_objects, 0u);
+  EXPECT_EQ(slab_->WriteSlabinfo("mine 30 10 2\n"), Errno::kOk);
+  const SlabCacheView view = slab_->View(id);
+  EXPECT_EQ(view.geometry.limit, 30u);
+  EXPECT_EQ(view.geometry.batchcount, 10u);
+  EXPECT_EQ(view.geometry.shared, 2u);
+  EXPECT_EQ(view.array_objects + view.shared_objects, 0u) << "the new arrays are empty";
+  Free(id, Take(id, 100));
+  EXPECT_LE(slab_->View(id).array_objects, 60u);
+  EXPECT_LE(slab_->View(id).shared_objects, 20u);
+  EXPECT_THAT(Problems(), testing::IsEmpty());
+  for (const char* line : {"mine", "mine 1 2", "nobody 30 10 2", "mine x 1 1", ""})
+    EXPECT_EQ(slab_->WriteSlabinfo(line), Errno::kEINVAL) << line;
+  for (const char* line : {"mine 0 1 1", "mine 5 6 1", "mine 5 0 1", "mine 5 1 -1"})
+    EXPECT_EQ(slab_->WriteSlabinfo(line), Errno::kOk) << line;
+  EXPECT_EQ(slab_->WriteSlabinfo("mine 1000000 1 1"), Errno::kENOMEM) << "alloc_percpu() has no such array";
+  EXPECT_EQ(slab_->WriteSlabinfo("mine 4000 4000 4000"), Errno::kENOMEM) << "kmalloc() has none";
+  EXPECT_EQ(slab_->View(id).geometry.limit, 30u);
+}
+
 TEST_F(ClassicSlabTest, AFullArrayGivesTheOldestBatchToTheSharedOne) {
   Make(256, 2);
   const SlabCacheId id = Cache(100);

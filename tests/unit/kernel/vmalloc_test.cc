@@ -87,7 +87,7 @@ TEST(FreeAreaTreeTest, RefusesWhatIsNoTree) {
 // A small machine's kernel addresses: 64 MiB of them over 4096 frames.
 class VmallocTest : public testing::TestWithParam<LayoutKind> {
  protected:
-  VmallocTest() : memory_(MakeTestMemory(4096, tracer_)), tables_(GetLayout(GetParam()), *memory_, std::nullopt) {
+  VmallocTest() : memory_(MakeTestMemory(4096, tracer_)), tables_(GetLayout(GetParam()), *memory_, nullptr) {
     const bool arm64 = GetParam() == LayoutKind::kArm64;
     config_.start = VirtAddr(arm64 ? 0xffff800008000000 : 0xf8000000);
     config_.end = VirtAddr(config_.start.raw() + (64 << 20));

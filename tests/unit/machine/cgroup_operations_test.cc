@@ -29,18 +29,20 @@ class CgroupOperationsTest : public testing::Test {
     auto booted = Machine::Boot(PresetSpec("686-64M"));
     ASSERT_TRUE(booted.ok()) << booted.status();
     machine_ = std::move(booted).value();
-    op::CreateFile program{
-        .path = "/bin/program", .file_system = op::FileSystem::kExt4, .size = 0x12000, .content = "program", .resident = true};
-    ASSERT_EQ(machine_->Apply(program).error, Errno::kOk);
     Start("init", "");
     Write("", "cgroup.subtree_control", "+memory");
   }
 
   Pid Start(const std::string& comm, const std::string& cgroup) {
     const Pid pid(static_cast<int32_t>(machine_->Apply(op::CreateProcess{comm, 0, false}).value));
+    // What a program is called names the task.
+    const std::string path = "/bin/" + comm;
+    machine_->Apply(
+        op::CreateFile{.path = path, .file_system = op::FileSystem::kExt4, .size = 0x12000, .content = "program", .resident = true});
     op::Exec exec;
     exec.pid = pid;
     exec.image = SmallProgram(LayoutKind::kX86_32);
+    exec.image.path = path;
     EXPECT_EQ(machine_->Apply(exec).error, Errno::kOk);
     if (!cgroup.empty()) Write(cgroup, "cgroup.procs", std::to_string(pid.raw()));
     return pid;
@@ -72,6 +74,38 @@ class CgroupOperationsTest : public testing::Test {
 
   std::unique_ptr<Machine> machine_;
 };
+
+TEST_F(CgroupOperationsTest, HugePagesAreChargedWholeOrNotMade) {
+  ASSERT_EQ(machine_->Apply(op::WriteSysfs{"/sys/kernel/mm/transparent_hugepage/enabled", "always"}).error, Errno::kOk);
+  ASSERT_EQ(machine_->Apply(op::WriteSysfs{"/sys/kernel/mm/transparent_hugepage/defrag", "always"}).error, Errno::kOk);
+  Make("a");
+  const Pid pid = Start("worker", "a");
+  EXPECT_FALSE(Fill(pid, 12 * kMib).signal.has_value());
+  const int64_t huge = Number("a", "anon_thp");
+  EXPECT_GE(huge, 4 * static_cast<int64_t>(kMib));
+  EXPECT_EQ(Number("a", "anon"), 12 * static_cast<int64_t>(kMib));
+  EXPECT_EQ(Number("a", "thp_fault_alloc"), huge / (4 * static_cast<int64_t>(kMib)));
+  EXPECT_EQ(machine_->vm_stat().Get(VmEvent::kThpFaultFallbackCharge), 0u);
+  ExpectSound();
+  // What the limit does not allow as a whole comes in small pages.
+  Make("b");
+  Write("b", "memory.max", std::to_string(3 * kMib));
+  const Pid other = Start("other", "b");
+  EXPECT_FALSE(Fill(other, 2 * kMib).signal.has_value());
+  const Outcome mapped = machine_->Apply(op::Mmap{.pid = other, .length = 12 * kMib, .prot = 3, .flags = 0x22});
+  op::AccessMemory touch{.pid = other, .access = {}};
+  touch.access.kind = AccessKind::kTouchWrite;
+  touch.access.address = (mapped.value + 4 * kMib) & ~(4 * kMib - 1);
+  touch.access.length = 4096;
+  machine_->Apply(touch);
+  EXPECT_GT(machine_->vm_stat().Get(VmEvent::kThpFaultFallbackCharge), 0u);
+  EXPECT_EQ(Number("b", "anon_thp"), 0);
+  ExpectSound();
+  machine_->Apply(op::Exit{pid, 0});
+  EXPECT_EQ(Number("a", "anon_thp"), 0);
+  EXPECT_EQ(Number("a", "anon"), 0);
+  ExpectSound();
+}
 
 TEST_F(CgroupOperationsTest, WhoTouchesFirstIsCharged) {
   Make("a");

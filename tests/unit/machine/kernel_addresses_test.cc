@@ -2,10 +2,12 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "gtest/gtest.h"
 #include "server/kernel/vmalloc.h"
 #include "server/machine/machine.h"
+#include "server/machine/virtual_translation.h"
 #include "server/physical/page_allocator.h"
 #include "tests/unit/machine/preset_specs.h"
 
@@ -72,6 +74,46 @@ TEST_P(KernelAddressesTest, HighMemoryIsMappedForAWhile) {
   local.pfn = ~uint64_t{0};
   EXPECT_EQ(machine_->Apply(local).error, Errno::kEINVAL);
   EXPECT_TRUE(machine_->CheckInvariants().empty());
+}
+
+TEST_P(KernelAddressesTest, PercpuMemoryComesInChunks) {
+  const int cpus = machine_->spec().cpus;
+  const uint64_t at_boot = machine_->percpu_pages();
+  EXPECT_EQ(at_boot, (machine_->layout().is_x86() ? 33u : 34u) * static_cast<uint64_t>(cpus))
+      << "as /proc/meminfo of the recordings has it";
+  const Outcome small = machine_->Apply(op::AllocPercpu{100, 8, false});
+  ASSERT_EQ(small.error, Errno::kOk);
+  ASSERT_EQ(small.addresses.size(), static_cast<size_t>(cpus));
+  EXPECT_EQ(small.addresses[0], small.value);
+  EXPECT_TRUE(machine_->kernel_layout().LinearPhysOf(VirtAddr(small.value)).has_value()) << "in the first chunk, of boot";
+  EXPECT_EQ(machine_->percpu_pages(), at_boot);
+  std::vector<uint64_t> taken;
+  const uint64_t free_before = machine_->memory().FrameCounts()[static_cast<size_t>(FrameState::kFree)];
+  for (int i = 0; i < 40; ++i) taken.push_back(machine_->Apply(op::AllocPercpu{8192, 4096, false}).value);
+  EXPECT_GT(machine_->percpu_pages(), at_boot + 40u);
+  EXPECT_LT(machine_->memory().FrameCounts()[static_cast<size_t>(FrameState::kFree)], free_before);
+  const VirtAddr last(taken.back());
+  EXPECT_GE(last, machine_->kernel_layout().vmalloc_start);
+  EXPECT_LT(last, machine_->kernel_layout().vmalloc_end);
+  EXPECT_TRUE(TranslateVirtual(*machine_, nullptr, last, ProcessorAccess{true, false, false}).physical.has_value()) << "by real entries";
+  machine_->ReadVmalloc([&](const Vmalloc& vmalloc) {
+    int areas = 0;
+    for (const auto& [start, area] : vmalloc.areas()) areas += area.caller.rfind("pcpu_get_vm_areas", 0) == 0 ? 1 : 0;
+    EXPECT_GT(areas, 1);
+  });
+  op::Vfree vfree;
+  vfree.address = last.raw() & ~uint64_t{0xfff};
+  EXPECT_EQ(machine_->Apply(vfree).error, Errno::kEBUSY) << "the area is the allocator's";
+  EXPECT_EQ(machine_->Apply(op::Vunmap{vfree.address}).error, Errno::kEBUSY);
+  EXPECT_TRUE(machine_->CheckInvariants().empty());
+  for (const uint64_t address : taken) EXPECT_EQ(machine_->Apply(op::FreePercpu{address}).error, Errno::kOk);
+  EXPECT_EQ(machine_->Apply(op::FreePercpu{taken[0]}).error, Errno::kEINVAL);
+  EXPECT_LT(machine_->percpu_pages(), at_boot + 40u * static_cast<uint64_t>(cpus));
+  EXPECT_TRUE(machine_->CheckInvariants().empty());
+  Explanation why;
+  machine_->Apply(op::AllocPercpu{64, 64, false}, &why);
+  ASSERT_FALSE(why.steps().empty());
+  EXPECT_EQ(why.steps()[0].kind, StepKind::kPercpuArea);
 }
 
 INSTANTIATE_TEST_SUITE_P(Presets, KernelAddressesTest, testing::Values("686-1G", "686-pae-1G", "arm64-1G", "arm64-1G-smp4"),

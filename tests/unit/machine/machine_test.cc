@@ -89,8 +89,7 @@ TEST_P(SpecSysctlTest, IsRefused) {
 INSTANTIATE_TEST_SUITE_P(Values, SpecSysctlTest,
                          testing::Values(SpecSysctlCase{"Unknown", "vm.nonsense", "1", absl::StatusCode::kInvalidArgument},
                                          SpecSysctlCase{"OfAnotherLayout", "vm.vdso_enabled", "1", absl::StatusCode::kInvalidArgument},
-                                         SpecSysctlCase{"OutOfRange", "vm.swappiness", "201", absl::StatusCode::kInvalidArgument},
-                                         SpecSysctlCase{"NotSimulated", "vm.nr_hugepages", "10", absl::StatusCode::kUnimplemented}),
+                                         SpecSysctlCase{"OutOfRange", "vm.swappiness", "201", absl::StatusCode::kInvalidArgument}),
                          [](const auto& test) { return test.param.name; });
 
 TEST(MachineSysctlTest, WatermarksAndReservesAreComputedAnew) {
@@ -107,7 +106,6 @@ TEST(MachineSysctlTest, WatermarksAndReservesAreComputedAnew) {
   EXPECT_EQ(dma.lowmem_reserve[1], normal.managed / 128);
   EXPECT_EQ(machine->Apply(op::WriteSysctl{"vm.min_free_kbytes", "x"}).error, Errno::kEINVAL);
   EXPECT_EQ(machine->Apply(op::WriteSysctl{"vm.nothing", "1"}).error, Errno::kENOENT);
-  EXPECT_FALSE(machine->Apply(op::WriteSysctl{"vm.nr_hugepages", "3"}).unimplemented.empty());
 }
 
 struct AllocCase {

@@ -105,6 +105,8 @@ TEST(KernelMemoryMapTest, WhatTheLayoutCannotAddressIsLeftOut) {
   EXPECT_EQ(Text(KernelMemoryMap(spec)), "100000-200000:1");
   spec.layout = LayoutKind::kX86_32Pae;
   EXPECT_EQ(Text(KernelMemoryMap(spec)), "100000-200000:1 100000000-140000000:1");
+  spec.firmware_ranges[2].range.start = PhysAddr(0xf00000000);
+  EXPECT_EQ(Text(KernelMemoryMap(spec)), "100000-200000:1 100000000-140000000:1 f00000000-3000000000:1");
   spec.layout = LayoutKind::kArm64;
   EXPECT_EQ(KernelMemoryMap(spec).size(), 3u);
 }

@@ -43,19 +43,20 @@ class OomTest : public testing::Test {
     auto machine = Machine::Boot(spec);
     ASSERT_TRUE(machine.ok()) << machine.status();
     machine_ = *std::move(machine);
-    op::CreateFile file;
-    file.path = "/program";
-    file.size = 4096;
-    ASSERT_EQ(machine_->Apply(file).error, Errno::kOk);
     Start("init", 0, 0);
   }
 
   Pid Start(const std::string& comm, int64_t oom_score_adj, uint64_t bytes) {
     const Outcome created = machine_->Apply(op::CreateProcess{comm, 0, false});
     const Pid pid(static_cast<int32_t>(created.value));
+    op::CreateFile file;
+    file.path = "/" + comm;  // What a program is called names the task.
+    file.size = 4096;
+    machine_->Apply(file);
     op::Exec exec;
     exec.pid = pid;
     exec.image = Program();
+    exec.image.path = file.path;
     EXPECT_EQ(machine_->Apply(exec).error, Errno::kOk);
     EXPECT_EQ(machine_->Apply(op::WriteOomScoreAdj{pid, oom_score_adj}).error, Errno::kOk);
     if (bytes > 0) {

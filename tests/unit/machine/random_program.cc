@@ -102,6 +102,8 @@ uint32_t RandomProgram::MmapFlags() {
   if (OneIn(10)) flags |= 0x2000;     // MAP_LOCKED
   if (OneIn(10)) flags |= 0x4000;     // MAP_NORESERVE
   if (OneIn(20)) flags |= 0x100000;   // MAP_FIXED_NOREPLACE
+  if (OneIn(8)) flags |= 0x40000;     // MAP_HUGETLB
+  if (OneIn(16)) flags |= 16u << 26;  // MAP_HUGE_64KB
   return flags;
 }
 
@@ -226,15 +228,19 @@ Operation RandomProgram::FileOperation(Pid pid) {
   const int32_t fd = static_cast<int32_t>(random_.Below(6)) - 1;
   switch (random_.Below(17)) {
     case 0:
-      return op::Open{pid, OneIn(4) ? "/nothing" : "/data/file", OneIn(10) ? static_cast<uint32_t>(Edge()) : 2u,
-                      OneIn(3) ? static_cast<int32_t>(random_.Below(5)) : -1};
+      return op::Open{pid,
+                      OneIn(4)   ? "/nothing"
+                      : OneIn(4) ? "/dev/hugepages/file"
+                                 : "/data/file",
+                      OneIn(10) ? static_cast<uint32_t>(Edge()) : 2u, OneIn(3) ? static_cast<int32_t>(random_.Below(5)) : -1};
     case 1:
       return op::Pipe{pid, OneIn(3) ? static_cast<int32_t>(random_.Below(5)) : -1};
     case 2:
       return op::Close{pid, fd};
     case 3:
-      return op::MemfdCreate{pid, "memory", 0};
+      return op::MemfdCreate{pid, "memory", OneIn(3) ? 4u : 0u};  // MFD_HUGETLB
     case 4:
+      if (OneIn(4)) return op::Ftruncate{pid, fd, random_.Below(4) << 22};
       return op::Ftruncate{pid, fd, OneIn(10) ? Edge() : random_.Below(64) * 1024};
     case 5:
       return op::Pread{pid, fd, Address(), random_.Below(9000), OneIn(10) ? Edge() : random_.Below(30000)};
@@ -242,7 +248,7 @@ Operation RandomProgram::FileOperation(Pid pid) {
       return op::Pwrite{pid, fd, Address(), random_.Below(9000), OneIn(10) ? Edge() : random_.Below(30000)};
     case 7:
       return op::Shmget{pid, OneIn(2) ? 0 : static_cast<int32_t>(random_.Below(3)), OneIn(10) ? Edge() : random_.Below(20) * 4096,
-                        OneIn(3) ? 0u : 0x200u | 0600u};
+                        OneIn(3) ? 0u : 0x200u | 0600u | (OneIn(4) ? 0x800u : 0u)};
     case 8:
       return op::Shmat{pid, static_cast<int32_t>(random_.Below(5)), OneIn(2) ? 0 : Address(),
                        OneIn(10) ? static_cast<uint32_t>(Edge()) : 0u};
@@ -257,6 +263,7 @@ Operation RandomProgram::FileOperation(Pid pid) {
     case 13:
       return op::Fsync{pid, fd};
     case 14:
+      if (OneIn(4)) return op::CreateFile{"/dev/hugepages/file", op::FileSystem::kHugetlbfs, random_.Below(3) << 22, "", false};
       if (OneIn(3)) return op::CreateFile{"/dev/vdb", op::FileSystem::kBlockDevice, 4 << 20, "", false};
       return op::Swapon{"/dev/vdb", OneIn(2) ? std::optional<int32_t>() : static_cast<int32_t>(random_.Below(32768))};
     case 15:
@@ -291,7 +298,7 @@ Operation RandomProgram::SlabOperation() {
   const char* cache = kCaches[OneIn(3) ? random_.Below(std::size(kCaches)) : 0];
   const auto gfp = static_cast<op::GfpClass>(1 + random_.Below(11));
   const uint64_t object = objects_.empty() || OneIn(20) ? Edge() : objects_[random_.Below(objects_.size())] + (OneIn(20) ? 8 : 0);
-  switch (random_.Below(10)) {
+  switch (random_.Below(13)) {
     case 0:
       return op::KmemCacheCreate{cache,
                                  static_cast<uint32_t>(OneIn(10) ? Edge() : 1 + random_.Below(6000)),
@@ -313,6 +320,12 @@ Operation RandomProgram::SlabOperation() {
     case 7:
       return op::Kmalloc{OneIn(20) ? Edge() : random_.Below(20000), gfp, Cpu()};
     case 8:
+      return op::WriteSlabMemory{object + random_.Below(64), std::string(1 + random_.Below(64), 'x')};
+    case 9:
+      return op::AllocPercpu{OneIn(10) ? Edge() : 1 + random_.Below(9000), OneIn(10) ? Edge() : uint64_t{1} << random_.Below(13), OneIn(4)};
+    case 10:
+      return op::FreePercpu{object};
+    case 11:
       return op::Krealloc{object, OneIn(20) ? Edge() : random_.Below(9000), gfp, Cpu()};
     default:
       return op::Kfree{object, Cpu()};
@@ -324,6 +337,9 @@ Operation RandomProgram::SysctlOperation() {
       "vm.overcommit_memory", "vm.overcommit_ratio",     "vm.overcommit_kbytes", "vm.min_free_kbytes",     "vm.watermark_scale_factor",
       "vm.max_map_count",     "vm.lowmem_reserve_ratio", "vm.mmap_min_addr",     "vm.user_reserve_kbytes", "vm.stat_refresh",
       "vm.nonsense"};
+  if (OneIn(3)) {
+    return op::WriteSysctl{OneIn(3) ? "vm.nr_overcommit_hugepages" : "vm.nr_hugepages", OneIn(10) ? "50" : OneIn(2) ? "3" : "1"};
+  }
   static constexpr const char* kValues[] = {"0", "1", "2", "50", "100", "4096", "65530", "256 32 0 0", "-1", "99999999999", "x", ""};
   switch (random_.Below(4)) {
     case 0:
@@ -351,6 +367,9 @@ Operation RandomProgram::SysfsOperation() {
                                            "ksm/max_page_sharing",
                                            "ksm/use_zero_pages",
                                            "ksm/full_scans",
+                                           "hugepages/hugepages-64kB/nr_hugepages",
+                                           "hugepages/hugepages-64kB/nr_overcommit_hugepages",
+                                           "hugepages/hugepages-2048kB/nr_hugepages",
                                            "nonsense"};
   static constexpr const char* kValues[] = {"always", "madvise", "never", "defer", "0", "1", "1", "2", "500", "99999999999", "-1", ""};
   return op::WriteSysfs{std::string("/sys/kernel/mm/") + kPaths[random_.Below(std::size(kPaths))],

@@ -16,6 +16,7 @@
 namespace mmlab {
 namespace {
 
+using testing::AllOf;
 using testing::HasSubstr;
 using testing::IsEmpty;
 
@@ -97,6 +98,46 @@ TEST_P(SlabOperationsTest, AWrongFreeChangesNothingAndSaysWhy) {
   if (Is(SlabAllocatorKind::kSlab)) {
     EXPECT_THAT(again.data, HasSubstr("double free detected in cache"));
   }
+}
+
+TEST_P(SlabOperationsTest, WritesStayInsideAnObjectThatSomebodyHolds) {
+  ASSERT_EQ(Create("mine", 300), Errno::kOk);
+  op::KmemCacheAlloc alloc;
+  alloc.cache = "mine";
+  const uint64_t address = machine_->Apply(alloc).value;
+  const auto write = [&](uint64_t at, const std::string& data) { return machine_->Apply(op::WriteSlabMemory{at, data}); };
+  EXPECT_EQ(write(address + 290, "0123456789").value, 10u);
+  EXPECT_EQ(write(0x1000, "x").error, Errno::kEFAULT);
+  const Outcome beyond = write(address + 295, "0123456789");
+  EXPECT_EQ(beyond.error, Errno::kEINVAL);
+  EXPECT_THAT(beyond.data, testing::Not(IsEmpty()));
+  op::KmemCacheFree free;
+  free.cache = "mine";
+  free.address = address;
+  EXPECT_EQ(machine_->Apply(free).error, Errno::kOk);
+  if (Is(SlabAllocatorKind::kSlob)) return;  // Its page is gone, and it would notice nothing.
+  EXPECT_EQ(write(address + 16, "kk").error, Errno::kOk) << "the poison itself";
+  const Outcome after = write(address + 16, "oops");
+  EXPECT_EQ(after.error, Errno::kEINVAL);
+  if (Is(SlabAllocatorKind::kSlub)) {
+    EXPECT_THAT(beyond.data, AllOf(HasSubstr("BUG mine (Not tainted): Right Redzone overwritten"), HasSubstr("instead of 0xcc")));
+    EXPECT_THAT(after.data, AllOf(HasSubstr("BUG mine (Not tainted): Poison overwritten\n"), HasSubstr("First byte 0x6f instead of 0x6b\n"),
+                                  HasSubstr(": 6f 6f 70 73 6b 6b"), HasSubstr("FIX mine: Restoring Poison 0x"), HasSubstr("=0x6b\n")));
+    EXPECT_THAT(machine_->kernel_log().Text(), AllOf(HasSubstr("Poison overwritten"), HasSubstr("FIX mine: Restoring Poison")));
+  }
+  if (Is(SlabAllocatorKind::kSlab)) {
+    EXPECT_THAT(after.data, AllOf(HasSubstr("Slab corruption (Not tainted): mine start="), HasSubstr("len=300\n010: 6f 6f 70 73 6b")));
+  }
+  EXPECT_THAT(machine_->CheckInvariants(), IsEmpty());
+}
+
+TEST_P(SlabOperationsTest, SlabinfoIsWrittenWhereThereAreTunables) {
+  ASSERT_EQ(Create("mine", 300), Errno::kOk);
+  const Outcome outcome = machine_->Apply(op::WriteSlabinfo{"mine 20 10 4"});
+  EXPECT_EQ(outcome.error, Is(SlabAllocatorKind::kSlub) ? Errno::kEIO : Is(SlabAllocatorKind::kSlob) ? Errno::kENOENT : Errno::kOk);
+  EXPECT_EQ(machine_->Apply(op::WriteSlabinfo{"nobody 20 10 4"}).error, Is(SlabAllocatorKind::kSlub)   ? Errno::kEIO
+                                                                        : Is(SlabAllocatorKind::kSlob) ? Errno::kENOENT
+                                                                                                       : Errno::kEINVAL);
 }
 
 TEST_P(SlabOperationsTest, KfreeOfAnObjectOfACacheIsSlobsUndoing) {

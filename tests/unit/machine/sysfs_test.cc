@@ -1,8 +1,11 @@
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "gtest/gtest.h"
+#include "server/files/files.h"
 #include "server/machine/machine.h"
 #include "server/machine/sysctls.h"
 #include "tests/unit/machine/preset_specs.h"
@@ -95,6 +98,60 @@ INSTANTIATE_TEST_SUITE_P(Values, SysfsWriteTest,
                          [](const auto& c) { return std::string(c.param.name); });
 
 // start_stop_khugepaged(): the reserve that helps to find huge pages comes and goes with them.
+TEST(SysfsTest, PoolsOfHugePages) {
+  const auto machine = Booted("arm64-128M");
+  const std::string folder = "/sys/kernel/mm/hugepages/hugepages-2048kB/";
+  const auto write = [&](absl::string_view file, absl::string_view value) {
+    return machine->Apply(op::WriteSysfs{absl::StrCat(folder, file), std::string(value)});
+  };
+  EXPECT_EQ(write("nr_hugepages", "4\n").error, Errno::kOk);
+  EXPECT_EQ(machine->SysfsText(folder + "free_hugepages"), "4\n");
+  EXPECT_EQ(machine->SysfsText(folder + "demote_size"), "64kB\n");
+  EXPECT_EQ(*machine->sysctls().Text(Sysctl::kVmNrHugepages), "4\n");
+  EXPECT_EQ(*machine->sysctls().Text(Sysctl::kVmNrHugepagesMempolicy), "4\n");
+  EXPECT_EQ(write("nr_hugepages", "x").error, Errno::kEINVAL);
+  EXPECT_EQ(write("free_hugepages", "1").error, Errno::kEACCES);
+  EXPECT_EQ(write("nothing", "1").error, Errno::kENOENT);
+  EXPECT_FALSE(write("demote", "1").unimplemented.empty());
+  EXPECT_EQ(write("nr_overcommit_hugepages", "2").error, Errno::kOk);
+  EXPECT_EQ(*machine->sysctls().Text(Sysctl::kVmNrOvercommitHugepages), "2\n");
+  // Pages larger than the page allocator's blocks can't be made.
+  const std::string gigantic = "/sys/kernel/mm/hugepages/hugepages-32768kB/";
+  EXPECT_FALSE(machine->Apply(op::WriteSysfs{gigantic + "nr_hugepages", "1"}).unimplemented.empty());
+  EXPECT_EQ(machine->Apply(op::WriteSysfs{gigantic + "nr_overcommit_hugepages", "1"}).error, Errno::kEINVAL);
+  EXPECT_EQ(machine->Apply(op::WriteSysctl{"vm.nr_hugepages", "1"}).error, Errno::kOk);
+  EXPECT_EQ(machine->SysfsText(folder + "nr_hugepages"), "1\n");
+  EXPECT_TRUE(machine->CheckInvariants().empty());
+}
+
+struct CommandLineCase {
+  const char* name;
+  const char* words;
+  uint64_t of_2m, of_64k, default_kilobytes;
+};
+class HugepagesCommandLineTest : public testing::TestWithParam<CommandLineCase> {};
+TEST_P(HugepagesCommandLineTest, FillsThePools) {
+  MachineSpec spec = PresetSpec("arm64-128M");
+  absl::StrAppend(&spec.command_line, " ", GetParam().words);
+  const auto machine = Machine::Boot(std::move(spec)).value();
+  const auto count = [&](const char* size) {
+    return *machine->SysfsText(absl::StrCat("/sys/kernel/mm/hugepages/hugepages-", size, "kB/nr_hugepages"));
+  };
+  EXPECT_EQ(count("2048"), absl::StrCat(GetParam().of_2m, "\n"));
+  EXPECT_EQ(count("64"), absl::StrCat(GetParam().of_64k, "\n"));
+  const HugetlbPools& pools = machine->files().hugetlb();
+  EXPECT_EQ(pools.pool(pools.default_pool()).pages() * 4, GetParam().default_kilobytes);
+}
+INSTANTIATE_TEST_SUITE_P(Words, HugepagesCommandLineTest,
+                         testing::Values(CommandLineCase{"Nothing", "", 0, 0, 2048},
+                                         CommandLineCase{"OfTheDefault", "hugepages=3", 3, 0, 2048},
+                                         CommandLineCase{"OfBoth", "hugepagesz=64K hugepages=5 hugepagesz=2M hugepages=2", 2, 5, 2048},
+                                         CommandLineCase{"AnotherDefault", "default_hugepagesz=64K hugepages=7", 0, 7, 64},
+                                         CommandLineCase{"DefaultAfterItsNumber", "hugepages=7 default_hugepagesz=64K", 0, 7, 64},
+                                         CommandLineCase{"UnknownSize", "hugepagesz=1M hugepages=4 hugepages=3", 3, 0, 2048},
+                                         CommandLineCase{"SizeTwice", "hugepagesz=2M hugepages=2 hugepagesz=2M hugepages=4", 2, 0, 2048}),
+                         [](const auto& test) { return test.param.name; });
+
 TEST(SysfsTest, HugePagesRaiseTheReserve) {
   const auto machine = Booted("arm64-1G");
   const uint64_t before = machine->sysctls().value(Sysctl::kVmMinFreeKbytes);

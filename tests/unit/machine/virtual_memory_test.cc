@@ -1,6 +1,7 @@
 // Translation of virtual addresses and the bytes of physical memory of a whole machine.
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <memory>
 #include <string>
 
@@ -91,6 +92,25 @@ TEST_P(VirtualMemoryTest, TheKernelsAddressesGoByTheirRegion) {
   ASSERT_TRUE(Translate(layout.page_offset.raw(), kUserRead).fault.has_value());
   EXPECT_EQ(Translate(layout.page_offset.raw(), kUserRead).fault->kind, TranslationFault::Kind::kPermission);
 
+  // By real levels, and with what boot left in the entries.
+  EXPECT_EQ(linear.base_register, x86() ? "CR3" : "TTBR1_EL1");
+  ASSERT_GT(linear.walk.count, 0);
+  EXPECT_TRUE(Translate(layout.high_memory.raw() - kPage, kKernelRead, false).physical.has_value());
+  EXPECT_FALSE(Translate(layout.high_memory.raw(), kKernelRead, false).physical.has_value());
+  const uint64_t text = x86() ? layout.page_offset.raw() + 0x1000000 : layout.kimage_voffset + 0x40210000;
+  EXPECT_FALSE(Translate(text, ProcessorAccess{false, true, false}, false).fault.has_value());
+  ASSERT_TRUE(Translate(text, ProcessorAccess{true, false, false}, false).fault.has_value()) << "text is read only";
+  EXPECT_EQ(Translate(text, ProcessorAccess{true, false, false}, false).fault->kind, TranslationFault::Kind::kPermission);
+  // The same entries are in physical memory.
+  const WalkStep& last = linear.walk.steps[static_cast<size_t>(linear.walk.count) - 1];
+  const auto width = static_cast<uint64_t>(PageTableFormat(machine_->layout()).entry_bytes());
+  std::string entry;
+  std::string reason;
+  EXPECT_EQ(PhysicalAccess(*machine_).Read(PhysAddr(last.table.raw() * kPage + last.index * width), width, &entry, &reason), width);
+  uint64_t value = 0;
+  std::memcpy(&value, entry.data(), entry.size());
+  EXPECT_EQ(value, last.entry);
+
   EXPECT_FALSE(Translate(layout.vmalloc_end.raw() - kPage, kKernelRead).physical.has_value());
   op::Vmalloc vmalloc;
   vmalloc.size = 3 * kPage;
@@ -103,6 +123,8 @@ TEST_P(VirtualMemoryTest, TheKernelsAddressesGoByTheirRegion) {
   EXPECT_EQ(page.physical->raw() % kPage, 7u);
   EXPECT_FALSE(page.fault.has_value());
   EXPECT_TRUE(Translate(area, kUserRead).fault.has_value());
+  EXPECT_EQ(page.walk.steps[0].table, linear.walk.steps[0].table) << "one swapper_pg_dir for all of it";
+  EXPECT_EQ(Translate(layout.page_offset.raw() + 0x100123, kKernelRead, false).physical, linear.physical);
   EXPECT_FALSE(Translate(area + 3 * kPage, kKernelRead).physical.has_value()) << "the guard page";
 }
 

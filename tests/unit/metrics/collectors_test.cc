@@ -88,15 +88,38 @@ TEST(ZoneinfoCollector, NodeStatisticsAreUnderTheFirstPopulatedZone) {
   EXPECT_THAT(text, HasSubstr("# TYPE node_zoneinfo_nr_dirtied_total counter\n"));
 }
 
-TEST(ZoneinfoCollector, NumaCountersNeedTheConfigurationAndOneZone) {
+TEST(ZoneinfoCollector, NumaCountersNeedTheConfigurationAndAreOfEachPopulatedZone) {
   MachineSnapshot snapshot = MakeSnapshot();
   EXPECT_THAT(Exposition(CollectZoneinfo(snapshot)), Not(HasSubstr("numa_hit")));
   snapshot.has_numa = true;
-  EXPECT_THAT(Exposition(CollectZoneinfo(snapshot)), Not(HasSubstr("numa_hit")));  // Of which zone?
-  snapshot.zones.pop_back();
-  snapshot.zones.pop_back();
-  snapshot.vm_stat.Count(NumaStat::kNumaHit, 3);
-  EXPECT_THAT(Exposition(CollectZoneinfo(snapshot)), HasSubstr("\nnode_zoneinfo_numa_hit_total{node=\"0\",zone=\"Normal\"} 3\n"));
+  snapshot.zones[1].numa_hits = 3;
+  const std::string text = Exposition(CollectZoneinfo(snapshot));
+  EXPECT_THAT(text, HasSubstr("\nnode_zoneinfo_numa_hit_total{node=\"0\",zone=\"Normal\"} 3\n"));
+  EXPECT_THAT(text, HasSubstr("\nnode_zoneinfo_numa_hit_total{node=\"0\",zone=\"HighMem\"} 0\n"));
+  EXPECT_THAT(text, Not(HasSubstr("numa_hit_total{node=\"0\",zone=\"Movable\"}")));
+}
+
+TEST(MeminfoNumaCollector, HasTheExportersNames) {
+  MachineSnapshot snapshot;
+  snapshot.node_meminfo = {{"MemTotal", 4, true}, {"Active(anon)", 0, true}, {"HugePages_Total", 3, false}};
+  snapshot.numastat = {
+      {{"numa_hit", 5}, {"numa_miss", 0}, {"numa_foreign", 0}, {"interleave_hit", 0}, {"local_node", 5}, {"other_node", 0}}};
+  const std::string text = Exposition(CollectMeminfoNuma(snapshot));
+  EXPECT_THAT(text, HasSubstr("# HELP node_memory_numa_MemTotal Memory information field MemTotal.\n"
+                              "# TYPE node_memory_numa_MemTotal gauge\nnode_memory_numa_MemTotal{node=\"0\"} 4096\n"));
+  EXPECT_THAT(text, HasSubstr("\nnode_memory_numa_Active_anon{node=\"0\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("\nnode_memory_numa_HugePages_Total{node=\"0\"} 3\n"));
+  EXPECT_THAT(text, HasSubstr("# TYPE node_memory_numa_numa_hit_total counter\nnode_memory_numa_numa_hit_total{node=\"0\"} 5\n"));
+}
+
+TEST(KsmdCollector, HasTheExportersNames) {
+  MachineSnapshot snapshot;
+  snapshot.ksm = {{"full_scans", "3\n"}, {"pages_sharing", "6\n"}, {"run", "1\n"}, {"sleep_millisecs", "20\n"}};
+  const std::string text = Exposition(CollectKsmd(snapshot));
+  EXPECT_THAT(text, HasSubstr("# TYPE node_ksmd_full_scans_total counter\nnode_ksmd_full_scans_total 3\n"));
+  EXPECT_THAT(text, HasSubstr("# HELP node_ksmd_pages_sharing ksmd 'pages_sharing' file.\n"));
+  EXPECT_THAT(text, HasSubstr("\nnode_ksmd_run 1\n"));
+  EXPECT_THAT(text, HasSubstr("\nnode_ksmd_sleep_seconds 0.02\n"));
 }
 
 TEST(SystemCollectors, SayWhatUnameAndTheClockSay) {
@@ -208,6 +231,21 @@ TEST(ProcessCollector, GroupsByNameAndSumsTheSmallOnes) {
   EXPECT_THAT(text, HasSubstr("\nnamedprocess_namegroup_states{groupname=\"p58\",state=\"Running\"} 1\n"));
   EXPECT_THAT(text, HasSubstr("\nnamedprocess_namegroup_states{groupname=\"p58\",state=\"Sleeping\"} 0\n"));
   EXPECT_THAT(text, Not(HasSubstr("states{groupname=\"p59\"")));  // It has no file.
+}
+
+TEST(ProcessCollector, FaultsStayWithTheNameWhenItsProcessesEnd) {
+  MachineSnapshot snapshot;
+  ProcessSample& shell = snapshot.tasks.emplace_back();
+  shell.comm = "sh";
+  shell.leads = true;
+  shell.faults = {5, 2};
+  snapshot.former_faults = {{"sh", {10, 1}}, {"gone", {7, 0}}};
+  const std::string text = Exposition(CollectProcess(snapshot));
+  EXPECT_THAT(text, HasSubstr("# TYPE namedprocess_namegroup_minor_page_faults_total counter\n"));
+  EXPECT_THAT(text, HasSubstr("\nnamedprocess_namegroup_minor_page_faults_total{groupname=\"sh\"} 15\n"));
+  EXPECT_THAT(text, HasSubstr("\nnamedprocess_namegroup_major_page_faults_total{groupname=\"sh\"} 3\n"));
+  EXPECT_THAT(text, HasSubstr("\nnamedprocess_namegroup_minor_page_faults_total{groupname=\"gone\"} 7\n"));
+  EXPECT_THAT(text, HasSubstr("\nnamedprocess_namegroup_num_procs{groupname=\"gone\"} 0\n"));
 }
 
 TEST(CgroupCollector, SaysWhatCadvisorWould) {

@@ -48,6 +48,23 @@ struct Held {
   PageOrder order;
 };
 
+// Something that decides how much a request finds, or how much a CPU keeps.
+void ChangeASetting(BuddyMemory& memory, Random& random) {
+  const int zone = static_cast<int>(random.Below(memory.zones().size()));
+  switch (random.Below(5)) {
+    case 0:
+      return memory.SetMinFreeKbytes(static_cast<uint32_t>(128 + random.Below(2000)));
+    case 1:
+      return memory.SetWatermarkScaleFactor(static_cast<uint32_t>(1 + random.Below(200)));
+    case 2:
+      return memory.SetReclaimActive(zone, random.Below(2) != 0);
+    case 3:
+      return memory.DropWatermarkBoost(zone);
+    default:
+      return memory.SetLowmemReserveRatio({static_cast<uint32_t>(random.Below(300)), 256, 32, 0, 0});
+  }
+}
+
 void RunProgram(const ProgramCase& c, uint64_t seed) {
   SCOPED_TRACE(testing::Message() << "seed " << seed);
   Tracer tracer;
@@ -89,6 +106,7 @@ void RunProgram(const ProgramCase& c, uint64_t seed) {
       held[i] = held.back();
       held.pop_back();
     }
+    if (random.Below(100) == 0) ChangeASetting(memory, random);
     if (step % 64 == 0 || step + 1 == c.steps) {
       std::vector<std::string> problems;
       memory.CheckInvariants(&problems);

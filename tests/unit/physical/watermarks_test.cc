@@ -70,24 +70,6 @@ TEST_P(WatermarksTest, AreThoseOfTheKernel) {
   }
 }
 
-// What a machine with 96 MiB shows in /proc/zoneinfo after min_free_kbytes was 8192, its scale factor 10, and the fraction this.
-TEST(PagesetsTest, AFractionOfTheZoneReplacesTheLowWatermark) {
-  struct Case {
-    uint32_t fraction, dma_high, normal_high;
-  };
-  for (const Case& c : {Case{0, 481, 2077}, Case{8, 480, 2067}, Case{100, 38, 165}}) {
-    std::array<Zone, 2> zones;
-    zones[0].managed = 3840;
-    zones[1].managed = 16543;
-    zones[0].wmark_low = 481;
-    zones[1].wmark_low = 2077;
-    for (Zone& zone : zones) zone.pcp.resize(1);
-    ComputePagesets(absl::MakeSpan(zones), PageSize(12), c.fraction);
-    EXPECT_EQ(zones[0].pcp[0].high, c.dma_high);
-    EXPECT_EQ(zones[1].pcp[0].high, c.normal_high);
-  }
-}
-
 // Generated from zoneinfo, sys_vm/min_free_kbytes and the "Freeing ... memory" lines of dmesg of recorded machines. Those
 // named kernel_* had huge pages enabled; what they freed late is not recorded, so `late` is one of the few numbers with which all others
 // fit.

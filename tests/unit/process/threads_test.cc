@@ -37,6 +37,24 @@ INSTANTIATE_TEST_SUITE_P(Combinations, CloneFlagsTest,
                                          FlagsCase{"ThreadOfNewUsers", 0x10010900, Errno::kEINVAL}),
                          [](const auto& tested) { return tested.param.name; });
 
+// What /proc/stat and process-exporter count never falls.
+TEST(ThreadsTest, FaultsStayWithTheNameUnderWhichTheyWereTaken) {
+  MemoryLab lab(LayoutKind::kX86_32);
+  lab.Map(lab.pid, 0, 4, 3, kPrivateAnon);
+  const uint64_t tasks = lab.processes->tasks_made();
+  const Pid child = lab.processes->Fork(lab.pid, 0).value();
+  EXPECT_EQ(lab.processes->tasks_made(), tasks + 1);
+  for (uint64_t page = 0; page < 3; ++page) lab.Access(child, AccessKind::kStore, page);
+  EXPECT_TRUE(lab.processes->former_faults().empty());
+  ASSERT_TRUE(lab.processes->Prctl(child, 15, lab.At(0), 0, 0, 0).ok());  // PR_SET_NAME: the byte that was stored there.
+  EXPECT_EQ(lab.processes->former_faults().at("program").minor, 3u);
+  lab.Access(child, AccessKind::kStore, 3);
+  ASSERT_EQ(lab.processes->Exit(child, 0), Errno::kOk);
+  EXPECT_EQ(lab.processes->former_faults().at("program").minor, 3u);
+  EXPECT_EQ(lab.processes->former_faults().at("?").minor, 1u);
+  EXPECT_EQ(lab.processes->tasks_made(), tasks + 1);
+}
+
 TEST(ThreadsTest, ShareMemoryLimitsAndDescriptorsAndCountFaultsEachForItself) {
   MemoryLab lab(LayoutKind::kX86_32);
   lab.Map(lab.pid, 0, 4, 3, kPrivateAnon);

@@ -117,6 +117,7 @@ TEST_P(RecordedFilesTest, SysctlsAreTheSame) {
 
 // Lines whose figures follow from the memory map are exact; of the others the form fits.
 TEST_P(RecordedFilesTest, ZoneinfoHasTheSameStaticLines) {
+  EXPECT_EQ(LinesOf(Ours("zoneinfo")).size(), LinesOf(Recorded("zoneinfo")).size());
   ExpectSubsequence(Ours("zoneinfo"), Recorded("zoneinfo"), [](const std::string& ours, const std::string& recorded) {
     static constexpr const char* kMoving[] = {"  pages free", "              count:", "      nr_", "      numa_"};
     const bool moving =
@@ -183,6 +184,21 @@ TEST_P(RecordedFilesTest, MeminfoHasTheSameFormAndStaticFigures) {
     }
   });
 }
+
+class NodeFilesTest : public RecordedFilesTest {};
+
+TEST_P(NodeFilesTest, MeminfoOfTheNodeHasTheSameForm) {
+  const Lines ours = LinesOf(Ours("/sys/devices/system/node/node0/meminfo"));
+  const Lines recorded = LinesOf(Recorded("node0_meminfo"));
+  ASSERT_EQ(ours.size(), recorded.size());
+  EXPECT_EQ(ours[0], recorded[0]);  // MemTotal
+  for (size_t i = 0; i < ours.size(); ++i) {
+    EXPECT_EQ(ours[i].substr(0, ours[i].find(':')), recorded[i].substr(0, recorded[i].find(':')));
+    EXPECT_EQ(ours[i].size(), recorded[i].size()) << ours[i];
+  }
+  EXPECT_TRUE(absl::StartsWith(Ours("/sys/devices/system/node/node0/numastat"), "numa_hit "));
+}
+INSTANTIATE_TEST_SUITE_P(Presets, NodeFilesTest, testing::Values("arm64-1G"));
 
 TEST_P(RecordedFilesTest, VmstatHasTheSameNamesInTheSameOrder) {
   ExpectSubsequence(Ours("vmstat"), Recorded("vmstat"), [](const std::string& ours, const std::string& recorded) {

@@ -6,11 +6,17 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "server/cgroup/cgroups.h"
 #include "server/hardware/page_walk.h"
 #include "server/machine/machine.h"
 #include "server/physical/page_allocator.h"
+#include "server/process/address_space.h"
+#include "server/process/process.h"
 #include "server/process/processes.h"
+#include "server/procfs/pagemap.h"
 #include "server/procfs/procfs.h"
 #include "tests/unit/machine/preset_specs.h"
 #include "tests/unit/machine/random_program.h"
@@ -102,6 +108,88 @@ TEST_F(PageFramesTest, AnAnonymousPage) {
   EXPECT_NE(child, pid_);
   EXPECT_EQ(Entry("kpagecount", now), 2u);
   EXPECT_EQ(Flags(now) & Bits({kMappedToDisk}), 0u);  // Not exclusive any more.
+}
+
+// struct page as `crash` or a log of the kernel shows it: "flags: 0xbfffc0000000000(node=0|zone=2|lastcpupid=0xffff)".
+TEST_F(PageFramesTest, TheWordOfFlagsAsTheKernelLaysItOut) {
+  constexpr uint64_t kDmaZone = uint64_t{0xffff} << 42;
+  const uint64_t address = Must(op::Mmap{.pid = pid_, .length = 4096, .prot = 3, .flags = 0x22});
+  const uint64_t pfn = Written(address);
+  constexpr int kUptodateBit = 2, kExclusiveBit = 17, kSwapBackedBit = 19;
+  EXPECT_EQ(PageFlagsWord(*machine_, Pfn(pfn)) & ~Bits({4}), kDmaZone | Bits({kUptodateBit, kExclusiveBit, kSwapBackedBit}));
+  EXPECT_EQ(PageFlagsWord(*machine_, machine_->memory().zero_frame()), kDmaZone | Bits({12}));
+  EXPECT_EQ(PageFlagsWord(*machine_, Pfn(0)), 0u);
+  const auto pc = Machine::Boot(PresetSpec("686-1G"));
+  ASSERT_TRUE(pc.ok());
+  const uint64_t high = (*pc)->memory().zones()[2].start_pfn + 100;
+  EXPECT_EQ(PageFlagsWord(**pc, Pfn(high)), uint64_t{2} << 30);
+  EXPECT_EQ(PageFlagsWord(**pc, Pfn(0)), 0u);
+  EXPECT_EQ(PageFlagsWord(**pc, Pfn(1)) & Bits({12}), Bits({12}));
+}
+
+TEST_F(PageFramesTest, PagesNameTheCgroupThatIsCharged) {
+  Must(op::WriteCgroupFile{"", "cgroup.subtree_control", "+memory"});
+  Must(op::CreateCgroup{"a"});
+  Must(op::CreateCgroup{"b"});
+  Must(op::WriteCgroupFile{"b", "cgroup.procs", absl::StrCat(pid_.raw())});
+  const uint64_t address = Must(op::Mmap{.pid = pid_, .length = 4096, .prot = 3, .flags = 0x22});
+  const uint64_t pfn = Written(address);
+  const Cgroups& cgroups = machine_->cgroups();
+  EXPECT_EQ(Entry("kpagecgroup", pfn), cgroups.cgroup(*cgroups.Find("b")).inode);
+  EXPECT_EQ(Entry("kpagecgroup", pfn), 3u);
+  // A cgroup that is gone is shown as the one above it.
+  Must(op::WriteCgroupFile{"", "cgroup.procs", absl::StrCat(pid_.raw())});
+  Must(op::RemoveCgroup{"b"});
+  EXPECT_EQ(Entry("kpagecgroup", pfn), 1u);
+}
+
+TEST_F(PageFramesTest, PartsOfAHugePage) {
+  Must(op::WriteSysfs{"/sys/kernel/mm/transparent_hugepage/enabled", "always"});
+  constexpr uint64_t kHuge = 2 << 20;
+  const uint64_t area = Must(op::Mmap{.pid = pid_, .length = 2 * kHuge, .prot = 3, .flags = 0x22});
+  const uint64_t address = (area + kHuge - 1) & ~(kHuge - 1);
+  const uint64_t head = Written(address) & ~uint64_t{511};
+  constexpr int kThp = 22;
+  EXPECT_EQ(Flags(head) & ~Bits({kLru}), Bits({kUptodate, kMmap, kAnon, kSwapBacked, kMappedToDisk, kHead, kThp}));
+  EXPECT_EQ(Flags(head + 77), Bits({kMmap, kAnon, kTail, kThp}));
+  EXPECT_EQ(Entry("kpagecount", head), 1u);
+  EXPECT_EQ(Entry("kpagecount", head + 511), 1u);
+}
+
+TEST_F(PageFramesTest, PagemapTellsWhereEachPageIs) {
+  const uint64_t address = Must(op::Mmap{.pid = pid_, .length = 4 * 4096, .prot = 3, .flags = 0x22});
+  const uint64_t pfn = Written(address + 4096);
+  op::AccessMemory read{.pid = pid_, .access = {}};
+  read.access.kind = AccessKind::kTouchRead;
+  read.access.address = address + 2 * 4096;
+  read.access.length = 4096;
+  Must(read);
+  const auto entries = [&] {
+    const Process& process = *machine_->processes().Find(pid_);
+    const std::string bytes = ReadPagemap(*machine_, process, address / 4096 * 8, 4 * 8);
+    std::vector<uint64_t> values(bytes.size() / 8);
+    std::memcpy(values.data(), bytes.data(), bytes.size());
+    return values;
+  };
+  const uint64_t zero_page = machine_->memory().zero_frame().raw();
+  EXPECT_EQ(entries(), (std::vector<uint64_t>{0, kPagemapPresent | kPagemapExclusive | pfn, kPagemapPresent | zero_page, 0}));
+  const Pid child(static_cast<int32_t>(Must(op::Fork{pid_, 0})));
+  EXPECT_EQ(entries()[1], kPagemapPresent | pfn) << "mapped twice";
+  Must(op::Exit{child, 0});
+  Must(op::Mprotect{pid_, address, 4 * 4096, 0});
+  EXPECT_EQ(entries()[1], kPagemapPresent | kPagemapExclusive | pfn) << "PROT_NONE: present to the kernel";
+  // The pages of the program are of a file.
+  const Process& process = *machine_->processes().Find(pid_);
+  read.access.address = process.mm->start_code.raw();
+  Must(read);
+  const std::vector<PagemapPage> all = PagemapPages(*machine_, process, VirtAddr(0), process.mm->task_size, 1000);
+  uint64_t files = 0;
+  for (const PagemapPage& page : all) files += page.entry >> 61 & 1;
+  EXPECT_GT(files, 0u);
+  EXPECT_GT(all.size(), files + 2);
+  EXPECT_EQ(PagemapPages(*machine_, process, VirtAddr(0), process.mm->task_size, 2).size(), 2u);
+  EXPECT_EQ(ReadPagemap(*machine_, process, process.mm->task_size.raw() / 4096 * 8, 8), "");
+  EXPECT_EQ(ReadPagemap(*machine_, process, process.mm->task_size.raw() / 4096 * 8 - 8, 64).size(), 8u);
 }
 
 TEST_F(PageFramesTest, BlocksOfTheKernel) {

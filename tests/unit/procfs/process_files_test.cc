@@ -134,6 +134,7 @@ TEST_P(ProcessFilesTest, StatHasTheKernelsFields) {
   const AddressSpace& mm = *machine_->processes().Find(pid_)->mm;
   EXPECT_EQ(words[1], "(program)");
   EXPECT_EQ(words[2], "D") << "it waits for its vfork";
+  EXPECT_EQ(Ours("wchan"), "kernel_clone");
   EXPECT_EQ(words[19], "1");
   EXPECT_EQ(words[22], absl::StrCat(mm.total_vm.raw() * 4096));
   EXPECT_EQ(words[25], absl::StrCat(mm.start_code.raw()));
@@ -143,6 +144,7 @@ TEST_P(ProcessFilesTest, StatHasTheKernelsFields) {
   pid_ = child;
   const std::vector<std::string> of_child = absl::StrSplit(LinesOf(Ours("stat"))[0], ' ');
   EXPECT_EQ(of_child[2], "S");
+  EXPECT_EQ(Ours("wchan"), "0");
   EXPECT_EQ(of_child[3], words[0]);
   EXPECT_EQ(of_child[21], "123") << "ticks since boot";
   // Now it runs.
@@ -154,6 +156,7 @@ TEST_P(ProcessFilesTest, WhatExecLeftCanBeRead) {
   EXPECT_EQ(Ours("cmdline"), std::string("program\0", 8));
   EXPECT_EQ(Ours("environ"), "");
   EXPECT_EQ(Ours("exe"), "/bin/program");
+  EXPECT_EQ(Ours("comm"), "program\n") << "the last part of the path, whatever it was called before";
   EXPECT_EQ(Ours("oom_adj"), "0\n");
   const size_t word = static_cast<size_t>(machine_->layout().word_bytes);
   EXPECT_EQ(Ours("auxv").size() % (2 * word), 0u);

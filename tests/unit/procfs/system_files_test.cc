@@ -83,7 +83,7 @@ TEST_F(SystemFilesTest, ABusyOne) {
                                        "ctxt 2\n"));
   EXPECT_EQ(Read("uptime"), "4.00 5.00\n");
   EXPECT_THAT(Read("1/stat"), StartsWith("1 (worker) R 0 0 0 0 -1 2097152 0 0 0 0 0 100 0 0 20 0 1 0 0 0 0 4294967295 0 0 0 "));
-  EXPECT_THAT(Read("2/stat"), StartsWith("2 (user) S 0 0 0 0 -1 0 "));
+  EXPECT_THAT(Read("2/stat"), StartsWith("2 (program) S 0 0 0 0 -1 0 "));
   EXPECT_THAT(Read("2/stat"), HasSubstr(" 200 0 0 0 20 0 1 0 0 "));
 }
 

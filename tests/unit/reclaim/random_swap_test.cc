@@ -26,7 +26,7 @@ constexpr uint32_t kReadWrite = 3;
 constexpr uint32_t kPrivateAnonymous = 0x22;
 constexpr uint32_t kSharedAnonymous = 0x21;
 constexpr uint64_t kRegionPages = 4096;
-constexpr uint64_t kFreePages = 10240;  // Left for the processes; all that they could touch does not fit.
+constexpr uint64_t kFreePages = 8192;  // Left for the processes; all that they could touch does not fit.
 constexpr size_t kProcesses = 4;
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "absl/strings/match.h"
 #include "server/base/explanation.h"
 #include "server/files/files.h"
 #include "server/machine/machine.h"
@@ -18,6 +19,7 @@ namespace {
 constexpr uint64_t kMib = uint64_t{1} << 20;
 constexpr uint32_t kReadWrite = 3;
 constexpr uint32_t kPrivateAnonymous = 0x22;
+constexpr int32_t kMadvDontneed = 4;
 constexpr int32_t kMadvFree = 8;
 
 // A booted machine with one process, and what it does to its memory.
@@ -140,6 +142,30 @@ TEST(ReclaimTest, SaysWhyKswapdWokeAndWhatItDid) {
   }
   EXPECT_TRUE(woke);
   EXPECT_TRUE(evicted);
+}
+
+// A request that has to steal from page blocks of another kind boosts the watermarks, and kswapd takes as many clean pages of files.
+TEST(ReclaimTest, StolenPageBlocksWakeKswapdForTheirBoost) {
+  Pressure lab;
+  lab.CreateFile("/data", 16 * kMib, "");
+  const uint64_t bytes = lab.machine().memory().free_pages().raw() * 4096 - 8 * kMib;
+  const uint64_t address = lab.Map(bytes);
+  ASSERT_EQ(lab.Write(address, bytes), bytes / 4096);
+  for (uint64_t at = 0; at < 32 * kMib; at += 2 * 4096) lab.Advise(address + at, 4096, kMadvDontneed);
+  const uint64_t stolen_before = lab.Count(VmEvent::kPgstealKswapd);
+  bool woke = false;
+  for (int i = 0; i < 4000 && !woke; ++i) {
+    Explanation why;
+    ASSERT_EQ(lab.machine().Apply(op::AllocPages{op::GfpClass::kKernel, 0, 0}, &why).error, Errno::kOk);
+    for (const ExplanationStep& step : why.steps()) {
+      woke = woke || (step.kind == StepKind::kKswapdWake && absl::StartsWith(step.text, "page blocks were stolen"));
+    }
+  }
+  EXPECT_TRUE(woke);
+  EXPECT_GT(lab.Count(VmEvent::kPgstealKswapd), stolen_before);
+  EXPECT_EQ(lab.machine().vm_stat().Get(NodeStat::kNrVmscanWrite), 0);
+  for (const Zone& zone : lab.machine().memory().zones()) EXPECT_EQ(zone.watermark_boost, 0u);
+  lab.ExpectSound();
 }
 
 }  // namespace

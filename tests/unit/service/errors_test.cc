@@ -247,7 +247,8 @@ INSTANTIATE_TEST_SUITE_P(
         ErrorCase{"CreateNotSimulated",
                   [](Server& s) {
                     return Create(s, "n", [](auto& r) {
-                      (*r.mutable_spec()->mutable_sysctls())["vm.nr_hugepages"] = "1";
+                      r.mutable_spec()->set_preset("arm64-1G");
+                      r.mutable_spec()->set_command_line("default_hugepagesz=1G");
                       r.set_validate_only(true);
                     });
                   },

@@ -76,7 +76,7 @@ grpc::health::v1::HealthCheckResponse::ServingStatus Health(const std::shared_pt
 TEST(ServerTest, SaysThatEveryServiceIsHealthy) {
   const auto server = *Server::Start(OnLoopback());
   const auto channel = ChannelTo(*server);
-  EXPECT_EQ(RpcServices().size(), 13u);
+  EXPECT_EQ(RpcServices().size(), 14u);
   EXPECT_EQ(Health(channel, ""), grpc::health::v1::HealthCheckResponse::SERVING);
   for (const std::string& service : RpcServices()) {
     EXPECT_EQ(Health(channel, service), grpc::health::v1::HealthCheckResponse::SERVING) << service;

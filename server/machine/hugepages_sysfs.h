@@ -1,0 +1,24 @@
+#ifndef MMLAB_SERVER_MACHINE_HUGEPAGES_SYSFS_H_
+#define MMLAB_SERVER_MACHINE_HUGEPAGES_SYSFS_H_
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+
+namespace mmlab {
+
+class HugetlbPools;
+
+inline constexpr absl::string_view kHugepagesFolder = "/sys/kernel/mm/hugepages/";
+
+// The attributes of the pools, one folder a size: kHugepagesFolder + "hugepages-2048kB/nr_hugepages". Linux: mm/hugetlb.c (hstate_attrs).
+// Text: nothing when there is no such, or when it can only be written.
+std::optional<std::string> HugepagesText(const HugetlbPools& pools, bool x86, absl::string_view path);
+// Those that can be read.
+std::vector<std::string> HugepagesPaths(const HugetlbPools& pools, bool x86);
+
+}  // namespace mmlab
+
+#endif  // MMLAB_SERVER_MACHINE_HUGEPAGES_SYSFS_H_
