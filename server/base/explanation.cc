@@ -129,6 +129,12 @@ absl::string_view StepKindName(StepKind kind) {
       return "refault";
     case StepKind::kPageReplacement:
       return "page_replacement";
+    case StepKind::kGenerationAdded:
+      return "generation_added";
+    case StepKind::kGenerationScan:
+      return "generation_scan";
+    case StepKind::kPageSorted:
+      return "page_sorted";
     case StepKind::kOomScore:
       return "oom_score";
     case StepKind::kCgroupCharge:

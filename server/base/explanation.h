@@ -66,6 +66,9 @@ enum class StepKind : uint8_t {
   kReadahead = 60,         // How many pages of a file are read together.
   kRefault = 61,           // A page came back after it was evicted: its distance against the size of the working set.
   kPageReplacement = 65,   // Which page of a bounded process makes room for another, by which policy and why.
+  kGenerationAdded = 67,   // MGLRU: page tables were walked and a new youngest generation began, and why now.
+  kGenerationScan = 68,    // MGLRU: which kind of pages is taken from, and from which tier on pages are kept.
+  kPageSorted = 69,        // MGLRU: a page of the oldest generation is not taken but moves on, and why.
   kOomScore = 70,          // One process's badness when memory is gone, and whether it was chosen.
   kCgroupCharge = 71,      // A charge that a cgroup's limit refuses at first.
   kCgroupReclaim = 72,     // What a cgroup's limit had freed.

@@ -119,7 +119,7 @@ void Cgroups::Online(Cgroup& cgroup) {
   memcgs_[number] = std::make_unique<Memcg>(static_cast<uint16_t>(number), parent, PathOf(cgroup.id), no_limit_);
   memcgs_[number]->inode = cgroup.inode;
   ++memcg_count_;
-  memory_.lru().Make(static_cast<uint16_t>(number));
+  memory_.lru().Make(static_cast<uint16_t>(number), parent);
   cgroup.memory = true;
   PassMemcg(cgroup, static_cast<uint16_t>(number));
 }
@@ -197,6 +197,7 @@ bool Cgroups::IsWithin(uint16_t memcg, uint16_t ancestor) const {
 }
 
 std::vector<uint16_t> Cgroups::Subtree(uint16_t memcg) const {
+  if (memcg_count_ == 0) return {memcg};
   std::vector<uint16_t> subtree;
   std::vector<uint16_t> open = {memcg};
   while (!open.empty()) {

@@ -21,6 +21,7 @@ constexpr uint32_t kTmpfsMinor = 25;
 constexpr uint32_t kInternalShmemMinor = 1;
 constexpr uint32_t kDevMinor = 5;
 
+constexpr uint64_t kQueueBytes = 576;  // That an empty std::deque has.
 constexpr uint64_t kMaxFileSize = uint64_t{1} << 63;
 constexpr uint64_t kMaxExt4Size = 0xffffffff000;  // s_maxbytes with 4 KiB blocks.
 
@@ -59,6 +60,7 @@ std::shared_ptr<Inode> Files::NewInode(FileKind kind, std::string path, uint32_t
 void Files::Evict(Inode& inode) {
   if (inode.hugetlb != nullptr) RemoveHugetlb(inode, 0, ~uint64_t{0}, /*truncate=*/true);
   RemovePages(inode, PageIndex(0), PageIndex(~uint64_t{0}));
+  if (inode.kind == FileKind::kBlockDevice) disks_.erase(inode.id);
   if (inode.shmem() && !inode.noreserve) Uncharge(static_cast<int64_t>(page_size_.PagesHolding(Bytes(inode.size)).raw()));
   by_id_.erase(inode.id);
 }
@@ -204,10 +206,11 @@ void Files::CheckInvariants(std::vector<std::string>* violations) const {
         violations->push_back(absl::StrCat("page ", index.raw(), " of ", inode->path, " is in memory and on swap"));
     }
     all_dirty += inode->dirty_pages;
-    uint64_t dirty = 0;
+    uint64_t dirty = 0, under_way = 0;
     for (const auto& [index, pfn] : inode->pages) {
       const Frame& frame = memory_.frame(pfn);
       if (inode->on_disk() && (frame.flags & kPgDirty) != 0) ++dirty;
+      if (inode->on_disk() && (frame.flags & kPgWriteback) != 0) ++under_way;
       const FrameState state = inode->shmem() ? FrameState::kShmem : FrameState::kFile;
       if (frame.state != state || frame.mapping != id || frame.index != index.raw() || frame.refcount < 1 + frame.mapcount) {
         violations->push_back(
@@ -216,8 +219,9 @@ void Files::CheckInvariants(std::vector<std::string>* violations) const {
                             static_cast<uint64_t>(frame.index), frame.refcount, frame.mapcount));
       }
     }
-    if (dirty != inode->dirty_pages) {
-      violations->push_back(absl::StrCat(dirty, " pages of ", inode->path, " are dirty, counted ", inode->dirty_pages));
+    if (dirty != inode->dirty_pages || under_way != inode->under_way) {
+      violations->push_back(absl::StrCat(dirty, " pages of ", inode->path, " are dirty, counted ", inode->dirty_pages, "; ", under_way,
+                                         " are under way, counted ", inode->under_way));
     }
   }
   const auto expect = [violations](absl::string_view what, int64_t counter, uint64_t counted) {
@@ -225,6 +229,7 @@ void Files::CheckInvariants(std::vector<std::string>* violations) const {
   };
   expect("nr_file_pages", vm_stat_.Get(NodeStat::kNrFilePages), cached + swap_.cached_pages());
   expect("nr_dirty", vm_stat_.Get(NodeStat::kNrDirty), all_dirty);
+  expect("nr_writeback", vm_stat_.Get(NodeStat::kNrWriteback), under_way_.size());
   expect("nr_shmem", vm_stat_.Get(NodeStat::kNrShmem), shmem);
   expect("the number of pages of tmpfs", static_cast<int64_t>(tmpfs_pages_), tmpfs);
   expect("the number of pages of block devices", static_cast<int64_t>(buffer_pages_), buffers);
@@ -264,12 +269,19 @@ void Files::AddToHash(StateHasher& hasher) const {
     hasher.Add(static_cast<uint64_t>(inode->dirtied_when));
   }
   hasher.Add(dirtied_since_check_);
+  for (const Write& write : under_way_) {
+    hasher.Add(write.pfn.raw());
+    hasher.Add(static_cast<uint64_t>(write.due));
+  }
+  hasher.Add(static_cast<uint64_t>(disk_free_at_));
+  hasher.Add(static_cast<uint64_t>(waited_until_));
   swap_.AddToHash(hasher);
   hugetlb_.AddToHash(hasher);
 }
 
 Bytes Files::HostMemory() const {
-  Bytes total(sizeof(Files) + swap_.HostMemory() + hugetlb_.HostMemory());
+  Bytes total(sizeof(Files) + swap_.HostMemory() + hugetlb_.HostMemory() + under_way_.size() * sizeof(Write) + kQueueBytes +
+              disks_.size() * sizeof(DiskStats));
   for (const auto& [id, inode] : by_id_) {
     total += Bytes(sizeof(Inode) + inode->path.capacity() + inode->disk.capacity() +
                    (inode->pages.size() + inode->shadows.size() + inode->swapped.size()) * 20 + inode->mappings.size() * 24);

@@ -2,6 +2,7 @@
 #define MMLAB_SERVER_FILES_FILES_H_
 
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
@@ -13,6 +14,7 @@
 #include "server/base/result.h"
 #include "server/files/commit_charger.h"
 #include "server/files/dirty_limits.h"
+#include "server/files/disk_stats.h"
 #include "server/files/file_mapper.h"
 #include "server/files/hugetlb_pools.h"
 #include "server/files/open_file.h"
@@ -89,7 +91,11 @@ class Files {
   // set_page_dirty()
   void MarkDirty(Inode& inode, Pfn pfn);
 
-  // --- Writeback (writeback.cc). Disks take no time: what is written is on the disk at once. ---
+  // --- Writeback (writeback.cc) ---
+  //
+  // A page that is written is clean at once and under way (PG_writeback) until the disk has it: it takes pages one after another, at
+  // kDiskNanosecondsPerKib of machine time. An operation takes none of that: who waits for a page has it on the disk at once, and the time
+  // counts as pressure.
 
   // How much may be dirty, and the machine's clock. Both outlive this; null (tests): no limit, time 0.
   void SetWriteback(const DirtyLimiter* limiter, const int64_t* clock) {
@@ -97,14 +103,23 @@ class Files {
     clock_ = clock;
   }
   // balance_dirty_pages_ratelimited(), after something was written to a file: above the background limit what is dirty is written, oldest
-  // files first, until it is not.
+  // files first, until it is not; half way from there to the limit and above the writer waits for pages that are under way.
   void BalanceDirty();
-  // wb_check_old_data_flush(): writes files that became dirty at that time or before.
-  void FlushOlderThan(int64_t nanoseconds);
-  // writepage() of one dirty page of a file on a disk.
+  // wb_check_old_data_flush() at a time that may have passed already: writes files that had been dirty since `oldest` or longer.
+  void FlushOlderThan(int64_t oldest, int64_t at);
+  // writepage() of one dirty page of a file on a disk. REQUIRES: it is not under way.
   void WritePage(Inode& inode, Pfn pfn);
-  // sync(): every file. How many pages were written.
-  uint64_t SyncAll();
+  // wakeup_flusher_threads(): writes every file and waits for nothing.
+  void WriteAll();
+  // sync(): writes every file and waits.
+  void SyncAll();
+  // Machine time went on: what is on the disk by now.
+  void AdvanceTo(int64_t now);
+  // The acting process waits until so many of the pages that are under way are on the disk.
+  void WaitForWrites(uint64_t pages);
+  uint64_t pages_under_way() const { return under_way_.size(); }
+  // What /proc/diskstats shows, by name: disks with file systems, block devices.
+  std::vector<DiskView> Disks() const;
 
   // --- Readahead (readahead.cc) ---
 
@@ -164,9 +179,9 @@ class Files {
   void ReplacePage(Pfn from, Pfn to);
   // Takes a clean page that nobody maps out of the page cache.
   void DropCleanPage(Pfn pfn);
-  // The same for reclaim, which remembers when that was (__remove_mapping(), workingset_eviction()): should the page come back soon, it is
-  // active at once.
-  void Evict(Pfn pfn);
+  // The same for reclaim for the sake of a cgroup (0: of the node), which remembers when that was (__remove_mapping(),
+  // workingset_eviction()): should the page come back soon, it is active at once.
+  void Evict(Pfn pfn, uint16_t target_memcg);
   // invalidate_mapping_pages() of every file: whatever is clean and mapped by nobody goes (vm.drop_caches).
   void DropClean();
   // lru_add_drain()
@@ -201,6 +216,13 @@ class Files {
   void InsertPage(Inode& inode, PageIndex index, Pfn pfn);
   void NoteClean(Inode& inode, const Frame& frame);
   uint64_t FlushInode(Inode& inode, uint64_t most);
+  void WriteDownTo(uint64_t background);
+  int64_t Now() const { return clock_ == nullptr ? 0 : *clock_; }
+  void StartWriteback(Inode& inode, Pfn pfn, int64_t at);
+  void EndFirstWrite();
+  void WaitForFile(const Inode& inode);
+  // The disk that a file is on, or is.
+  DiskStats& DiskOf(const Inode& inode) { return disks_[inode.kind == FileKind::kBlockDevice ? inode.id : 0]; }
   void ReadPages(OpenFile& file, uint64_t start, uint64_t pages, uint64_t lookahead);
   void OndemandReadahead(OpenFile& file, bool marked, PageIndex index, uint64_t request);
   SysResult<CachedPage> SwapInShmem(Inode& inode, PageIndex index, SwapEntry entry);
@@ -236,6 +258,17 @@ class Files {
   const DirtyLimiter* limiter_ = nullptr;
   const int64_t* clock_ = nullptr;
   uint64_t dirtied_since_check_ = 0;
+  struct Write {
+    Pfn pfn;
+    uint32_t inode = 0;
+    int64_t due = 0;      // Machine time, ns, when the disk has it.
+    bool begins = false;  // A request begins with it.
+  };
+  std::deque<Write> under_way_;                 // In the order in which the disk has them.
+  int64_t disk_free_at_ = 0;                    // When the disk has done all it was asked,
+  int64_t waited_until_ = 0;                    // and until when somebody has waited for it already.
+  bool reads_on_ = false;                       // The next page that is read lies behind the one before.
+  absl::btree_map<uint32_t, DiskStats> disks_;  // By the inode of a block device; 0: the disk of the file systems.
   SwapAreas swap_;
   HugetlbPools hugetlb_;
   int page_cluster_ = 3;

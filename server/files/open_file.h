@@ -40,7 +40,8 @@ struct Inode {
   absl::btree_map<PageIndex, Pfn> pages;          // Page cache.
   absl::btree_map<PageIndex, uint64_t> shadows;   // What reclaim left behind of pages that it evicted (mm/workingset.c).
   absl::btree_map<PageIndex, SwapEntry> swapped;  // Shmem: pages that are on swap areas; never in `pages` too.
-  uint32_t dirty_pages = 0;                       // On a disk: how many of `pages` have yet to be written,
+  uint32_t under_way = 0;                         // On a disk: how many of `pages` are being written,
+  uint32_t dirty_pages = 0;                       // how many have yet to be,
   int64_t dirtied_when = 0;                       // and since when there have been any: machine time in nanoseconds.
   bool swap_area = false;                         // S_SWAPFILE: it is one that is in use.
   bool noreserve = false;                       // Shared anonymous memory and SysV shm: VM_NORESERVE at creation (accounted page by page).

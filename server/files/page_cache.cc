@@ -97,6 +97,7 @@ void Files::RemovePage(Inode& inode, PageIndex index, Pfn pfn) {
   } else if ((frame.flags & kPgDirty) != 0) {
     NoteClean(inode, frame);
   }
+  MMLAB_CHECK((frame.flags & kPgWriteback) == 0);
   --cached_pages_;
   if (inode.kind == FileKind::kBlockDevice) --buffer_pages_;
   memory_.CountPage(vm_stat_, frame, NodeStat::kNrFilePages, -1);
@@ -116,6 +117,7 @@ void Files::ReplacePage(Pfn from, Pfn to) {
 }
 
 void Files::RemovePages(Inode& inode, PageIndex first, PageIndex end) {
+  WaitForFile(inode);
   inode.shadows.erase(inode.shadows.lower_bound(first), inode.shadows.lower_bound(end));
   for (auto it = inode.swapped.lower_bound(first); it != inode.swapped.end() && it->first < end; it = inode.swapped.erase(it)) {
     swap_.FreeWithCache(it->second);
@@ -150,7 +152,12 @@ SysResult<CachedPage> Files::PageForWrite(Inode& inode, PageIndex index) {
   MMLAB_TRY_ASSIGN(const Pfn pfn, AddPage(inode, index));
   const uint64_t offset = index.raw() << page_size_.shift();
   const bool read = inode.on_disk();
-  if (read) vm_stat_.Count(VmEvent::kPgpgin, page_size_.bytes().raw() >> 10);
+  if (read) {
+    const uint64_t kib = page_size_.bytes().raw() >> 10;
+    vm_stat_.Count(VmEvent::kPgpgin, kib);
+    DiskStats& disk = DiskOf(inode);
+    reads_on_ ? disk.Merge(disk.reads, kib) : disk.Read(kib);
+  }
   if (read && offset < inode.disk.size()) {
     const size_t count = std::min<size_t>(inode.disk.size() - offset, page_size_.bytes().raw());
     memory_.contents().Write(pfn, 0, inode.disk.data() + offset, count);
@@ -174,7 +181,7 @@ SysResult<std::optional<CachedPage>> Files::PageForRead(Inode& inode, PageIndex 
 
 void Files::DropCleanPage(Pfn pfn) {
   const Frame& frame = memory_.frame(pfn);
-  MMLAB_CHECK(frame.state == FrameState::kFile && frame.mapcount == 0 && (frame.flags & kPgDirty) == 0);
+  MMLAB_CHECK(frame.state == FrameState::kFile && frame.mapcount == 0 && (frame.flags & (kPgDirty | kPgWriteback)) == 0);
   Inode* inode = FindById(static_cast<uint32_t>(frame.mapping));
   MMLAB_CHECK(inode != nullptr);
   // What was written since the page was read lives only here.
@@ -189,11 +196,11 @@ void Files::DropCleanPage(Pfn pfn) {
   RemovePage(*inode, PageIndex(frame.index), pfn);
 }
 
-void Files::Evict(Pfn pfn) {
+void Files::Evict(Pfn pfn, uint16_t target_memcg) {
   const Frame& frame = memory_.frame(pfn);
   Inode* inode = FindById(static_cast<uint32_t>(frame.mapping));
   MMLAB_CHECK(inode != nullptr);
-  inode->shadows[PageIndex(frame.index)] = memory_.lru().NoteEviction(pfn);
+  inode->shadows[PageIndex(frame.index)] = memory_.lru().NoteEviction(pfn, target_memcg);
   DropCleanPage(pfn);
 }
 
@@ -204,7 +211,7 @@ void Files::DropClean() {
     for (auto it = inode->pages.begin(); it != inode->pages.end();) {
       const auto [index, pfn] = *it;
       const Frame& frame = memory_.frame(pfn);
-      if (frame.refcount == 1 && (frame.flags & kPgDirty) == 0) {
+      if (frame.refcount == 1 && (frame.flags & (kPgDirty | kPgWriteback)) == 0) {
         DropCleanPage(pfn);
         it = inode->pages.upper_bound(index);
       } else {

@@ -43,11 +43,16 @@ void Files::ReadPages(OpenFile& file, uint64_t start, uint64_t pages, uint64_t l
   }
   for (uint64_t i = 0; i < pages; ++i) {
     const PageIndex index(start + i);
-    if (FindPage(inode, index).has_value()) continue;
+    if (FindPage(inode, index).has_value()) {
+      reads_on_ = false;
+      continue;
+    }
     const auto page = PageForWrite(inode, index);
+    reads_on_ = page.ok();
     if (!page.ok()) return;
     if (i + lookahead == pages) memory_.frame(page.value().pfn).flags |= kPgReclaim;  // PG_readahead is the same bit.
   }
+  reads_on_ = false;
 }
 
 // ondemand_readahead()

@@ -33,6 +33,7 @@ Errno SwapAreas::Add(const std::string& path, bool file, uint64_t pages, uint64_
   area.pages = static_cast<uint32_t>(pages);
   area.priority = priority.has_value() ? *priority : --least_priority_;
   area.clusters.resize((pages + kCluster - 1) / kCluster);
+  area.traffic = &traffic_[path];
   total_ += pages - 1;
   free_ += pages - 1;
   InsertByPriority(static_cast<uint32_t>(number));
@@ -351,8 +352,13 @@ void SwapAreas::Write(Pfn pfn) {
   const SwapEntry entry = EntryOf(pfn);
   SlotOf(entry).bytes = memory_.contents().Save(pfn);
   memory_.frame(pfn).flags &= ~uint32_t{kPgDirty};
+  const uint64_t kib = memory_.page_size().bytes().raw() >> 10;
   vm_stat_.Count(VmEvent::kPswpout);
-  vm_stat_.Count(VmEvent::kPgpgout, memory_.page_size().bytes().raw() >> 10);
+  vm_stat_.Count(VmEvent::kPgpgout, kib);
+  // Slots that lie next to each other are one request.
+  Area& area = *areas_[entry.area];
+  area.after_write == entry.offset ? area.traffic->Merge(area.traffic->writes, kib) : area.traffic->Write(kib);
+  area.after_write = entry.offset + 1;
   if (Explanation* why = tracer_.explanation()) {
     why->Add(StepKind::kSwapOut, "the page is written to its slot")
         .Frame("pfn", pfn)
@@ -363,8 +369,12 @@ void SwapAreas::Write(Pfn pfn) {
 
 void SwapAreas::Read(SwapEntry entry, Pfn pfn) {
   memory_.contents().Restore(pfn, SlotOf(entry).bytes);
+  const uint64_t kib = memory_.page_size().bytes().raw() >> 10;
   vm_stat_.Count(VmEvent::kPswpin);
-  vm_stat_.Count(VmEvent::kPgpgin, memory_.page_size().bytes().raw() >> 10);
+  vm_stat_.Count(VmEvent::kPgpgin, kib);
+  Area& area = *areas_[entry.area];
+  area.after_read == entry.offset ? area.traffic->Merge(area.traffic->reads, kib) : area.traffic->Read(kib);
+  area.after_read = entry.offset + 1;
 }
 
 uint32_t SwapAreas::ReadaheadWindow(SwapEntry entry, int page_cluster) {

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -14,6 +15,7 @@
 #include "absl/strings/string_view.h"
 #include "server/base/address.h"
 #include "server/base/errno.h"
+#include "server/files/disk_stats.h"
 #include "server/files/swap_entry.h"
 #include "server/physical/contents.h"
 #include "server/physical/frame.h"
@@ -106,6 +108,8 @@ class SwapAreas {
   // Moves bytes between a page and its slot, and counts them.
   void Write(Pfn pfn);
   void Read(SwapEntry entry, Pfn pfn);
+  // What was written to and read from areas, living or not, by their path.
+  const std::map<std::string, DiskStats>& traffic() const { return traffic_; }
   uint64_t TakeShadow(SwapEntry entry) { return std::exchange(SlotOf(entry).shadow, 0); }
 
   // swapin_nr_pages(): how many slots around this one are read with it, a power of two. `page_cluster`: its logarithm at most.
@@ -143,6 +147,9 @@ class SwapAreas {
     uint32_t next = 1;                               // Where the search goes on (cluster_next),
     uint32_t left_in_run = 0;                        // for how many slots before a run of free ones is looked for (cluster_nr).
     std::vector<std::unique_ptr<Cluster>> clusters;  // Null: all free.
+    DiskStats* traffic = nullptr;
+    uint32_t after_read = 0;   // The slot behind the one that was read last,
+    uint32_t after_write = 0;  // and written.
     bool Taken(uint32_t offset) const {
       const Cluster* cluster = clusters[offset / kCluster].get();
       return cluster != nullptr && (cluster->taken[offset % kCluster / 64] >> (offset % 64) & 1) != 0;
@@ -172,6 +179,7 @@ class SwapAreas {
   std::vector<SwapEntry> to_give_;                   // swap_slots_cache: slots, the next one last.
   std::vector<SwapEntry> returned_;                  // slots_ret
   bool emptying_ = false;
+  std::map<std::string, DiskStats> traffic_;
   uint64_t total_ = 0;
   uint64_t free_ = 0;  // nr_swap_pages
   int least_priority_ = -1;

@@ -92,6 +92,7 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Boot(MachineSpec spec) {
   Machine& m = *machine;
   m.kernel_layout_ = kernel;
   m.memory_ = std::make_unique<BuddyMemory>(config, *m.tracer_);
+  m.memory_->lru().SetMachine(&m.now_nanoseconds_, uint64_t{8} * static_cast<uint64_t>(m.layout_->word_bytes));
   m.cgroups_ = std::make_unique<Cgroups>(*m.memory_, m.layout_->word_bytes, m.now_nanoseconds_, *m.tracer_);
   m.memory_->SetController(m.cgroups_.get());
   m.files_ = std::make_unique<Files>(*m.memory_, m.memory_->vm_stat(), *m.tracer_);
@@ -108,7 +109,8 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Boot(MachineSpec spec) {
   m.log_ = std::make_unique<KernelLog>(m.now_nanoseconds_, m.now_nanoseconds_);
   m.oom_ =
       std::make_unique<OomKiller>(*m.memory_, *m.cgroups_, *m.processes_, m.memory_->vm_stat(), *m.log_, *m.tracer_, m.now_nanoseconds_);
-  m.reclaim_ = std::make_unique<Reclaim>(*m.memory_, *m.cgroups_, *m.files_, m.processes_->reverse_map(), *m.oom_, *m.tracer_);
+  m.reclaim_ =
+      std::make_unique<Reclaim>(*m.memory_, *m.cgroups_, *m.files_, m.processes_->reverse_map(), *m.processes_, *m.oom_, *m.tracer_);
   for (Shrinker* shrinker : m.processes_->shrinkers()) m.reclaim_->AddShrinker(*shrinker);
   m.memory_->SetMemoryPressure(m.reclaim_.get());
   m.cgroups_->SetPressure(m.reclaim_.get());
@@ -363,7 +365,7 @@ void Machine::RunFlusher() {
   const int64_t interval = std::max<int64_t>(1, static_cast<int64_t>(sysctls_->value(Sysctl::kVmDirtyWritebackCentisecs))) * kCentisecond;
   const int64_t last = next_writeback_ + (now_nanoseconds_ - next_writeback_) / interval * interval;
   const int64_t expire = static_cast<int64_t>(sysctls_->value(Sysctl::kVmDirtyExpireCentisecs)) * kCentisecond;
-  files_->FlushOlderThan(last - expire);
+  files_->FlushOlderThan(last - expire, last);
   if (__builtin_add_overflow(last, interval, &next_writeback_)) next_writeback_ = std::numeric_limits<int64_t>::max();
 }
 
@@ -372,6 +374,7 @@ void Machine::AdvanceClock(int64_t nanoseconds) {
   processes_->PassTime(nanoseconds);
   cgroups_->AdvanceTime();
   RunFlusher();
+  files_->AdvanceTo(now_nanoseconds_);
   ReapSlabs(now_nanoseconds_);
   compaction_->AdvanceTo(now_nanoseconds_);
   processes_->AdvanceBackground(now_nanoseconds_);

@@ -1,11 +1,14 @@
-// The attributes below /sys/kernel/mm. Linux: mm/huge_memory.c, mm/khugepaged.c, mm/ksm.c (hugepage_attr, khugepaged_attr, ksm_attrs).
+// The attributes below /sys/kernel/mm. Linux: mm/huge_memory.c, mm/khugepaged.c, mm/ksm.c (hugepage_attr, khugepaged_attr, ksm_attrs),
+// mm/vmscan.c (lru_gen_attrs).
 #include <algorithm>
 #include <iterator>
 #include <limits>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/strip.h"
 #include "server/files/files.h"
 #include "server/machine/answer.h"
@@ -16,6 +19,7 @@
 #include "server/process/huge_settings.h"
 #include "server/process/ksm.h"
 #include "server/process/processes.h"
+#include "server/reclaim/reclaim.h"
 
 namespace mmlab {
 namespace {
@@ -27,6 +31,8 @@ struct Subject {
   const Layout& layout;
   BuddyMemory& memory;
   Processes& processes;
+  Reclaim& reclaim;
+  bool hardware_access_flag;
 
   Ksm& ksm() const { return processes.ksm(); }
   HugePageSettings& huge() const { return processes.huge_settings(); }
@@ -155,6 +161,38 @@ Errno WriteMergeAcrossNodes(const Subject& s, absl::string_view value) {
   return Errno::kOk;
 }
 
+// lru_gen_caps: bit 0 MGLRU, bit 1 that aging walks page tables, bit 2 that it looks at the accessed marks of tables first, of which the
+// last two show only where the processor sets such marks.
+std::string GenerationsText(const Subject& s) {
+  const Reclaim::GenerationSettings& settings = s.reclaim.generation_settings();
+  const bool upper = s.hardware_access_flag && s.layout.kind == LayoutKind::kX86_32Pae;
+  return absl::StrFormat("0x%04x", (settings.enabled ? 1 : 0) | (settings.walk_tables && s.hardware_access_flag ? 2 : 0) |
+                                       (settings.upper_tables && upper ? 4 : 0));
+}
+
+Errno WriteGenerations(const Subject& s, absl::string_view value) {
+  uint32_t caps = 0;
+  if (!value.empty() && absl::ascii_tolower(value[0]) == 'y') {
+    caps = ~0u;
+  } else if (value.empty() || absl::ascii_tolower(value[0]) != 'n') {
+    const bool hexadecimal = absl::StartsWithIgnoreCase(value, "0x");
+    if (hexadecimal ? !absl::SimpleHexAtoi(value, &caps) : !ParseUnsigned(value, &caps)) return Errno::kEINVAL;
+  }
+  Reclaim::GenerationSettings settings = s.reclaim.generation_settings();
+  settings.enabled = (caps & 1) != 0;
+  settings.walk_tables = (caps & 2) != 0;
+  settings.upper_tables = (caps & 4) != 0;
+  s.reclaim.SetGenerations(settings);
+  return Errno::kOk;
+}
+
+Errno WriteMinTtl(const Subject& s, absl::string_view value) {
+  Reclaim::GenerationSettings settings = s.reclaim.generation_settings();
+  const Errno error = WriteNumber(value, 0, std::numeric_limits<uint32_t>::max(), &settings.min_ttl_ms);
+  if (error == Errno::kOk) s.reclaim.SetGenerations(settings);
+  return error;
+}
+
 // Sorted.
 constexpr Attribute kAttributes[] = {
     {"ksm/full_scans", KsmCounter<&Ksm::full_scans>, nullptr},
@@ -174,6 +212,8 @@ constexpr Attribute kAttributes[] = {
     {"ksm/stable_node_dups", KsmCounter<&Ksm::stable_node_dups>, nullptr},
     {"ksm/use_zero_pages", [](const Subject& s) { return std::string(s.ksm().settings().use_zero_pages ? "1" : "0"); },
      [](const Subject& s, absl::string_view value) { return WriteFlag(value, &s.ksm().settings().use_zero_pages); }},
+    {"lru_gen/enabled", GenerationsText, WriteGenerations},
+    {"lru_gen/min_ttl_ms", [](const Subject& s) { return absl::StrCat(s.reclaim.generation_settings().min_ttl_ms); }, WriteMinTtl},
     {"transparent_hugepage/defrag", [](const Subject& s) { return ChoiceText(kDefrag, s.huge().defrag); }, WriteDefrag},
     {"transparent_hugepage/enabled", EnabledText, WriteEnabled},
     {"transparent_hugepage/hpage_pmd_size",
@@ -222,7 +262,7 @@ std::optional<std::string> Machine::SysfsText(absl::string_view path) const {
   if (std::optional<std::string> text = HugepagesText(files_->hugetlb(), layout_->is_x86(), path); text.has_value()) return text;
   const Attribute* attribute = FindAttribute(path, layout_->kind);
   if (attribute == nullptr) return std::nullopt;
-  return absl::StrCat(attribute->text(Subject{*layout_, *memory_, *processes_}), "\n");
+  return absl::StrCat(attribute->text(Subject{*layout_, *memory_, *processes_, *reclaim_, !spec_.no_hardware_access_flag}), "\n");
 }
 
 std::vector<std::string> Machine::SysfsPaths() const {
@@ -246,7 +286,7 @@ Outcome Machine::WriteSysfs(absl::string_view path, absl::string_view value) {
     return outcome;
   }
   const uint32_t min_free_kbytes = memory_->min_free_kbytes();
-  const Errno error = attribute->write(Subject{*layout_, *memory_, *processes_}, value);
+  const Errno error = attribute->write(Subject{*layout_, *memory_, *processes_, *reclaim_, !spec_.no_hardware_access_flag}, value);
   if (memory_->min_free_kbytes() != min_free_kbytes) sysctls_->Set(Sysctl::kVmMinFreeKbytes, memory_->min_free_kbytes());
   return Answer(error);
 }

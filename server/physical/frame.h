@@ -49,6 +49,13 @@ enum FrameFlag : uint32_t {
   kPgHugetlbAnon = 1u << 22,   // kHugetlb: a private page of a process, in no file (PageAnon()).
 };
 
+// While MGLRU runs: LRU_GEN_MASK, one more than the place of the page's generation, 0 in none; and LRU_REFS_MASK, uses through file
+// descriptors beyond those that kPgReferenced and kPgWorkingset say. Pages of hugetlb are on no list and use these bits otherwise.
+inline constexpr uint32_t kPgGenerationShift = 17;
+inline constexpr uint32_t kPgGenerationMask = 7u << kPgGenerationShift;
+inline constexpr uint32_t kPgRefsShift = 22;
+inline constexpr uint32_t kPgRefsMask = 3u << kPgRefsShift;
+
 inline constexpr uint32_t kNoFrame = 0xffffffff;  // End of a list of frames.
 
 // Metadata of one page frame. Linux: struct page, include/linux/mm_types.h. 32 bytes; exists on the host only in blocks of frames that

@@ -1,5 +1,7 @@
 #include "server/physical/lru_lists.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "server/base/check.h"
 #include "server/base/explanation.h"
@@ -37,10 +39,13 @@ LruKind LruLists::KindOf(const Frame& frame) {
 }
 
 void LruLists::Count(const Frame& frame, LruKind kind, int sign) {
-  const int delta = sign * static_cast<int>(CompoundPages(frame));
-  lruvecs_[frame.memcg]->zone_pages[static_cast<size_t>(kind)][frame.zone] += static_cast<uint32_t>(delta);
-  frames_.zones()[frame.zone].stats[static_cast<size_t>(ZoneStatOf(kind))] += delta;
-  vm_stat_.Add(NodeStatOf(kind), delta);
+  CountPages(*lruvecs_[frame.memcg], kind, frame.zone, sign * static_cast<int64_t>(CompoundPages(frame)));
+}
+
+void LruLists::CountPages(Lruvec& lruvec, LruKind kind, size_t zone, int64_t pages) {
+  lruvec.zone_pages[static_cast<size_t>(kind)][zone] += static_cast<uint32_t>(pages);
+  frames_.zones()[zone].stats[static_cast<size_t>(ZoneStatOf(kind))] += pages;
+  vm_stat_.Add(NodeStatOf(kind), pages);
 }
 
 void LruLists::LinkHead(FrameList& list, uint32_t pfn, Frame& frame) {
@@ -71,12 +76,19 @@ void LruLists::Add(Pfn pfn) {
   Frame& frame = this->frame(pfn);
   MMLAB_CHECK((frame.flags & kPgLru) == 0);
   frame.flags |= kPgLru;
+  if (generations_enabled_ && (frame.flags & kPgUnevictable) == 0) [[unlikely]]
+    return AddToGeneration(*lruvecs_[frame.memcg], pfn, false);
   const LruKind kind = KindOf(frame);
   if (kind != LruKind::kUnevictable) LinkHead(lruvecs_[frame.memcg]->list(kind), static_cast<uint32_t>(pfn.raw()), frame);
   Count(frame, kind, 1);
 }
 
 void LruLists::AddTail(Pfn pfn) {
+  Frame& frame = this->frame(pfn);
+  if (generations_enabled_ && (frame.flags & kPgUnevictable) == 0) {
+    frame.flags |= kPgLru;
+    return AddToGeneration(*lruvecs_[frame.memcg], pfn, true);
+  }
   Add(pfn);
   RotateToTail(pfn);
 }
@@ -84,6 +96,8 @@ void LruLists::AddTail(Pfn pfn) {
 void LruLists::Remove(Pfn pfn) {
   Frame& frame = this->frame(pfn);
   MMLAB_CHECK((frame.flags & kPgLru) != 0);
+  if (GenerationOf(frame) >= 0) [[unlikely]]
+    return RemoveFromGeneration(pfn, false);
   const LruKind kind = KindOf(frame);
   if (kind != LruKind::kUnevictable) Unlink(lruvecs_[frame.memcg]->list(kind), static_cast<uint32_t>(pfn.raw()), frame);
   Count(frame, kind, -1);
@@ -92,7 +106,10 @@ void LruLists::Remove(Pfn pfn) {
 
 void LruLists::ChangeFlags(Pfn pfn, uint32_t set, uint32_t clear) {
   Frame& frame = this->frame(pfn);
-  const bool listed = (frame.flags & kPgLru) != 0 && (((frame.flags | set) & ~clear) & kListFlags) != (frame.flags & kListFlags);
+  // A page of a young generation counts as active, though it does not say so.
+  const bool moves =
+      (((frame.flags | set) & ~clear) & kListFlags) != (frame.flags & kListFlags) || (GenerationOf(frame) >= 0 && (clear & kPgActive) != 0);
+  const bool listed = (frame.flags & kPgLru) != 0 && moves;
   if (listed) Remove(pfn);
   frame.flags = (frame.flags | set) & ~clear;
   if (listed) Add(pfn);
@@ -102,11 +119,14 @@ void LruLists::SplitCompound(Pfn head, uint32_t pages) {
   const auto first = static_cast<uint32_t>(head.raw());
   Frame& whole = frame(head);
   const LruKind kind = KindOf(whole);
-  FrameList& list = lruvecs_[whole.memcg]->list(kind);
+  Lruvec& lruvec = *lruvecs_[whole.memcg];
+  const int place = GenerationOf(whole);
+  const size_t of_file = IsFile(kind) ? 1 : 0;
+  FrameList& list = place >= 0 ? lruvec.generations->lists[static_cast<size_t>(place)][of_file][whole.zone] : lruvec.list(kind);
   // Each tail goes directly before the head, from the last one on: the counts stay what they were.
   for (uint32_t i = pages - 1; i > 0; --i) {
     Frame& tail = frame(Pfn(first + i));
-    tail.flags |= kPgLru;
+    tail.flags |= kPgLru | (whole.flags & (kPgGenerationMask | kPgRefsMask));
     if (kind == LruKind::kUnevictable) continue;
     tail.prev = whole.prev;
     tail.next = first;
@@ -122,71 +142,19 @@ void LruLists::MarkAccessed(Pfn pfn) {
     frame.flags |= kPgReferenced;
     return;
   }
+  if (generations_enabled_ && (frame.flags & kPgUnevictable) == 0) {
+    // folio_inc_refs()
+    if ((frame.flags & kPgWorkingset) == 0) {
+      frame.flags |= kPgWorkingset;
+    } else if ((frame.flags & kPgRefsMask) != kPgRefsMask) {
+      frame.flags += 1u << kPgRefsShift;
+    }
+    return;
+  }
   if ((frame.flags & (kPgUnevictable | kPgActive)) != 0) return;
   if ((frame.flags & kPgLru) != 0) Count(frame.memcg, VmEvent::kPgactivate);
-  ++lruvecs_[frame.memcg]->nonresident_age;
+  AgeNonresident(frame.memcg);
   ChangeFlags(pfn, kPgActive, kPgReferenced);
-}
-
-uint64_t LruLists::NoteEviction(Pfn pfn) {
-  const Frame& frame = this->frame(pfn);
-  Lruvec& lruvec = *lruvecs_[frame.memcg];
-  // The clock of the cgroup that was charged, its number, and whether the page had once been active.
-  return ++lruvec.nonresident_age << 17 | uint64_t{frame.memcg} << 1 | ((frame.flags & kPgWorkingset) != 0 ? 1 : 0);
-}
-
-void LruLists::NoteRefault(Pfn pfn, uint64_t shadow, bool swap_space) {
-  Frame& frame = this->frame(pfn);
-  const bool file = (frame.flags & kPgSwapBacked) == 0;
-  const auto of_file = [file](NodeStat anon) { return static_cast<NodeStat>(static_cast<uint8_t>(anon) + (file ? 1 : 0)); };
-  const auto evicted_of = static_cast<size_t>(shadow >> 1 & 0xffff);
-  AddStat(frame, of_file(NodeStat::kWorkingsetRefaultAnon), 1);
-  if (evicted_of >= lruvecs_.size() || lruvecs_[evicted_of] == nullptr) return;
-  const Lruvec& evicted = *lruvecs_[evicted_of];
-  // What it had to fit in: pages whose place it could have taken, had it stayed.
-  uint64_t workingset = evicted.Pages(LruKind::kActiveFile);
-  if (!file) workingset += evicted.Pages(LruKind::kInactiveFile);
-  if (swap_space) {
-    workingset += evicted.Pages(LruKind::kActiveAnon);
-    if (file) workingset += evicted.Pages(LruKind::kInactiveAnon);
-  }
-  const uint64_t distance = evicted.nonresident_age - (shadow >> 17);
-  const bool activated = distance <= workingset;
-  if (Explanation* why = tracer_ == nullptr ? nullptr : tracer_->explanation()) {
-    why->Add(StepKind::kRefault, activated ? "the page came back within the working set: it is active at once"
-                                           : "the page was away for longer than the working set could have held it: it starts inactive")
-        .Frame("pfn", pfn)
-        .Pages("distance", static_cast<int64_t>(distance))
-        .Pages("workingset", static_cast<int64_t>(workingset))
-        .Truth("activated", activated);
-  }
-  if (!activated) return;
-  frame.flags |= kPgActive;
-  Lruvec& lruvec = *lruvecs_[frame.memcg];
-  ++lruvec.nonresident_age;
-  ++lruvec.activations[file ? 1 : 0];
-  if (&lruvec != &root_) ++root_.activations[file ? 1 : 0];
-  AddStat(frame, of_file(NodeStat::kWorkingsetActivateAnon), 1);
-  if ((shadow & 1) == 0) return;
-  frame.flags |= kPgWorkingset;
-  NoteCost(frame.memcg, file, 1);
-  AddStat(frame, of_file(NodeStat::kWorkingsetRestoreAnon), 1);
-}
-
-void LruLists::NoteCost(uint16_t memcg, bool file, uint64_t pages) {
-  const auto note = [&](Lruvec& lruvec) {
-    (file ? lruvec.file_cost : lruvec.anon_cost) += pages;
-    uint64_t size = 0;
-    for (const LruKind kind : {LruKind::kInactiveAnon, LruKind::kActiveAnon, LruKind::kInactiveFile, LruKind::kActiveFile}) {
-      size += lruvec.Pages(kind);
-    }
-    // What is long ago counts for less and less.
-    if (lruvec.file_cost + lruvec.anon_cost <= size / 4) return;
-    lruvec.file_cost /= 2;
-    lruvec.anon_cost /= 2;
-  };
-  note(*lruvecs_[memcg]);
-  if (memcg != 0) note(root_);
 }
 
 void LruLists::RotateToHead(Pfn pfn) {
@@ -198,6 +166,10 @@ void LruLists::RotateToHead(Pfn pfn) {
 
 void LruLists::RotateToTail(Pfn pfn) {
   Frame& frame = this->frame(pfn);
+  if (GenerationOf(frame) >= 0) {
+    RemoveFromGeneration(pfn, true);
+    return AddTail(pfn);
+  }
   const LruKind kind = KindOf(frame);
   if (kind == LruKind::kUnevictable) return;
   FrameList& list = lruvecs_[frame.memcg]->list(kind);
@@ -221,7 +193,7 @@ std::vector<uint16_t> LruLists::Numbers() const {
   return numbers;
 }
 
-void LruLists::Make(uint16_t memcg) {
+void LruLists::Make(uint16_t memcg, uint16_t parent) {
   if (memcg >= lruvecs_.size()) {
     lruvecs_.resize(size_t{memcg} + 1, nullptr);
     made_.resize(lruvecs_.size());
@@ -229,13 +201,27 @@ void LruLists::Make(uint16_t memcg) {
   MMLAB_CHECK(lruvecs_[memcg] == nullptr);
   made_[memcg] = std::make_unique<Made>();
   made_[memcg]->kernel_owner = memcg;
-  made_[memcg]->lruvec.memcg = memcg;
-  lruvecs_[memcg] = &made_[memcg]->lruvec;
+  Lruvec& lruvec = made_[memcg]->lruvec;
+  lruvec.memcg = memcg;
+  lruvec.parent = parent;
+  lruvec.made = now();
+  lruvecs_[memcg] = &lruvec;
+  lruvecs_[parent]->children.push_back(memcg);
+  if (generations_enabled_) FillGenerations(lruvec);
+}
+
+uint64_t LruLists::TreePages(uint16_t memcg, LruKind kind) const {
+  if (memcg == 0) return static_cast<uint64_t>(vm_stat_.Get(NodeStatOf(kind)));
+  uint64_t pages = lruvecs_[memcg]->Pages(kind);
+  for (const uint16_t child : lruvecs_[memcg]->children) pages += TreePages(child, kind);
+  return pages;
 }
 
 void LruLists::Drop(uint16_t memcg) {
-  MMLAB_CHECK(memcg != 0 && memcg < lruvecs_.size() && lruvecs_[memcg] != nullptr);
+  MMLAB_CHECK(memcg != 0 && memcg < lruvecs_.size() && lruvecs_[memcg] != nullptr && lruvecs_[memcg]->children.empty());
   for (int kind = 0; kind < kLruKinds; ++kind) MMLAB_CHECK(lruvecs_[memcg]->Pages(static_cast<LruKind>(kind)) == 0);
+  std::vector<uint16_t>& siblings = lruvecs_[lruvecs_[memcg]->parent]->children;
+  siblings.erase(std::find(siblings.begin(), siblings.end(), memcg));
   lruvecs_[memcg] = nullptr;
   made_[memcg].reset();
 }
@@ -274,6 +260,8 @@ void LruLists::CheckInvariants(std::vector<std::string>* problems) const {
   for (size_t number = 0; number < lruvecs_.size(); ++number) {
     if (lruvecs_[number] == nullptr) continue;
     const Lruvec& lruvec = *lruvecs_[number];
+    if ((lruvec.generations != nullptr) != generations_enabled_) problems->push_back(absl::StrCat("generations of ", number, " differ"));
+    if (lruvec.generations != nullptr) CheckGenerations(lruvec, problems);
     for (size_t kind = 0; kind < kLruKinds; ++kind) {
       std::array<uint32_t, kZones> counted{};
       uint32_t before = kNoFrame;
@@ -288,12 +276,15 @@ void LruLists::CheckInvariants(std::vector<std::string>* problems) const {
         before = pfn;
         pfn = frame.next;
       }
+      if (generations_enabled_ && count > 0)
+        problems->push_back(absl::StrCat("LRU list ", kind, " of ", number, " is used beside generations"));
       if (count != lruvec.lists[kind].count || before != lruvec.lists[kind].tail) {
         problems->push_back(absl::StrCat("LRU list ", kind, " of ", number, " does not have the length it says"));
       }
       for (size_t zone = 0; zone < kZones; ++zone) {
         sums[kind][zone] += lruvec.zone_pages[kind][zone];
-        if (kind != static_cast<size_t>(LruKind::kUnevictable) && counted[zone] != lruvec.zone_pages[kind][zone]) {
+        const bool listed = kind != static_cast<size_t>(LruKind::kUnevictable) && !generations_enabled_;
+        if (listed && counted[zone] != lruvec.zone_pages[kind][zone]) {
           problems->push_back(absl::StrCat("LRU list ", kind, " of ", number, " has a wrong count for zone ", zone));
         }
       }
@@ -322,6 +313,7 @@ void LruLists::StateHash(StateHasher& hasher) const {
                                  lruvec.refaults[0], lruvec.refaults[1]}) {
       hasher.Add(value);
     }
+    if (lruvec.generations != nullptr) HashGenerations(*lruvec.generations, hasher);
     if (number == 0) continue;
     made_[number]->stat.StateHash(hasher);
     hasher.Add(made_[number]->kernel_owner);
@@ -329,7 +321,9 @@ void LruLists::StateHash(StateHasher& hasher) const {
 }
 
 uint64_t LruLists::HostMemory() const {
-  return lruvecs_.capacity() * sizeof(void*) + made_.capacity() * sizeof(void*) + (Numbers().size() - 1) * sizeof(Made);
+  const size_t number = Numbers().size();
+  return lruvecs_.capacity() * sizeof(void*) + made_.capacity() * sizeof(void*) + (number - 1) * (sizeof(Made) + sizeof(uint16_t)) +
+         (generations_enabled_ ? number * sizeof(LruGenerations) : 0);
 }
 
 }  // namespace mmlab

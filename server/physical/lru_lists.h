@@ -10,6 +10,7 @@
 #include "server/base/address.h"
 #include "server/base/hash.h"
 #include "server/physical/free_lists.h"
+#include "server/physical/lru_generations.h"
 #include "server/physical/vm_stat.h"
 #include "server/physical/zone.h"
 
@@ -28,16 +29,21 @@ inline constexpr bool IsFile(LruKind kind) { return kind == LruKind::kInactiveFi
 // include/linux/mmzone.h.
 //
 // Always true: counts are what the lists hold, by zone; the unevictable list has only a count, as in Linux, where a locked page's link
-// counts its locks.
+// counts its locks. While there are generations, all lists are empty and pages count as active or not by their generation.
 struct Lruvec {
   std::array<FrameList, kLruKinds> lists;
   std::array<std::array<uint32_t, kZones>, kLruKinds> zone_pages{};
-  uint64_t nonresident_age = 0;  // Evictions and activations so far, the clock of refault distances (mm/workingset.c).
-  uint16_t memcg = 0;            // Whose they are.
-  uint64_t anon_cost = 0;        // What reclaim of anonymous and of file pages cost of late: pages written and pages that came back.
+  uint64_t nonresident_age = 0;    // Evictions and activations so far, the clock of refault distances (mm/workingset.c).
+  uint16_t memcg = 0;              // Whose they are,
+  int64_t made = 0;                // Machine time, ns.
+  uint16_t parent = 0;             // who is above, 0: the root,
+  std::vector<uint16_t> children;  // and directly below.
+  // Of the cgroup and all below it: what reclaim of anonymous and of file pages cost of late, pages written and pages that came back.
+  uint64_t anon_cost = 0;
   uint64_t file_cost = 0;
-  std::array<uint64_t, 2> activations{};  // Refaults of anonymous and of file pages that were activated at once.
-  std::array<uint64_t, 2> refaults{};     // `activations` when reclaim last ended.
+  std::array<uint64_t, 2> activations{};        // Of those too: refaults of anonymous and of file pages that were activated at once.
+  std::array<uint64_t, 2> refaults{};           // `activations` when reclaim last ended.
+  std::unique_ptr<LruGenerations> generations;  // Null: MGLRU is off.
 
   FrameList& list(LruKind kind) { return lists[static_cast<size_t>(kind)]; }
   const FrameList& list(LruKind kind) const { return lists[static_cast<size_t>(kind)]; }
@@ -55,7 +61,7 @@ class LruLists {
   // All outlive this; without a tracer nothing is explained.
   LruLists(FreeLists& frames, VmStat& vm_stat, const Tracer* tracer = nullptr);
 
-  // The list that a frame's flags name.
+  // The list that a frame's flags name, were there no generations.
   static LruKind KindOf(const Frame& frame);
 
   // lruvec_add_folio(): to the head of its list. REQUIRES: not on one.
@@ -71,18 +77,45 @@ class LruLists {
   void SplitCompound(Pfn head, uint32_t pages);
   // folio_mark_accessed(): once marks an inactive page referenced, twice makes it active.
   void MarkAccessed(Pfn pfn);
-  // workingset_eviction(): what to remember of an evicted page.
-  uint64_t NoteEviction(Pfn pfn);
+  // workingset_eviction(): what to remember of a page that is evicted for the sake of that cgroup; 0: of the node.
+  uint64_t NoteEviction(Pfn pfn, uint16_t target);
   // workingset_refault() of a page that is not on a list yet: active at once when it came back before as many other pages were evicted as
   // there are active ones.
   void NoteRefault(Pfn pfn, uint64_t shadow, bool swap_space);
-  // lru_note_cost(): `pages` of that kind had to be written or read because they were taken away.
+  // lru_note_cost(): `pages` of that kind had to be written or read because they were taken away, which is said to all above too.
   void NoteCost(uint16_t memcg, bool file, uint64_t pages);
   // To the other end of its list: what was not to be evicted after all, and what is to go next.
   void RotateToHead(Pfn pfn);
   void RotateToTail(Pfn pfn);
   // folio_rotate_reclaimable(): a page that was to go as soon as it was written is written now.
   void RotateReclaimable(Pfn pfn);
+
+  // --- Generations, instead of active and inactive lists (lru_generations.cc). Linux: the MGLRU parts of mm/vmscan.c ---
+
+  bool generations_enabled() const { return generations_enabled_; }
+  // lru_gen_change_state(): every page moves to where it belongs then.
+  void EnableGenerations(bool enabled);
+  // The machine's time, which tells how old generations are and outlives this (null, tests: 0), and the bits of its words, which are how
+  // many pages are looked at together (MIN_LRU_BATCH).
+  void SetMachine(const int64_t* clock, uint64_t word_bits) {
+    clock_ = clock;
+    root_.made = now();
+    batch_ = word_bits;
+  }
+  uint64_t batch() const { return batch_; }
+  int64_t now() const { return clock_ == nullptr ? 0 : *clock_; }
+  // current->in_lru_fault: pages that are added while a process faults are hot.
+  void SetInFault(bool in_fault) { in_fault_ = in_fault; }
+  // folio_update_gen(): it was used through a page table. A page that is not on a list is marked for who holds it.
+  void Promote(Pfn pfn);
+  // folio_inc_gen(), and to which end of the next generation's list. REQUIRES: of the oldest generation.
+  void MoveToNextGeneration(Pfn pfn, bool reclaiming, bool tail);
+  // lru_gen_del_folio() for reclaim: the page does not count as active any more. REQUIRES: in a generation.
+  void RemoveForReclaim(Pfn pfn);
+  // inc_max_seq(): a new youngest generation; where there are as many as can be, the oldest joins the next.
+  void AddGeneration(Lruvec& lruvec, bool can_swap);
+  // try_to_inc_min_seq(): empty oldest generations end. Whether one did.
+  bool DropEmptyGenerations(Lruvec& lruvec, bool can_swap);
 
   // --- By memory cgroup ---
 
@@ -92,9 +125,11 @@ class LruLists {
   const Lruvec& root() const { return root_; }
   // Numbers of all that exist, ascending; 0 is always there.
   std::vector<uint16_t> Numbers() const;
-  // REQUIRES: that number has none yet.
-  void Make(uint16_t memcg);
-  // REQUIRES: its lists are empty. The root stays.
+  // REQUIRES: that number has none yet; the other, above it, has.
+  void Make(uint16_t memcg, uint16_t parent);
+  // lruvec_page_state() of a list: pages of a cgroup and of all below it.
+  uint64_t TreePages(uint16_t memcg, LruKind kind) const;
+  // REQUIRES: its lists are empty, and none is below. The root stays.
   void Drop(uint16_t memcg);
   // Counts of the pages and the doings of one cgroup, without those below it: what memory.stat sums up. REQUIRES: it exists; not 0, whose
   // counts are the node's.
@@ -144,6 +179,20 @@ class LruLists {
  private:
   Frame& frame(Pfn pfn) { return frames_.frame(static_cast<uint32_t>(pfn.raw())); }
   void Count(const Frame& frame, LruKind kind, int sign);
+  void CountPages(Lruvec& lruvec, LruKind kind, size_t zone, int64_t pages);
+  void AddToGeneration(Lruvec& lruvec, Pfn pfn, bool reclaiming);
+  void RemoveFromGeneration(Pfn pfn, bool reclaiming);
+  void MoveToGeneration(Pfn pfn, size_t place, bool tail);
+  LruKind CountedAs(const Frame& frame) const;
+  void EndOldest(LruGenerations& generations, size_t kind);
+  void MergeOldest(Lruvec& lruvec, size_t kind, bool can_swap);
+  void FillGenerations(Lruvec& lruvec);
+  void DrainGenerations(Lruvec& lruvec);
+  uint64_t NoteGenerationEviction(const Frame& frame);
+  void NoteGenerationRefault(Frame& frame, uint64_t shadow);
+  void AgeNonresident(uint16_t memcg);
+  void CheckGenerations(const Lruvec& lruvec, std::vector<std::string>* problems) const;
+  void HashGenerations(const LruGenerations& generations, StateHasher& hasher) const;
   void LinkHead(FrameList& list, uint32_t pfn, Frame& frame);
   void LinkTail(FrameList& list, uint32_t pfn, Frame& frame);
   void Unlink(FrameList& list, uint32_t pfn, Frame& frame);
@@ -157,6 +206,10 @@ class LruLists {
   FreeLists& frames_;
   VmStat& vm_stat_;
   const Tracer* tracer_;
+  const int64_t* clock_ = nullptr;
+  uint64_t batch_ = 64;
+  bool generations_enabled_ = false;
+  bool in_fault_ = false;
   Lruvec root_;
   std::vector<std::unique_ptr<Made>> made_;  // By number, 0 and those that do not exist null.
   std::vector<Lruvec*> lruvecs_;             // By number.

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "server/base/address.h"
 
 namespace mmlab {
@@ -33,6 +34,19 @@ class ReverseMap {
   // Takes the page out of every page table; anonymous pages leave the swap entry behind that the swap cache has for them, lazily freed
   // clean ones leave nothing.
   virtual UnmapOutcome TryToUnmap(Pfn pfn) = 0;
+
+  // MGLRU runs or not: while it does, pages that come with a fault are hot, and asking for one page's accessed marks promotes its used
+  // neighbours (lru_gen_look_around()).
+  virtual void SetGenerations(bool enabled) = 0;
+};
+
+// Page tables from the side of the processes. Done by process, wired by machine.
+class PageTableWalker {
+ public:
+  virtual ~PageTableWalker() = default;
+  // walk_mm() of every address space whose processes are in one of these cgroups (Cgroup::id): clears the accessed marks of their pages
+  // that `memcg` is charged for and promotes those that were marked. Without can_swap only pages of files.
+  virtual void PromoteUsed(absl::FunctionRef<bool(uint32_t)> in_cgroup, uint16_t memcg, bool can_swap) = 0;
 };
 
 // What the owners of mapped pages ask of reclaim. Done by reclaim, wired by machine.

@@ -15,6 +15,11 @@ bool LruBatches::AddTo(Batch& batch, int& count, Pfn pfn) {
   return count == kBatch || IsCompound(frame);
 }
 
+void LruBatches::MarkHot(Pfn pfn) {
+  Frame& frame = memory_.frame(pfn);
+  if ((frame.flags & kPgUnevictable) == 0) frame.flags |= kPgActive;
+}
+
 void LruBatches::MarkLazyFree(Pfn pfn) {
   const Frame& frame = memory_.frame(pfn);
   if (frame.state != FrameState::kAnon || (frame.flags & (kPgLru | kPgSwapBacked)) != (kPgLru | kPgSwapBacked)) return;

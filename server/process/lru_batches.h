@@ -24,12 +24,16 @@ class LruBatches {
   LruBatches(PhysicalMemory& memory, VmStat& vm_stat) : memory_(memory), vm_stat_(vm_stat) {}
 
   void Add(Pfn pfn) {  // folio_add_lru()
+    if (hot_) [[unlikely]]
+      MarkHot(pfn);
     // A huge page empties the batch (folio_may_be_lru_cached()).
     if (AddTo(added_, added_count_, pfn)) FlushTo(added_, added_count_);
   }
   void AddMlocked(Pfn pfn) {  // mlock_new_page(): onto the LRU's unevictable list, by a batch of its own.
     if (AddTo(mlocked_, mlocked_count_, pfn)) FlushTo(mlocked_, mlocked_count_);
   }
+  // Whether what is added now is to count as just used (lru_gen_in_fault()).
+  void SetHot(bool hot) { hot_ = hot; }
   void MarkLazyFree(Pfn pfn);  // mark_page_lazyfree()
   void Drain();                // lru_add_drain()
   void AddToHash(StateHasher& hasher) const;
@@ -40,9 +44,11 @@ class LruBatches {
   void FlushTo(Batch& batch, int& batch_count);
   void FlushLazyFree();
   void Put(Pfn pfn);
+  void MarkHot(Pfn pfn);
 
   PhysicalMemory& memory_;
   VmStat& vm_stat_;
+  bool hot_ = false;
   Batch added_;
   Batch mlocked_;
   Batch lazy_free_;

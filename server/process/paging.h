@@ -229,6 +229,9 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   PageReferences TestClearReferenced(Pfn pfn) override;
   bool SplitHuge(Pfn head) override;
   UnmapOutcome TryToUnmap(Pfn pfn) override;
+  void SetGenerations(bool enabled) override { generations_ = enabled; }
+  // walk_mm(): promotes the pages of an address space that were used since the last walk. REQUIRES: MGLRU runs.
+  void PromoteUsed(AddressSpace& mm, uint16_t memcg, bool can_swap);
 
   // One entry of smaps, by walking the tables.
   Smaps MeasureVma(const VmArea& vma) const;
@@ -321,6 +324,29 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   void AddRss(Process* task, AddressSpace& mm, const RssDelta& delta);
   void ZapTable(Process* task, VmArea& vma, uint8_t* table, VirtAddr start, VirtAddr last, bool even_cows);
   void ZapRange(Process* task, VmArea& vma, VirtRange range, bool even_cows);
+
+  // Generations (paging_generations.cc).
+  void SetInFault(bool in_fault);
+  class InFault {  // lru_gen_enter_fault() to lru_gen_exit_fault()
+   public:
+    InFault(Paging& paging, const VmArea& vma) : paging_(paging) {
+      if (paging_.generations_) [[unlikely]]
+        paging_.SetInFault((vma.flags & (kVmSeqRead | kVmRandRead)) == 0);
+    }
+    ~InFault() {
+      if (paging_.generations_) [[unlikely]]
+        paging_.SetInFault(false);
+    }
+    InFault(const InFault&) = delete;
+    InFault& operator=(const InFault&) = delete;
+
+   private:
+    Paging& paging_;
+  };
+  void PromoteUsedIn(const VmArea& vma, uint16_t memcg, bool can_swap);
+  // Whether the entry was marked accessed and is of a page that may be promoted; then it is not marked any more.
+  bool TakeYoung(uint8_t* table, uint32_t index, uint16_t memcg, bool can_swap, Pfn* head);
+  void LookAround(const VmArea& vma, uint8_t* table, uint32_t index, const Frame& frame);
 
   // Huge pages (paging_huge.cc, paging_huge_split.cc, paging_huge_range.cc).
   int EntireMapCount(Pfn head) const;  // compound_mapcount()
@@ -482,6 +508,7 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   const bool hardware_access_flag_;
   Process* current_ = nullptr;
   PageReclaimer* reclaimer_ = nullptr;
+  bool generations_ = false;        // MGLRU runs.
   LastTable last_table_;            // Of faults. Both are forgotten when any table goes or moves.
   mutable LastTable last_mapping_;  // Of reclaim, which meets neighbours one after another too.
   LruBatches lru_;

@@ -121,10 +121,10 @@ void Paging::AgeRange(VmArea& vma, VirtRange range, std::vector<Pfn>* isolated) 
       if ((frame->flags & kPgUnevictable) != 0) continue;
       if (isolated != nullptr) {
         isolated->push_back(pfn);
-      } else if ((frame->flags & kPgActive) != 0) {
+      } else if ((frame->flags & kPgActive) != 0 || generations_) {
         // folio_deactivate()
         memory_.lru().ChangeFlags(pfn, 0, kPgActive);
-        vm_stat_.Count(VmEvent::kPgdeactivate);
+        memory_.lru().Count(frame->memcg, VmEvent::kPgdeactivate);
       }
     }
   };

@@ -31,6 +31,7 @@ FaultOutcome Paging::HandleFault(Process& task, VmArea& vma, VirtAddr address, F
     if (outcome == FaultOutcome::kMinor) ++task.minor_faults;
     return outcome;
   }
+  const InFault in_fault(*this, vma);
 
   Fault fault{task, vma, *vma.mm, layout_.page_size.RoundDown(address), access};
   fault.index = format_.IndexOf(fault.address, 1);

@@ -38,6 +38,8 @@ bool Paging::MovePage(Pfn from, Pfn to) {
   const bool cached = (source.state == FrameState::kFile || source.state == FrameState::kShmem) && source.mapping != 0;
   const bool swap_cached = (source.flags & kPgSwapCache) != 0;
   if (source.refcount != 1 + source.mapcount + (cached || swap_cached ? 1 : 0)) return false;
+  // Only who may wait comes with a page that is being written.
+  if ((source.flags & kPgWriteback) != 0) files_.WaitForWrites(files_.pages_under_way());
   // Entries of the kernel's own (init's, of the vdso) are in no process's tables.
   int found = 0;
   ForEachMapping(from, source, [&](VmArea&, const uint8_t*, uint32_t) { ++found; });

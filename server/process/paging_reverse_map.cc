@@ -22,6 +22,7 @@ PageReferences Paging::TestClearReferenced(Pfn pfn) {
     if (vma.is(kVmSeqRead)) return;
     ++found.referenced;
     found.executable = found.executable || vma.is(kVmExec);
+    if (generations_) LookAround(vma, table, index, memory_.frame(pfn));
   });
   return found;
 }

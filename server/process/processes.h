@@ -10,9 +10,11 @@
 
 #include "absl/container/btree_map.h"
 #include "absl/container/btree_set.h"
+#include "absl/functional/function_ref.h"
 #include "server/base/address.h"
 #include "server/base/random.h"
 #include "server/base/result.h"
+#include "server/physical/reverse_map.h"
 #include "server/process/access.h"
 #include "server/process/elf_image.h"
 #include "server/process/pid.h"
@@ -61,14 +63,16 @@ struct CpuTime {
 //
 // Each call names the acting process; kESRCH when there is none. Arguments are what a process could pass: any 64-bit value on ARM64; on
 // x86-32 only 32 bits exist, the upper ones are cut like the system-call entry does.
-class Processes {
+class Processes : public PageTableWalker {
  public:
   Processes(const Layout& layout, PhysicalMemory& memory, Files& files, VmStat& vm_stat, Tracer& tracer, bool hardware_access_flag,
             uint64_t seed);
-  ~Processes();
+  ~Processes() override;
 
   ProcessLimits& limits() { return limits_; }
   const ProcessLimits& limits() const { return limits_; }
+  // PageTableWalker
+  void PromoteUsed(absl::FunctionRef<bool(uint32_t)> in_cgroup, uint16_t memcg, bool can_swap) override;
   // Who gets transparent huge pages.
   HugePageSettings& huge_settings();
   const HugePageSettings& huge_settings() const;

@@ -17,6 +17,7 @@
 #include "server/process/process.h"
 #include "server/process/processes.h"
 #include "server/procfs/iomem.h"
+#include "server/procfs/lru_gen.h"
 #include "server/procfs/meminfo.h"
 #include "server/procfs/node_files.h"
 #include "server/procfs/page_frames.h"
@@ -70,9 +71,11 @@ constexpr MachineFile kMachineFiles[] = {
     {"/sys/devices/system/node/node0/numastat", NodeNumastatText},
     {"/sys/kernel/debug/extfrag/extfrag_index", ExtfragIndexText},
     {"/sys/kernel/debug/extfrag/unusable_index", UnusableIndexText},
+    {"/sys/kernel/debug/lru_gen", LruGenText},
     {"buddyinfo", BuddyinfoText},
     {"cgroups", CgroupsText},
     {"cmdline", CmdlineText},
+    {"diskstats", DiskstatsText},
     {"filesystems", FilesystemsText},
     {"iomem", IomemText},
     {"loadavg", LoadavgText},
@@ -131,8 +134,8 @@ constexpr ProcessFile kProcessFiles[] = {
 
 // What Linux has, and a machine cannot show yet.
 constexpr absl::string_view kMissing[] = {
-    "cpuinfo", "crypto", "devices",   "diskstats", "interrupts",  "kmsg",       "locks",
-    "modules", "mounts", "schedstat", "softirqs",  "sysvipc/shm", "timer_list",
+    "cpuinfo", "crypto", "devices",   "interrupts", "kmsg",        "locks",
+    "modules", "mounts", "schedstat", "softirqs",   "sysvipc/shm", "timer_list",
 };
 constexpr absl::string_view kMissingOfProcess[] = {
     "clear_refs", "fd", "io", "map_files", "mem", "mounts", "sched", "schedstat", "stack",

@@ -7,6 +7,7 @@
 #include "absl/strings/str_format.h"
 #include "server/base/load_average.h"
 #include "server/cgroup/cgroups.h"
+#include "server/files/files.h"
 #include "server/machine/machine.h"
 #include "server/process/process.h"
 #include "server/process/processes.h"
@@ -80,6 +81,21 @@ std::string PressureCpuText(const Machine&) { return PsiGroup::CpuText(); }
 
 std::string CgroupsText(const Machine& machine) {
   return absl::StrCat("#subsys_name\thierarchy\tnum_cgroups\tenabled\nmemory\t0\t", machine.cgroups().size(), "\t1\n");
+}
+
+// Nothing is discarded and no cache of a disk is flushed.
+std::string DiskstatsText(const Machine& machine) {
+  constexpr int64_t kMillisecond = 1'000'000;
+  constexpr uint64_t kSectorsPerKib = 2;
+  std::string out;
+  for (const DiskView& disk : machine.files().Disks()) {
+    const auto& [reads, writes] = std::pair(disk.stats.reads, disk.stats.writes);
+    const int64_t busy = (reads.nanoseconds + writes.nanoseconds) / kMillisecond;
+    absl::StrAppendFormat(&out, "%4d %7d %s %d %d %d %d %d %d %d %d %d %d %d 0 0 0 0 0 0\n", disk.major, disk.minor, disk.name,
+                          reads.requests, reads.merges, reads.kib * kSectorsPerKib, reads.nanoseconds / kMillisecond, writes.requests,
+                          writes.merges, writes.kib * kSectorsPerKib, writes.nanoseconds / kMillisecond, disk.in_flight, busy, busy);
+  }
+  return out;
 }
 
 std::string FilesystemsText(const Machine&) {

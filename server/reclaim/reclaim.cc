@@ -22,8 +22,9 @@ constexpr int32_t kKswapdPid = 0;  // No task of the machine's.
 
 }  // namespace
 
-Reclaim::Reclaim(BuddyMemory& memory, Cgroups& cgroups, Files& files, ReverseMap& reverse_map, OomKiller& killer, Tracer& tracer)
-    : memory_(memory), cgroups_(cgroups), files_(files), reverse_map_(reverse_map), killer_(killer), tracer_(tracer) {}
+Reclaim::Reclaim(BuddyMemory& memory, Cgroups& cgroups, Files& files, ReverseMap& reverse_map, PageTableWalker& walker, OomKiller& killer,
+                 Tracer& tracer)
+    : memory_(memory), cgroups_(cgroups), files_(files), reverse_map_(reverse_map), walker_(walker), killer_(killer), tracer_(tracer) {}
 
 bool Reclaim::Balanced(int highest_zone, int order) const {
   // pgdat_balanced(): one zone above its high watermark is enough.
@@ -103,9 +104,10 @@ void Reclaim::BalanceNode(int highest_zone, int order, bool until_written) {
       if (of.managed > 0) sc.target += std::max<uint64_t>(of.wmark_high + of.watermark_boost, kSwapClusterMax);
     }
     const int64_t written = memory_.vm_stat().Get(NodeStat::kNrVmscanWrite);
+    AgeNode(sc);
     ShrinkNode(sc);
     // Enough for compaction to make the block of (compact_gap()).
-    if (sc.freed >= uint64_t{2} << order) order = 0;
+    if (sc.freed >= uint64_t{2} << order) order = sc.order = 0;
     const uint64_t freed = sc.freed - freed_before;
     boost -= std::min(boost, freed);
     if (boost > 0 && freed == 0) break;
@@ -256,6 +258,9 @@ void Reclaim::AddToHash(StateHasher& hasher) const {
   hasher.Add((node_dirty_ ? 1 : 0) | (kswapd_waits_ ? 2 : 0));
   hasher.Add(static_cast<uint64_t>(kswapd_zone_) << 8 | static_cast<uint64_t>(kswapd_order_));
   hasher.Add(swappiness_);
+  const GenerationSettings& generations = generation_settings_;
+  hasher.Add(uint64_t{generations.min_ttl_ms} << 3 | (generations.enabled ? 1 : 0) | (generations.walk_tables ? 2 : 0) |
+             (generations.upper_tables ? 4 : 0));
 }
 
 }  // namespace mmlab

@@ -25,13 +25,14 @@ class Tracer;
 //
 // kswapd runs at the request that wakes it, from below the low watermarks until a zone that the request could use is above its high one, or
 // nothing can be freed. When it had to write pages, it waits for the disk then: it goes on when somebody reclaims directly, who waits too,
-// or when the operation is done. A request that finds too little meanwhile reclaims directly. Disks are as quick
-// as reclaim: what is written of the pages of one look at a list is there when the next ones have been looked at. Always true: between two
-// calls no page is isolated from the LRU lists or being written.
+// or when the operation is done. A request that finds too little meanwhile reclaims directly. Swap areas are as quick as reclaim: what is
+// written of the pages of one look at a list is there when the next ones have been looked at. Always true: between two calls no page is
+// isolated from the LRU lists or on its way to a swap area.
 class Reclaim final : public MemoryPressure, public CgroupPressure, public PageReclaimer {
  public:
   // All outlive this.
-  Reclaim(BuddyMemory& memory, Cgroups& cgroups, Files& files, ReverseMap& reverse_map, OomKiller& killer, Tracer& tracer);
+  Reclaim(BuddyMemory& memory, Cgroups& cgroups, Files& files, ReverseMap& reverse_map, PageTableWalker& walker, OomKiller& killer,
+          Tracer& tracer);
 
   // MemoryPressure
   bool WakeKswapd(Gfp gfp, int order, int highest_zone) override;
@@ -55,6 +56,16 @@ class Reclaim final : public MemoryPressure, public CgroupPressure, public PageR
 
   // vm.swappiness: 0 to 200.
   void SetSwappiness(uint32_t swappiness) { swappiness_ = swappiness; }
+
+  // MGLRU in the place of active and inactive lists: /sys/kernel/mm/lru_gen. Linux: lru_gen_caps and lru_gen_min_ttl, mm/vmscan.c.
+  struct GenerationSettings {
+    bool enabled = false;       // LRU_GEN_CORE
+    bool walk_tables = false;   // LRU_GEN_MM_WALK: not only reclaim asks page tables, aging does too.
+    bool upper_tables = false;  // LRU_GEN_NONLEAF_YOUNG: kept, but there are no accessed marks of tables here.
+    uint32_t min_ttl_ms = 0;    // Younger generations are not evicted; when none is older, a process is killed.
+  };
+  const GenerationSettings& generation_settings() const { return generation_settings_; }
+  void SetGenerations(const GenerationSettings& settings);
 
   void AddShrinker(Shrinker& shrinker) { shrinkers_.push_back(&shrinker); }
 
@@ -102,6 +113,25 @@ class Reclaim final : public MemoryPressure, public CgroupPressure, public PageR
   void WaitForDisk();
   static const char* ReclaimFlags(bool file);  // trace_reclaim_flags()
 
+  // kswapd_age_node(): a part of the active anonymous pages moves on, so that they are looked at before they are needed.
+  void AgeNode(ScanControl& sc);
+
+  // generations.cc
+  uint32_t SwappinessOf(uint16_t memcg) const;
+  bool ShouldRunAging(const Lruvec& lruvec, const ScanControl& sc, bool can_swap, uint64_t* to_scan) const;
+  void Age(Lruvec& lruvec, bool can_swap);
+  bool AgeLruvec(Lruvec& lruvec, const ScanControl& sc);
+  void AgeGenerations(ScanControl& sc);
+  void ShrinkGenerations(Lruvec& lruvec, ScanControl& sc);
+  uint64_t GenerationsToScan(Lruvec& lruvec, const ScanControl& sc, bool can_swap, bool* need_aging);
+  uint64_t EvictOldest(Lruvec& lruvec, ScanControl& sc, uint32_t swappiness, bool* swapped);
+  uint64_t IsolateOldest(Lruvec& lruvec, ScanControl& sc, uint32_t swappiness, size_t* kind);
+  uint64_t ScanOldest(Lruvec& lruvec, ScanControl& sc, size_t kind, int tier);
+  bool SortPage(Lruvec& lruvec, Pfn pfn, const ScanControl& sc, size_t kind, int tier);
+  void IsolateFromGeneration(Pfn pfn);
+  uint64_t ShrinkTaken(ScanControl& sc);
+  bool EnoughEvicted(const Lruvec& lruvec, uint64_t max_seq, ScanControl& sc, bool swapped) const;
+
   // shrink_page.cc
   Fate ShrinkPage(Pfn pfn, ScanControl& sc);
   References CheckReferences(Pfn pfn, Frame& frame, const char** why);
@@ -123,6 +153,7 @@ class Reclaim final : public MemoryPressure, public CgroupPressure, public PageR
   Cgroups& cgroups_;
   Files& files_;
   ReverseMap& reverse_map_;
+  PageTableWalker& walker_;
   OomKiller& killer_;
   Tracer& tracer_;
   std::vector<Shrinker*> shrinkers_;
@@ -132,6 +163,7 @@ class Reclaim final : public MemoryPressure, public CgroupPressure, public PageR
   int kswapd_order_ = 0;
   bool node_dirty_ = false;  // PGDAT_DIRTY: kswapd met nothing but dirty pages of files, and writes them itself.
   uint32_t swappiness_ = 60;
+  GenerationSettings generation_settings_;
   std::vector<Pfn> isolated_;  // While one list is shrunk; kept for their memory.
   std::vector<Pfn> written_;
   std::vector<Pfn> under_way_;  // To the disk.

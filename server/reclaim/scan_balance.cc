@@ -45,13 +45,14 @@ uint64_t Reclaim::Unprotected(const Lruvec& lruvec, uint64_t pages, ScanControl&
 }
 
 bool Reclaim::InactiveIsLow(const Lruvec& lruvec, LruKind inactive) const {
-  const uint64_t old = lruvec.Pages(inactive);
-  const uint64_t active = lruvec.Pages(ActiveOf(inactive));
+  const uint64_t old = memory_.lru().TreePages(lruvec.memcg, inactive);
+  const uint64_t active = memory_.lru().TreePages(lruvec.memcg, ActiveOf(inactive));
   const uint64_t gib = (old + active) >> (30 - memory_.page_size().shift());
   return old * (gib > 0 ? SquareRoot(10 * gib) : 1) < active;
 }
 
 void Reclaim::PrepareScanCount(ScanControl& sc) {
+  if (memory_.lru().generations_enabled()) return;
   const Lruvec& target = memory_.lru().of(sc.target_memcg);
   sc.anon_cost = target.anon_cost;
   sc.file_cost = target.file_cost;
@@ -60,7 +61,7 @@ void Reclaim::PrepareScanCount(ScanControl& sc) {
   sc.deactivate_anon = sc.force_deactivate || target.activations[0] != target.refaults[0] || InactiveIsLow(target, LruKind::kInactiveAnon);
   sc.deactivate_file = sc.force_deactivate || target.activations[1] != target.refaults[1] || InactiveIsLow(target, LruKind::kInactiveFile);
   // Enough pages of files that nobody has used for long: those first.
-  sc.cache_trim_mode = target.Pages(LruKind::kInactiveFile) >> sc.priority > 0 && !sc.deactivate_file;
+  sc.cache_trim_mode = memory_.lru().TreePages(sc.target_memcg, LruKind::kInactiveFile) >> sc.priority > 0 && !sc.deactivate_file;
   if (sc.for_cgroup) return;
   uint64_t high_marks = 0;
   for (const Zone& zone : memory_.zones()) {

@@ -35,6 +35,10 @@ struct Reclaim::ScanControl {
   bool low_reclaim = false;  // memcg_low_reclaim: what memory.low protects is taken too.
   bool low_skipped = false;  // memcg_low_skipped: something was left for that.
 
+  // MGLRU.
+  bool memcgs_need_aging = true;
+  uint64_t last_freed = 0;  // last_reclaimed: what was freed before this round.
+
   uint64_t scanned = 0;  // Of this priority.
   uint64_t scanned_in_all = 0;
   uint64_t freed = 0;
@@ -47,6 +51,7 @@ struct Reclaim::ScanControl {
   // Of one round over the node.
   uint64_t round_unqueued_dirty = 0;
   uint64_t round_file_taken = 0;
+  uint64_t round_under_way = 0;
 };
 
 }  // namespace mmlab

@@ -43,7 +43,7 @@ bool Reclaim::MayShrink(uint16_t number, ScanControl& sc) {
 
 void Reclaim::ShrinkNode(ScanControl& sc) {
   LruLists& lru = memory_.lru();
-  sc.round_unqueued_dirty = sc.round_file_taken = 0;
+  sc.round_unqueued_dirty = sc.round_file_taken = sc.round_under_way = 0;
   PrepareScanCount(sc);
   const Cgroups::Pin pin(cgroups_);
   for (const uint16_t number : cgroups_.Subtree(sc.target_memcg)) {
@@ -51,6 +51,8 @@ void Reclaim::ShrinkNode(ScanControl& sc) {
   }
   if (!sc.for_cgroup) ShrinkShrinkers(sc);
   if (sc.kswapd && sc.round_unqueued_dirty == sc.round_file_taken) node_dirty_ = true;
+  // reclaim_throttle(): as many as were met on their way to the disk can go in the next round.
+  if (sc.round_under_way > 0) files_.WaitForWrites(files_.pages_under_way());
 }
 
 // shrink_slab() with do_shrink_slab()'s arithmetic for caches that are as easily made again as a page is read (DEFAULT_SEEKS).
@@ -66,7 +68,16 @@ void Reclaim::ShrinkShrinkers(ScanControl& sc) {
   }
 }
 
+void Reclaim::AgeNode(ScanControl& sc) {
+  if (memory_.lru().generations_enabled()) return AgeGenerations(sc);
+  LruLists& lru = memory_.lru();
+  if (!files_.swap().any() || !InactiveIsLow(lru.root(), LruKind::kInactiveAnon)) return;
+  const Cgroups::Pin pin(cgroups_);
+  for (const uint16_t number : cgroups_.Subtree(0)) ShrinkActive(lru.of(number), LruKind::kActiveAnon, kSwapClusterMax, sc);
+}
+
 void Reclaim::ShrinkLruvec(Lruvec& lruvec, ScanControl& sc) {
+  if (memory_.lru().generations_enabled()) return ShrinkGenerations(lruvec, sc);
   ScanCounts left = CountsToScan(lruvec, sc);
   ScanCounts targets = left;
   const bool all_of_it = !sc.for_cgroup && !sc.kswapd && sc.priority == kDefaultPriority;
@@ -199,7 +210,7 @@ uint64_t Reclaim::ShrinkInactive(Lruvec& lruvec, LruKind kind, uint64_t pages, S
   stat.Count(file ? VmEvent::kPgstealFile : VmEvent::kPgstealAnon, freed);
   if (sc.pages_written > 0) memory_.lru().NoteCost(memcg, file, sc.pages_written);
   // Nothing but dirty pages: whoever writes them back is late.
-  if (sc.unqueued_dirty == taken) files_.SyncAll();
+  if (sc.unqueued_dirty == taken) files_.WriteAll();
   sc.round_unqueued_dirty += sc.unqueued_dirty;
   if (file) sc.round_file_taken += taken;
   if (EventSink* events = tracer_.events()) {

@@ -85,17 +85,18 @@ Reclaim::Fate Reclaim::WriteOut(Pfn pfn, Frame& frame, References references, Sc
   if (of_file) {
     Inode* inode = files_.FindById(static_cast<uint32_t>(frame.mapping));
     MMLAB_CHECK(inode != nullptr);
+    frame.flags |= kPgReclaim;
     files_.WritePage(*inode, pfn);
   } else {
     if ((frame.flags & kPgSwapCache) == 0 && !files_.MoveToSwap(pfn)) return Activate(pfn, "no swap space is left for the page of shmem");
     files_.swap().Write(pfn);
     stat.Add(NodeStat::kNrWritten, 1);
+    frame.flags |= kPgWriteback | kPgReclaim;
+    written_.push_back(pfn);
   }
   stat.Add(NodeStat::kNrVmscanWrite, 1);
-  frame.flags |= kPgWriteback | kPgReclaim;
   if (EventSink* events = tracer_.events()) events->Emit(EventKind::kMmVmscanWriteFolio, {pfn.raw(), ReclaimFlags(of_file)});
   ++sc.pages_written;
-  written_.push_back(pfn);
   return Keep(pfn, Fate::kKept, "the page is being written; then it goes");
 }
 
@@ -113,9 +114,9 @@ Reclaim::Fate Reclaim::Evict(Pfn pfn, Frame& frame, const ScanControl& sc) {
   if (lazily_freed) {
     memory_.lru().Count(frame.memcg, VmEvent::kPglazyfreed);
   } else if ((frame.flags & kPgSwapCache) != 0) {
-    files_.swap().Evict(pfn, memory_.lru().NoteEviction(pfn));
+    files_.swap().Evict(pfn, memory_.lru().NoteEviction(pfn, sc.target_memcg));
   } else {
-    files_.Evict(pfn);
+    files_.Evict(pfn, sc.target_memcg);
   }
   return Fate::kFreed;
 }
@@ -135,8 +136,15 @@ Reclaim::Fate Reclaim::ShrinkPage(Pfn pfn, ScanControl& sc) {
   }
   // A fault or a write works on it: in the kernel its lock would be taken, or the fault would find its entry changed and start again.
   if (frame.refcount != frame.mapcount + 1 + CacheReferences(frame)) return Keep(pfn, Fate::kKept, "somebody holds the page");
-  if ((frame.flags & kPgWriteback) != 0) return Activate(pfn, "the page is being written: it goes as soon as that is done");
+  if ((frame.flags & kPgWriteback) != 0) {
+    frame.flags |= kPgReclaim;
+    ++sc.round_under_way;
+    return Activate(pfn, "the page is being written: it goes as soon as that is done");
+  }
   if (frame.state == FrameState::kFile && (frame.flags & kPgDirty) != 0) ++sc.unqueued_dirty;
+  // A walk of page tables met it while it was off the lists.
+  const bool promoted = memory_.lru().generations_enabled() && frame.mapcount > 0 && (frame.flags & kPgReferenced) != 0;
+  if (promoted && !sc.ignore_references) return Keep(pfn, Fate::kKept, "page tables say that the page was used");
   References references = References::kReclaim;
   if (!sc.ignore_references) {
     const char* why = nullptr;

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "server/cgroup/cgroups.h"
 #include "server/files/files.h"
 #include "server/machine/machine.h"
 #include "server/physical/page_allocator.h"
@@ -48,6 +49,7 @@ class PageCacheTest : public testing::Test {
   void Write(uint64_t offset, uint64_t bytes) { Do(op::Pwrite{pid_, fd_, buffer_, bytes, offset}); }
   size_t Cached() const { return machine_->files().Find("/data")->pages.size(); }
   int64_t Dirty() const { return machine_->vm_stat().Get(NodeStat::kNrDirty); }
+  int64_t UnderWay() const { return machine_->vm_stat().Get(NodeStat::kNrWriteback); }
 
   std::unique_ptr<Machine> machine_;
   Pid pid_;
@@ -100,6 +102,12 @@ TEST_F(PageCacheTest, WhatWasWrittenReachesTheDiskAfterThirtySeconds) {
   EXPECT_EQ(Dirty(), 256);
   Do(op::AdvanceTime{6 * kSecond});
   EXPECT_EQ(Dirty(), 0);
+  // The flusher looked just now: the disk has to write a MiB yet.
+  EXPECT_EQ(UnderWay(), 256);
+  Do(op::AdvanceTime{kSecond / 200});
+  EXPECT_EQ(UnderWay(), 129);
+  Do(op::AdvanceTime{kSecond / 100});
+  EXPECT_EQ(UnderWay(), 0);
   EXPECT_EQ(machine_->vm_stat().Get(NodeStat::kNrWritten), 256);
   Do(op::WriteSysctl{"vm.dirty_writeback_centisecs", "0"});
   Write(0, kMib);
@@ -118,7 +126,48 @@ TEST_F(PageCacheTest, AboveTheBackgroundLimitTheOldestIsWrittenAtOnce) {
   EXPECT_EQ(Dirty(), 256);
   Write(kMib, 8 * kMib);
   EXPECT_LE(Dirty(), 512 + 300);
+  EXPECT_GT(UnderWay(), 1000);
+  Do(op::AdvanceTime{kSecond});
+  EXPECT_EQ(UnderWay(), 0);
   EXPECT_GT(machine_->vm_stat().Get(NodeStat::kNrWritten), 1000);
+}
+
+TEST_F(PageCacheTest, AWriterWaitsHalfWayFromTheBackgroundLimitToTheLimit) {
+  Do(op::WriteSysctl{"vm.dirty_background_bytes", "1048576"});
+  Do(op::WriteSysctl{"vm.dirty_bytes", "3145728"});
+  for (uint64_t at = 0; at < 16 * kMib; at += kMib) {
+    Write(at, kMib);
+    EXPECT_LE(Dirty() + UnderWay(), 512 + 24) << at;
+  }
+  EXPECT_GT(machine_->vm_stat().Get(NodeStat::kNrWritten), 3500);
+  // A MiB takes 10 ms.
+  EXPECT_GT(machine_->cgroups().psi(0).total(StallKind::kIo), 130'000);
+}
+
+TEST_F(PageCacheTest, WhoeverTakesAwayOrNeedsAPageWaitsUntilItIsOnTheDisk) {
+  Do(op::WriteSysctl{"vm.dirty_background_bytes", "4096"});
+  Write(0, 4 * kMib);
+  EXPECT_GT(UnderWay(), 900);
+  Do(op::Fsync{pid_, fd_});
+  EXPECT_EQ(UnderWay(), 0);
+  Write(0, 4 * kMib);
+  Do(op::Ftruncate{pid_, fd_, 0});
+  EXPECT_EQ(UnderWay(), 0);
+  EXPECT_EQ(Dirty(), 0);
+}
+
+TEST_F(PageCacheTest, DisksCountWhatTheyWereAskedFor) {
+  const auto disk = [&] { return machine_->files().Disks().front(); };
+  EXPECT_EQ(disk().name, "sda");
+  const DiskStats before = disk().stats;
+  Read(0, 1);
+  EXPECT_EQ(disk().stats.reads.requests, before.reads.requests + 1);
+  EXPECT_EQ(disk().stats.reads.merges, before.reads.merges + 3);
+  EXPECT_EQ(disk().stats.reads.kib, before.reads.kib + 16);
+  Write(0, kMib);
+  Do(op::Sync{});
+  EXPECT_EQ(disk().stats.writes.requests, before.writes.requests + 1);
+  EXPECT_EQ(disk().stats.writes.kib, before.writes.kib + 1024);
 }
 
 TEST_F(PageCacheTest, APathThatIsUnlinkedLeavesTheFileToWhoHasItOpen) {

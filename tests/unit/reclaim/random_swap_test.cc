@@ -40,6 +40,8 @@ struct RandomCase {
   const char* preset;
   LayoutKind layout;
   bool swap;
+  bool generations;  // MGLRU, switched off and on by the program.
+  bool cgroups;      // Processes move between memory cgroups whose limits change.
 };
 
 // What a region should read as: by page, the value at the place that the page's number gives it. Shared regions are one for all.
@@ -65,6 +67,8 @@ class RandomSwapTest : public testing::TestWithParam<RandomCase> {
     Do(op::CreateFile{"/dev/vdb", op::FileSystem::kBlockDevice, 128 * kMib, "", false});
     Do(op::CreateFile{"/swapfile", op::FileSystem::kExt4, 32 * kMib, "", false});
     if (GetParam().swap) Do(op::Swapon{"/dev/vdb", std::nullopt});
+    if (GetParam().generations) SwitchGenerations();
+    if (GetParam().cgroups) MakeCgroups();
     while (machine_->memory().free_pages().raw() > kFreePages) Do(op::AllocPages{op::GfpClass::kHighuserMovable, 6, 0, false});
     Start();
   }
@@ -170,6 +174,34 @@ class RandomSwapTest : public testing::TestWithParam<RandomCase> {
     ASSERT_TRUE(error == Errno::kOk || error == Errno::kENOMEM);
     second_area_ = error != Errno::kOk;
   }
+  void MakeCgroups() {
+    Do(op::WriteCgroupFile{"", "cgroup.subtree_control", "+memory"});
+    Do(op::CreateCgroup{"a"});
+    Do(op::WriteCgroupFile{"a", "cgroup.subtree_control", "+memory"});
+    for (const char* path : kCgroups) Do(op::CreateCgroup{path});
+  }
+  // Nothing that kills: memory.high and what protects, not memory.max.
+  void DisturbCgroups(const Task& task) {
+    if (!GetParam().cgroups) return;
+    const std::string path = kCgroups[random_.Below(std::size(kCgroups))];
+    switch (random_.Below(4)) {
+      case 0:
+        return (void)Do(op::WriteCgroupFile{path, "cgroup.procs", std::to_string(task.pid.raw())});
+      case 1:
+        return (void)Do(op::WriteCgroupFile{path, "memory.high", std::to_string((4 + random_.Below(24)) * kMib)});
+      case 2:
+        return (void)Do(op::WriteCgroupFile{path, "memory.low", std::to_string(random_.Below(8) * kMib)});
+      default: {
+        const Errno error = machine_->Apply(op::WriteCgroupFile{path, "memory.reclaim", std::to_string(random_.Below(4) * kMib)}).error;
+        ASSERT_TRUE(error == Errno::kOk || error == Errno::kEAGAIN);
+      }
+    }
+  }
+  void SwitchGenerations() {
+    if (!GetParam().generations) return;
+    generations_ = !generations_;
+    Do(op::WriteSysfs{"/sys/kernel/mm/lru_gen/enabled", generations_ ? "y" : "n"});
+  }
   void Step() {
     Task& task = tasks_[random_.Below(tasks_.size())];
     Region& region = random_.Below(3) == 0 ? task.shared : task.own;
@@ -177,11 +209,13 @@ class RandomSwapTest : public testing::TestWithParam<RandomCase> {
     const uint64_t page = random_.Below(4) == 0 ? random_.Below(Pages()) : random_.Below(Pages() / 8);
     if (what < 5'000) return Store(task, region, page);
     if (what < 9'900) return Check(task, region, page);
-    if (what < 9'950) return Advise(task);
+    if (what < 9'945) return Advise(task);
+    if (what < 9'950) return DisturbCgroups(task);
     if (what < 9'970) return GiveUp(task);
     if (what < 9'980) return ReadFile(task);
     if (what < 9'989) return Fork();
     if (what < 9'998) return Exit();
+    if (random_.Below(4) == 0) SwitchGenerations();
     SwitchSwap();
   }
   void CheckAll() {
@@ -199,6 +233,8 @@ class RandomSwapTest : public testing::TestWithParam<RandomCase> {
   std::unique_ptr<Machine> machine_;
   std::vector<Task> tasks_;
   bool second_area_ = false;
+  static constexpr const char* kCgroups[] = {"a/b", "a/c", "d"};
+  bool generations_ = false;
 };
 
 TEST_P(RandomSwapTest, EveryByteReadsBackAsItWasWritten) {
@@ -221,9 +257,11 @@ TEST_P(RandomSwapTest, EveryByteReadsBackAsItWasWritten) {
 }
 
 INSTANTIATE_TEST_SUITE_P(AllLayouts, RandomSwapTest,
-                         testing::Values(RandomCase{"TwoLevelsWithSwap", "686-64M", LayoutKind::kX86_32, true},
-                                         RandomCase{"TwoLevelsWithoutSwap", "686-64M", LayoutKind::kX86_32, false},
-                                         RandomCase{"Arm64WithSwap", "arm64-128M", LayoutKind::kArm64, true}),
+                         testing::Values(RandomCase{"TwoLevelsWithSwap", "686-64M", LayoutKind::kX86_32, true, false, false},
+                                         RandomCase{"TwoLevelsWithoutSwap", "686-64M", LayoutKind::kX86_32, false, false, false},
+                                         RandomCase{"TwoLevelsWithGenerations", "686-64M", LayoutKind::kX86_32, true, true, false},
+                                         RandomCase{"Arm64WithCgroups", "arm64-128M", LayoutKind::kArm64, true, false, true},
+                                         RandomCase{"Arm64WithCgroupsAndGenerations", "arm64-128M", LayoutKind::kArm64, true, true, true}),
                          [](const auto& c) { return c.param.name; });
 
 }  // namespace
