@@ -115,6 +115,7 @@ void Files::StartWriteback(Inode& inode, Pfn pfn, int64_t at) {
   frame.flags = (frame.flags & ~uint32_t{kPgDirty}) | kPgWriteback;
   NoteClean(inode, frame);
   memory_.CountPage(vm_stat_, frame, NodeStat::kNrWriteback, 1);
+  memory_.lru().AddZoneStat(frame, ZoneStat::kNrZoneWritePending, 1);
   ++inode.under_way;
   const uint64_t kib = page_size_.bytes().raw() >> 10;
   vm_stat_.Count(VmEvent::kPgpgout, kib);
@@ -136,6 +137,7 @@ void Files::EndFirstWrite() {
   Frame& frame = memory_.frame(write.pfn);
   frame.flags &= ~uint32_t{kPgWriteback};
   memory_.CountPage(vm_stat_, frame, NodeStat::kNrWriteback, -1);
+  memory_.lru().AddZoneStat(frame, ZoneStat::kNrZoneWritePending, -1);
   vm_stat_.Add(NodeStat::kNrWritten, 1);
   --by_id_.at(write.inode)->under_way;
   if ((frame.flags & kPgReclaim) == 0) return;

@@ -140,7 +140,8 @@ void BuddyMemory::CheckInvariants(std::vector<std::string>* problems) const {
     }
   }
   if (pending != vm_stat_.Get(NodeStat::kNrDirty) + vm_stat_.Get(NodeStat::kNrWriteback)) {
-    problems->push_back(absl::StrCat("nr_zone_write_pending is ", pending, " in all zones, nr_dirty ", vm_stat_.Get(NodeStat::kNrDirty)));
+    problems->push_back(absl::StrCat("nr_zone_write_pending is ", pending, " in all zones, nr_dirty ", vm_stat_.Get(NodeStat::kNrDirty),
+                                     ", nr_writeback ", vm_stat_.Get(NodeStat::kNrWriteback)));
   }
   if (touched != listed[0]) problems->push_back(absl::StrCat(listed[0], " blocks say they are free, ", touched, " are on free lists"));
   if (on_cpus != listed[1]) problems->push_back(absl::StrCat(listed[1], " blocks say a CPU has them, ", on_cpus, " are on per-CPU lists"));
