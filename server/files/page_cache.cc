@@ -38,8 +38,9 @@ void Files::GiveBlock(Inode& inode) {
 }
 
 SysResult<Pfn> Files::AddPage(Inode& inode, PageIndex index) {
+  constexpr uint64_t kMostIndex = (uint64_t{1} << 40) - 1;  // Of Frame::index: 4 PiB, where Linux has room for 2^63 bytes of tmpfs.
   const bool shmem = inode.shmem();
-  if (shmem && !TakeBlock(inode)) return Errno::kENOSPC;
+  if (index.raw() > kMostIndex || (shmem && !TakeBlock(inode))) return Errno::kENOSPC;
   const std::optional<Pfn> pfn = memory_.AllocCharged(kGfpHighuserMovable);
   if (!pfn.has_value()) {
     if (shmem) GiveBlock(inode);

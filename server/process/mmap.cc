@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <utility>
 
 #include "server/arch/layout.h"
@@ -28,11 +29,13 @@ constexpr uint32_t kMap32Bit = 0x40;  // Exists on x86 only.
 constexpr uint32_t kLegacyMapMask = 0x1 | 0x2 | kMapFixed | kMapAnonymous | kMapGrowsDown | 0x800 | 0x1000 | kMapLocked | kMapNoReserve |
                                     kMapPopulate | kMapNonBlock | 0x20000 | kMapHugetlb | 0x7c000000;
 
-// Largest file offset plus one that a mapping may reach: file_mmap_size_max().
+// Largest file offset plus one that a mapping may reach: file_mmap_size_max(). Where Linux goes to 2^63 and beyond, we end at 2 PiB: page
+// indexes of Frame::index, with what mremap() may add to them, go no further.
 uint64_t MaxMappedSize(const OpenFile& file, uint64_t word_mask) {
+  constexpr uint64_t kMost = uint64_t{1} << 51;
   const FileKind kind = file.inode->kind;
-  if (kind == FileKind::kDevZero || kind == FileKind::kPipe) return word_mask;
-  return word_mask == 0xffffffff ? uint64_t{0xffffffff} << 12 : uint64_t{0x7fffffffffffffff};
+  if (kind == FileKind::kDevZero || kind == FileKind::kPipe) return std::min(word_mask, kMost);
+  return word_mask == 0xffffffff ? uint64_t{0xffffffff} << 12 : kMost;
 }
 
 // accountable_mapping(): private writable memory is promised, unless MAP_NORESERVE said not to.
