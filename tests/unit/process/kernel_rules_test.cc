@@ -166,6 +166,10 @@ INSTANTIATE_TEST_SUITE_P(
                                return Advise(l, 0, 1, 9);
                              },
                              Errno::kEFBIG},
+                    RuleCase{
+                        "MappingBeyondWhatAFrameCanName", kArm,
+                        [](MemoryLab& l) { return l.processes->Mmap(l.pid, kBase, kPage, 3, 0x1 | kFixed, 10, uint64_t{1} << 51).error(); },
+                        Errno::kEOVERFLOW},
                     RuleCase{"HoleInPrivateMemory", kX86,
                              [](MemoryLab& l) {
                                l.Map(l.pid, 0, 1, 3, 0x2, 10);
