@@ -15,20 +15,11 @@
 namespace mmlab {
 namespace {
 
+// Of memmap=, where 0 is any type.
 absl::string_view TypeName(int type) {
-  switch (static_cast<FirmwareRange::Type>(type)) {
-    case FirmwareRange::Type::kRam:
-      return "usable";
-    case FirmwareRange::Type::kReserved:
-      return "reserved";
-    case FirmwareRange::Type::kAcpi:
-      return "ACPI data";
-    case FirmwareRange::Type::kNvs:
-      return "ACPI NVS";
-    case FirmwareRange::Type::kUnusable:
-      return "unusable";
-  }
-  return type == 0 ? "anything" : "unknown";
+  if (type == 0) return "anything";
+  const absl::string_view name = E820TypeName(static_cast<FirmwareRange::Type>(type));
+  return name.empty() ? "unknown" : name;
 }
 
 void AddRange(Explanation& why, StepKind kind, absl::string_view text, const FirmwareRange& range) {

@@ -29,22 +29,6 @@ BuildSizes BuildSizesOf(LayoutKind kind) {
   return {PerCpuSizesOf(kind), arm64 ? 256 : 32, arm64 ? uint64_t{64} : uint64_t{40}};
 }
 
-absl::string_view E820Name(FirmwareRange::Type type) {
-  switch (type) {
-    case FirmwareRange::Type::kRam:
-      return "usable";
-    case FirmwareRange::Type::kReserved:
-      return "reserved";
-    case FirmwareRange::Type::kAcpi:
-      return "ACPI data";
-    case FirmwareRange::Type::kNvs:
-      return "ACPI NVS";
-    case FirmwareRange::Type::kUnusable:
-      return "unusable";
-  }
-  return "";
-}
-
 std::string Mem(uint64_t start, uint64_t end) { return absl::StrFormat("[mem 0x%016x-0x%016x]", start, end - 1); }
 std::string Mem32(uint64_t start, uint64_t end) { return absl::StrFormat("[mem 0x%08x-0x%08x]", start, end - 1); }
 
@@ -88,7 +72,8 @@ class Writer {
     if (!layout_.is_x86()) return;
     Add(kInfo, "BIOS-provided physical RAM map:", "firmware's e820 table, sorted, overlaps given to the higher type");
     for (const FirmwareRange& r : SanitizeFirmwareRanges(spec_.firmware_ranges)) {
-      Add(kInfo, absl::StrCat("BIOS-e820: ", Mem(r.range.start.raw(), r.range.end.raw()), " ", E820Name(r.type)), "an entry of that table");
+      Add(kInfo, absl::StrCat("BIOS-e820: ", Mem(r.range.start.raw(), r.range.end.raw()), " ", E820TypeName(r.type)),
+          "an entry of that table");
     }
     EarlyArguments();
     if (spec_.layout == LayoutKind::kX86_32Pae) {
@@ -107,8 +92,8 @@ class Writer {
       } else if (edit.kind == MemoryEdit::Kind::kChange && (edit.from != 0 || edit.to == 0)) {
         const std::string range = absl::StrFormat("[mem %#010x-%#010x]", edit.start, edit.start + edit.size - 1);
         std::string text = absl::StrCat("e820: ", edit.to == 0 ? "remove " : "update ", range);
-        if (edit.from != 0) absl::StrAppend(&text, " ", E820Name(static_cast<FirmwareRange::Type>(edit.from)));
-        if (edit.to != 0) absl::StrAppend(&text, " ==> ", E820Name(static_cast<FirmwareRange::Type>(edit.to)));
+        if (edit.from != 0) absl::StrAppend(&text, " ", E820TypeName(static_cast<FirmwareRange::Type>(edit.from)));
+        if (edit.to != 0) absl::StrAppend(&text, " ==> ", E820TypeName(static_cast<FirmwareRange::Type>(edit.to)));
         Add(kDebug, std::move(text), "memmap= of the command line");
       }
     }
@@ -120,7 +105,7 @@ class Writer {
     if (!arguments.edits.empty()) {
       Add(kInfo, "user-defined physical RAM map:", "mem= and memmap= of the command line change the table");
       for (const FirmwareRange& r : EditFirmwareRanges(spec_.layout, spec_.firmware_ranges, arguments.edits)) {
-        Add(kInfo, absl::StrCat("user: ", Mem(r.range.start.raw(), r.range.end.raw()), " ", E820Name(r.type)), "an entry after that");
+        Add(kInfo, absl::StrCat("user: ", Mem(r.range.start.raw(), r.range.end.raw()), " ", E820TypeName(r.type)), "an entry after that");
       }
     }
     Add(kDebug, "e820: update [mem 0x00000000-0x00000fff] usable ==> reserved", "the BIOS keeps its data in the first page");

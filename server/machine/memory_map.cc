@@ -120,6 +120,22 @@ std::vector<FirmwareRange> EditFirmwareRanges(LayoutKind layout, absl::Span<cons
   return SanitizeFirmwareRanges(map);
 }
 
+absl::string_view E820TypeName(FirmwareRange::Type type) {
+  switch (type) {
+    case FirmwareRange::Type::kRam:
+      return "usable";
+    case FirmwareRange::Type::kReserved:
+      return "reserved";
+    case FirmwareRange::Type::kAcpi:
+      return "ACPI data";
+    case FirmwareRange::Type::kNvs:
+      return "ACPI NVS";
+    case FirmwareRange::Type::kUnusable:
+      return "unusable";
+  }
+  return "";
+}
+
 std::vector<FirmwareRange> KernelMemoryMap(const MachineSpec& spec) {
   const Layout& layout = GetLayout(spec.layout);
   std::vector<FirmwareRange> map = EditFirmwareRanges(spec.layout, spec.firmware_ranges, ParseBootArguments(spec.command_line).edits);

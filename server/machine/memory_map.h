@@ -17,6 +17,9 @@ namespace mmlab {
 // so that what anybody reserved is not used as RAM. Linux: e820__update_table(), arch/x86/kernel/e820.c.
 std::vector<FirmwareRange> SanitizeFirmwareRanges(absl::Span<const FirmwareRange> ranges);
 
+// As the boot log names a type: "usable", "ACPI NVS"; empty for a number that is none of them. Linux: e820_print_type().
+absl::string_view E820TypeName(FirmwareRange::Type type);
+
 // What the kernel makes of the firmware's map: changed as the command line says (mem=, memmap=) and sanitised; on x86 the first page is
 // kept from use and no RAM is believed between 640 KiB and 1 MiB. Left out is what lies beyond ResourceEnd, and RAM that the layout cannot
 // address: without PAE any range that does not end in time, with PAE one that starts beyond MAX_ARCH_PFN. Linux: setup_arch(),

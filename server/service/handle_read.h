@@ -10,6 +10,9 @@
 #include "absl/status/statusor.h"
 #include "server/host/errors.h"
 #include "server/host/names.h"
+#include "server/machine/machine.h"
+#include "server/process/process.h"
+#include "server/process/processes.h"
 #include "server/service/call.h"
 
 namespace mmlab {
@@ -69,6 +72,22 @@ grpc::ServerUnaryReactor* HandleRead(const ServiceContext& context, grpc::Callba
         [machine = *std::move(machine), call, read = std::move(read)]() mutable { ReadAndFinish(machine, call, std::move(read)); });
   }
   return call.reactor();
+}
+
+// The same for what is read of one process: `name` is the process that `resource`, a field of the request, names, or why it is malformed;
+// `read` is an absl::Status(const MachineView&, const Process&). NOT_FOUND: there is no such process.
+template <typename Request, typename Read>
+grpc::ServerUnaryReactor* HandleProcessRead(const ServiceContext& context, grpc::CallbackServerContext* grpc_context,
+                                            const Request* request, const absl::StatusOr<ProcessName>& name, absl::string_view resource,
+                                            ReadCost cost, Read read) {
+  const auto machine = name.ok() ? absl::StatusOr<absl::string_view>(name->machine) : name.status();
+  const Pid pid(name.ok() ? name->pid : 0);
+  return HandleRead(context, grpc_context, request, machine, cost,
+                    [pid, resource, read = std::move(read)](const MachineView& view) mutable -> absl::Status {
+                      const Process* process = view.machine.processes().Find(pid);
+                      if (process == nullptr) return ResourceNotFound("process", resource);
+                      return read(view, *process);
+                    });
 }
 
 }  // namespace mmlab

@@ -26,20 +26,18 @@ namespace {
 
 constexpr uint64_t kMaxTransfer = uint64_t{1} << 20;
 
-// The process with an address space that a request names.
-absl::StatusOr<const Process*> FindUser(const Machine& machine, int32_t pid, absl::string_view name) {
-  const Process* process = machine.processes().Find(Pid(pid));
-  if (process == nullptr) return ResourceNotFound("process", name);
-  if (process->mm == nullptr) {
-    return WrongState("NO_ADDRESS_SPACE", name, "the process has no address space: a kernel thread, or not exec'ed yet");
-  }
-  return process;
+absl::Status CheckAddressSpace(const Process& process, absl::string_view name) {
+  if (process.mm != nullptr) return absl::OkStatus();
+  return WrongState("NO_ADDRESS_SPACE", name, "the process has no address space: a kernel thread, or not exec'ed yet");
 }
 
-// The same where 0 names none: null.
+// The process with an address space that a request names; 0 names none: null.
 absl::StatusOr<const Process*> FindOptionalUser(const Machine& machine, int32_t pid) {
   if (pid == 0) return nullptr;
-  return FindUser(machine, pid, absl::StrCat(pid));
+  const Process* process = machine.processes().Find(Pid(pid));
+  if (process == nullptr) return ResourceNotFound("process", absl::StrCat(pid));
+  MMLAB_RETURN_IF_ERROR(CheckAddressSpace(*process, absl::StrCat(pid)));
+  return process;
 }
 
 // Where a page of a list starts.
@@ -168,27 +166,21 @@ absl::Status CheckRead(const v1::ReadMemoryRequest& request) {
 
 MemoryService::Reactor* MemoryService::GetAddressSpace(Context* context, const v1::GetAddressSpaceRequest* request,
                                                        v1::GetAddressSpaceResponse* response) {
-  const absl::StatusOr<ProcessName> name = ParseProcessName("name", request->name());
-  const auto machine = name.ok() ? absl::StatusOr<absl::string_view>(name->machine) : name.status();
-  const int32_t pid = name.ok() ? name->pid : 0;
-  return HandleRead(context_, context, request, machine, ReadCost::kQuick,
-                    [request, response, pid](const MachineView& view) -> absl::Status {
-                      MMLAB_ASSIGN_OR_RETURN(const Process* process, FindUser(view.machine, pid, request->name()));
-                      AddressSpaceToProto(view, *process, response->mutable_address_space());
-                      return absl::OkStatus();
-                    });
+  return HandleProcessRead(context_, context, request, ParseProcessName("name", request->name()), request->name(), ReadCost::kQuick,
+                           [request, response](const MachineView& view, const Process& process) -> absl::Status {
+                             MMLAB_RETURN_IF_ERROR(CheckAddressSpace(process, request->name()));
+                             AddressSpaceToProto(view, process, response->mutable_address_space());
+                             return absl::OkStatus();
+                           });
 }
 
 MemoryService::Reactor* MemoryService::ListVmAreaStructs(Context* context, const v1::ListVmAreaStructsRequest* request,
                                                          v1::ListVmAreaStructsResponse* response) {
-  const absl::StatusOr<ProcessName> name = ParseProcessName("parent", request->parent());
-  const auto machine = name.ok() ? absl::StatusOr<absl::string_view>(name->machine) : name.status();
-  const int32_t pid = name.ok() ? name->pid : 0;
-  return HandleRead(context_, context, request, machine, ReadCost::kLong,
-                    [request, response, pid](const MachineView& view) -> absl::Status {
-                      MMLAB_ASSIGN_OR_RETURN(const Process* process, FindUser(view.machine, pid, request->parent()));
-                      return ListVmas(view.machine, *process->mm, *request, *response);
-                    });
+  return HandleProcessRead(context_, context, request, ParseProcessName("parent", request->parent()), request->parent(), ReadCost::kLong,
+                           [request, response](const MachineView& view, const Process& process) -> absl::Status {
+                             MMLAB_RETURN_IF_ERROR(CheckAddressSpace(process, request->parent()));
+                             return ListVmas(view.machine, *process.mm, *request, *response);
+                           });
 }
 
 MemoryService::Reactor* MemoryService::ListVmaStoreNodes(Context* context, const v1::ListVmaStoreNodesRequest* request,
@@ -199,26 +191,20 @@ MemoryService::Reactor* MemoryService::ListVmaStoreNodes(Context* context, const
     }
     return ParseProcessName("parent", request->parent());
   };
-  const absl::StatusOr<ProcessName> name = parse();
-  const auto machine = name.ok() ? absl::StatusOr<absl::string_view>(name->machine) : name.status();
-  const int32_t pid = name.ok() ? name->pid : 0;
-  return HandleRead(context_, context, request, machine, ReadCost::kLong,
-                    [request, response, pid](const MachineView& view) -> absl::Status {
-                      MMLAB_ASSIGN_OR_RETURN(const Process* process, FindUser(view.machine, pid, request->parent()));
-                      return ListNodes(view.machine, *process->mm, *request, *response);
-                    });
+  return HandleProcessRead(context_, context, request, parse(), request->parent(), ReadCost::kLong,
+                           [request, response](const MachineView& view, const Process& process) -> absl::Status {
+                             MMLAB_RETURN_IF_ERROR(CheckAddressSpace(process, request->parent()));
+                             return ListNodes(view.machine, *process.mm, *request, *response);
+                           });
 }
 
 MemoryService::Reactor* MemoryService::ListPagemap(Context* context, const v1::ListPagemapRequest* request,
                                                    v1::ListPagemapResponse* response) {
-  const absl::StatusOr<ProcessName> name = ParseProcessName("parent", request->parent());
-  const auto machine = name.ok() ? absl::StatusOr<absl::string_view>(name->machine) : name.status();
-  const int32_t pid = name.ok() ? name->pid : 0;
-  return HandleRead(context_, context, request, machine, ReadCost::kLong,
-                    [request, response, pid](const MachineView& view) -> absl::Status {
-                      MMLAB_ASSIGN_OR_RETURN(const Process* process, FindUser(view.machine, pid, request->parent()));
-                      return ListPages(view.machine, *process, *request, *response);
-                    });
+  return HandleProcessRead(context_, context, request, ParseProcessName("parent", request->parent()), request->parent(), ReadCost::kLong,
+                           [request, response](const MachineView& view, const Process& process) -> absl::Status {
+                             MMLAB_RETURN_IF_ERROR(CheckAddressSpace(process, request->parent()));
+                             return ListPages(view.machine, process, *request, *response);
+                           });
 }
 
 MemoryService::Reactor* MemoryService::TranslateVirtualAddress(Context* context, const v1::TranslateVirtualAddressRequest* request,

@@ -63,19 +63,14 @@ void ToProto(const Machine& machine, const Process& process, const PageReplaceme
 
 PageReplacementService::Reactor* PageReplacementService::GetPageReplacement(Context* context, const v1::GetPageReplacementRequest* request,
                                                                             v1::GetPageReplacementResponse* response) {
-  const absl::StatusOr<ProcessName> name = ParseProcessName("name", request->name());
-  const auto machine = name.ok() ? absl::StatusOr<absl::string_view>(name->machine) : name.status();
-  const Pid pid(name.ok() ? name->pid : 0);
-  return HandleRead(context_, context, request, machine, ReadCost::kLong,
-                    [request, response, pid](const MachineView& view) -> absl::Status {
-                      const Process* process = view.machine.processes().Find(pid);
-                      if (process == nullptr) return ResourceNotFound("process", request->name());
-                      if (process->mm == nullptr || process->mm->replacement == nullptr) {
-                        return ResourceNotFound("page_replacement", request->name());
-                      }
-                      ToProto(view.machine, *process, *process->mm->replacement, response->mutable_page_replacement());
-                      return absl::OkStatus();
-                    });
+  return HandleProcessRead(context_, context, request, ParseProcessName("name", request->name()), request->name(), ReadCost::kLong,
+                           [request, response](const MachineView& view, const Process& process) -> absl::Status {
+                             if (process.mm == nullptr || process.mm->replacement == nullptr) {
+                               return ResourceNotFound("page_replacement", request->name());
+                             }
+                             ToProto(view.machine, process, *process.mm->replacement, response->mutable_page_replacement());
+                             return absl::OkStatus();
+                           });
 }
 
 }  // namespace mmlab

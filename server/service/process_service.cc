@@ -58,16 +58,11 @@ ProcessService::Reactor* ProcessService::GetProcess(Context* context, const v1::
     MMLAB_RETURN_IF_ERROR(CheckView(request->view()));
     return ParseProcessName("name", request->name());
   };
-  const absl::StatusOr<ProcessName> name = parse();
-  const auto machine = name.ok() ? absl::StatusOr<absl::string_view>(name->machine) : name.status();
-  const Pid pid(name.ok() ? name->pid : 0);
-  return HandleRead(context_, context, request, machine, CostOf(request->view()),
-                    [request, response, pid](const MachineView& view) -> absl::Status {
-                      const Process* process = view.machine.processes().Find(pid);
-                      if (process == nullptr) return ResourceNotFound("process", request->name());
-                      ProcessToProto(view, *process, request->view(), response->mutable_process());
-                      return absl::OkStatus();
-                    });
+  return HandleProcessRead(context_, context, request, parse(), request->name(), CostOf(request->view()),
+                           [request, response](const MachineView& view, const Process& process) -> absl::Status {
+                             ProcessToProto(view, process, request->view(), response->mutable_process());
+                             return absl::OkStatus();
+                           });
 }
 
 ProcessService::Reactor* ProcessService::ListProcesses(Context* context, const v1::ListProcessesRequest* request,
