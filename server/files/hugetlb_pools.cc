@@ -20,8 +20,8 @@ int PmdOrder(const Layout& layout) { return layout.kind == LayoutKind::kX86_32 ?
 
 }  // namespace
 
-// In the order in which the kernel adds them (hugetlbpage_init()): PUD_SIZE, CONT_PMD_SIZE, PMD_SIZE, CONT_PTE_SIZE. ARM64's kernel alone of
-// the three moves huge pages.
+// In the order in which the kernel adds them (hugetlbpage_init()): PUD_SIZE, CONT_PMD_SIZE, PMD_SIZE, CONT_PTE_SIZE. ARM64's kernel alone
+// of the three moves huge pages.
 HugetlbPools::Sizes HugetlbPools::SizesOf(const Layout& layout) {
   if (layout.is_x86()) return {{PmdOrder(layout)}, 0, 0, false};
   return {{18, 13, PmdOrder(layout), 4}, 2, 2, true};

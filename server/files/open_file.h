@@ -23,7 +23,7 @@ enum class ShmemHuge : uint8_t { kNever, kAlways, kWithinSize, kAdvise };
 
 // How a file system is mounted.
 struct MountOptions {
-  uint64_t huge_page_bytes = 0;               // hugetlbfs: pagesize=, 0 the default size.
+  uint64_t huge_page_bytes = 0;              // hugetlbfs: pagesize=, 0 the default size.
   ShmemHuge tmpfs_huge = ShmemHuge::kNever;  // tmpfs: huge=
 };
 

@@ -16,7 +16,7 @@ namespace mmlab {
 namespace {
 
 // One attribute of one pool.
-struct Place {
+struct HugeAttribute {
   size_t pool = 0;
   bool of_node = false;
   absl::string_view name;
@@ -37,8 +37,8 @@ std::vector<absl::string_view> Names(bool x86, bool demotes, bool of_node) {
 }
 
 // Nothing: there is no such attribute.
-std::optional<Place> Find(const HugetlbPools& pools, bool x86, absl::string_view path) {
-  Place place;
+std::optional<HugeAttribute> Find(const HugetlbPools& pools, bool x86, absl::string_view path) {
+  HugeAttribute place;
   place.of_node = !x86 && absl::ConsumePrefix(&path, kNodeHugepagesFolder);
   if (!place.of_node && !absl::ConsumePrefix(&path, kHugepagesFolder)) return std::nullopt;
   for (; place.pool < pools.pools().size(); ++place.pool) {
@@ -61,7 +61,7 @@ std::string SizeText(const HugetlbPools& pools, int order) {
 }  // namespace
 
 std::optional<std::string> HugepagesText(const HugetlbPools& pools, bool x86, absl::string_view path) {
-  const std::optional<Place> place = Find(pools, x86, path);
+  const std::optional<HugeAttribute> place = Find(pools, x86, path);
   if (!place.has_value() || place->name == "demote") return std::nullopt;
   const HugetlbPool& pool = pools.pool(place->pool);
   if (place->name == "demote_size") return absl::StrCat(SizeText(pools, pool.demote_order), "\n");
@@ -90,7 +90,7 @@ std::vector<std::string> HugepagesPaths(const HugetlbPools& pools, bool x86) {
 
 Outcome Machine::WriteHugepages(absl::string_view path, absl::string_view value) {
   HugetlbPools& pools = files_->hugetlb();
-  const std::optional<Place> place = Find(pools, layout_->is_x86(), path);
+  const std::optional<HugeAttribute> place = Find(pools, layout_->is_x86(), path);
   if (!place.has_value()) return Answer(Errno::kENOENT);
   if (place->name == "demote_size") return Answer(pools.SetDemoteSize(place->pool, ParseMemory(value)));
   const bool overcommit = place->name == "nr_overcommit_hugepages";

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/base/status_macros.h"
+#include "server/files/hugetlb_pools.h"
 #include "server/machine/board.h"
 #include "server/machine/boot_tables.h"
 #include "server/machine/early_memory.h"
@@ -230,33 +231,12 @@ class Planner {
     Take(memory, "mem_map", map_bytes, 2 * kMiB);
     TakeCma(memory);
     if (end > 4 * kGiB) Take(memory, "software IO TLB", 64 * kMiB, 2 * kMiB, 4 * kGiB);
-    if (UseReservedResources(image, initramfs)) {
-      EarlyMemory left(ram_);
-      for (const BootReservation& kept : spec_.reserved_ranges) left.Reserve(kept.range);
-      for (const NamedRange& area : spec_.cma_areas) left.Reserve(area.range);
-      TakeHugePages(left);
-      return absl::OkStatus();
-    }
+    if (UseReservedResources(image, initramfs)) return absl::OkStatus();
     Take(memory, "per-CPU areas", 31 * kPage * static_cast<uint64_t>(spec_.cpus), kPage);
-    TakeHugePages(memory);
     const uint64_t kernel_pages = bytes / kPage - std::min(bytes / kPage, map_bytes / kPage);
     Take(memory, "dentry hash table", HashTableBytes(kernel_pages, 13, 8, true), kPage);
     Take(memory, "inode hash table", HashTableBytes(kernel_pages, 14, 8, true), kPage);
     return failed_ ? Error("RAM must hold the kernel's memory map and tables") : absl::OkStatus();
-  }
-
-  // alloc_bootmem_huge_page(): gigantic pages that the command line asks for, as many as there is memory for.
-  void TakeHugePages(EarlyMemory& memory) {
-    const HugetlbPools::Sizes sizes = HugetlbPools::SizesOf(layout_);
-    const HugetlbPlan plan = PlanHugetlb(spec_.command_line, layout_);
-    for (size_t pool = 0; pool < plan.counts.size(); ++pool) {
-      const uint64_t bytes = kPage << sizes.orders[pool];
-      for (uint64_t i = 0; sizes.orders[pool] > kMaxOrder && i < plan.counts[pool]; ++i) {
-        const std::optional<PhysRange> range = memory.Take(bytes, bytes);
-        if (!range) break;
-        Keep(kBootHugePage, *range);
-      }
-    }
   }
 
   // dma_contiguous_reserve(): 64 MiB that devices can reach, or what cma= says; none where it does not fit.
@@ -370,5 +350,29 @@ class Planner {
 }  // namespace
 
 absl::Status PlanReservations(MachineSpec& spec) { return Planner(spec).Plan(); }
+
+void ReserveHugePages(MachineSpec& spec) {
+  const Layout& layout = GetLayout(spec.layout);
+  const HugetlbPools::Sizes sizes = HugetlbPools::SizesOf(layout);
+  const HugetlbPlan plan = PlanHugetlb(spec.command_line, layout);
+  std::vector<PhysRange> ram;
+  for (const PfnRange range : RamFrames(layout.page_size, KernelMemoryMap(spec))) {
+    ram.push_back({layout.page_size.StartOf(range.start), layout.page_size.StartOf(range.end)});
+  }
+  EarlyMemory memory(ram);
+  for (const BootReservation& kept : spec.reserved_ranges) {
+    if (kept.purpose == kBootHugePage) return;  // The description says where they are.
+    memory.Reserve(kept.range);
+  }
+  for (const NamedRange& area : spec.cma_areas) memory.Reserve(area.range);
+  for (size_t pool = 0; pool < plan.counts.size(); ++pool) {
+    const uint64_t bytes = kPage << sizes.orders[pool];
+    for (uint64_t i = 0; sizes.orders[pool] > kMaxOrder && i < plan.counts[pool]; ++i) {
+      const std::optional<PhysRange> range = memory.Take(bytes, bytes);
+      if (!range) break;
+      spec.reserved_ranges.push_back({*range, std::string(kBootHugePage), /*freed_late=*/false});
+    }
+  }
+}
 
 }  // namespace mmlab

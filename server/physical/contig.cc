@@ -35,8 +35,8 @@ bool BuddyMemory::RangeValid(const Zone& zone, uint32_t start, uint32_t end) con
     }
     const Frame frame = lists_.Peek(pfn++);
     if (frame.zone == zone.index && frame.state != FrameState::kReserved && frame.state != FrameState::kHugetlb) continue;
-    Explain(tracer_, frame.state == FrameState::kHugetlb ? "the range holds pages of a pool" : "the range holds memory that boot took", zone,
-            start, end, pfn - 1);
+    Explain(tracer_, frame.state == FrameState::kHugetlb ? "the range holds pages of a pool" : "the range holds memory that boot took",
+            zone, start, end, pfn - 1);
     return false;
   }
   return true;
