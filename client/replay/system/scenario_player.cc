@@ -105,9 +105,10 @@ absl::Status ScenarioPlayer::SetUp() {
   // It had started workers before, so that the kernel has what such things are made from.
   Worker earlier;
   MMLAB_RETURN_IF_ERROR(MakePipes(earlier));
-  MMLAB_ASSIGN_OR_RETURN(earlier.pid, ForkWorker(stage_, layout_, init_));
+  MMLAB_ASSIGN_OR_RETURN(const std::optional<int32_t> pid, ForkWorker(stage_, layout_, init_));
+  if (!pid.has_value()) return absl::FailedPreconditionError("the machine has no memory for a worker");
   v1::Operation exit;
-  exit.mutable_exit()->set_pid(earlier.pid);
+  exit.mutable_exit()->set_pid(*pid);
   MMLAB_RETURN_IF_ERROR(stage_.MustApply(exit).status());
   MMLAB_RETURN_IF_ERROR(ClosePipes(earlier));
   MMLAB_RETURN_IF_ERROR(PlanBaseline());
@@ -161,7 +162,7 @@ absl::Status ScenarioPlayer::Perform(const Json& op) {
     MMLAB_RETURN_IF_ERROR((this->*performer->second)(op));
   }
   // What needs memory, or gives less of it to somebody, may have killed.
-  constexpr const char* kHarmless[] = {"end", "munmap", "note", "snapshot", "snapshot_cgroup", "start", "swapon", "sync", "unlink"};
+  constexpr const char* kHarmless[] = {"end", "munmap", "note", "snapshot", "snapshot_cgroup", "swapon", "sync", "unlink"};
   const bool harmless = std::any_of(std::begin(kHarmless), std::end(kHarmless), [&](const char* of) { return name == of; });
   if (!harmless) MMLAB_RETURN_IF_ERROR(ReportKilled(op.value("process", "")));
   return SnapshotBetween(op);

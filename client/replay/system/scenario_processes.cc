@@ -101,11 +101,13 @@ absl::Status ScenarioPlayer::StartWorker(const Json& op) {
   const std::string name = op.at("process");
   Worker worker;
   MMLAB_RETURN_IF_ERROR(MakePipes(worker));
-  MMLAB_ASSIGN_OR_RETURN(worker.pid, ForkWorker(stage_, layout_, init_));
+  MMLAB_ASSIGN_OR_RETURN(const std::optional<int32_t> pid, ForkWorker(stage_, layout_, init_));
+  if (!pid.has_value()) return ClosePipes(worker);
+  worker.pid = *pid;
   v1::Operation adjust;
   adjust.mutable_write_oom_score_adj()->set_pid(worker.pid);
   adjust.mutable_write_oom_score_adj()->set_oom_score_adj(op.value("oom_score_adj", 0));
-  MMLAB_RETURN_IF_ERROR(stage_.MustApply(adjust).status());
+  MMLAB_RETURN_IF_ERROR(Try("oom_score_adj", adjust).status());
   if (const std::string cgroup = op.value("cgroup", ""); !cgroup.empty()) {
     MMLAB_RETURN_IF_ERROR(MakeCgroup(cgroup));
     MMLAB_RETURN_IF_ERROR(WriteCgroupFile(cgroup, "cgroup.procs", absl::StrCat(worker.pid)).status());
