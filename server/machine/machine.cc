@@ -131,12 +131,14 @@ const VmStat& Machine::vm_stat() const { return memory_->vm_stat(); }
 
 DirtyLimits Machine::dirty_limits() const { return limits_->Limits(); }
 
-// The caches of a booted kernel, without objects: what its start-up took is not told apart from other reserved and used memory.
+// The caches of a booted kernel. Of what its start-up took of them only the numbers are known, and only where the description has them.
 std::unique_ptr<SlabAllocator> Machine::FreshSlab() const {
   const uint64_t linear_base = kernel_layout_.page_offset.raw() - kernel_layout_.memstart_addr.raw();
-  std::unique_ptr<SlabAllocator> slab =
-      SlabAllocator::Make(SlabPlatformOf(*layout_, spec_.cpus, spec_.slab_allocator), linear_base, *memory_, *tracer_, spec_.seed);
+  SlabPlatform platform = SlabPlatformOf(*layout_, spec_.cpus, spec_.slab_allocator);
+  platform.options = ParseSlabBootOptions(spec_.command_line);
+  std::unique_ptr<SlabAllocator> slab = SlabAllocator::Make(platform, linear_base, *memory_, *tracer_, spec_.seed);
   slab->AddBootCaches(layout_->kind);
+  if (memory_->boot_slab_pages() != 0) slab->AddBootSlabs(spec_.recorded_slabs);
   return slab;
 }
 
@@ -148,6 +150,24 @@ SlabAllocator& Machine::MakeSlab() {
 void Machine::ReadSlab(absl::FunctionRef<void(const SlabAllocator&)> read) const {
   if (slab_ != nullptr) return read(*slab_);
   read(*FreshSlab());
+}
+
+void Machine::SettleKernelObjects() {
+  KernelObjects& objects = *kernel_objects_;
+  // A stack that the first pass takes or gives back may be an area, which is objects itself.
+  for (int pass = 0; pass < 2; ++pass) {
+    objects.SetCount(KernelObject::kXarrayNode, files_->xarray_nodes());
+    if (slab_ != nullptr) {
+      objects.SetCount(KernelObject::kKmemCache, slab_->made_caches());
+      objects.SetCount(KernelObject::kKmemCacheNode, slab_->made_caches());
+    }
+    if (kernel_addresses_ != nullptr) {
+      objects.SetCount(KernelObject::kVmapArea, kernel_addresses_->ranges_made());
+      objects.SetCount(KernelObject::kVmStruct, kernel_addresses_->areas_made());
+    }
+    if (!objects.pending()) return;
+    objects.Settle();
+  }
 }
 
 // After a time without use there is nothing left to reap, however much later `until` is.
@@ -420,6 +440,7 @@ Bytes Machine::HostMemory() const {
                         spec_.firmware_ranges.capacity() * sizeof(FirmwareRange) +
                         spec_.reserved_ranges.capacity() * sizeof(BootReservation) + spec_.kernel_sections.capacity() * sizeof(NamedRange) +
                         spec_.iomem_resources.capacity() * sizeof(IomemResource) + spec_.recorded_areas.capacity() * sizeof(KernelArea) +
+                        spec_.recorded_slabs.capacity() * sizeof(SlabinfoCounts) +
                         spec_.recorded_lazy_areas.capacity() * sizeof(FreeAreaTree::Area);
   return Bytes(sizeof(Machine) + sizeof(Sysctls) + sizeof(Tracer) + spec_bytes + memory_->HostMemory() + cgroups_->HostMemory() +
                (slab_ != nullptr ? slab_->HostMemory() : 0) + kernel_objects_->HostMemory() + sizeof(ObjectSource) +

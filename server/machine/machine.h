@@ -115,6 +115,8 @@ class Machine {
   std::unique_ptr<SlabAllocator> FreshSlab() const;
   SlabAllocator& MakeSlab();
   void ReapSlabs(int64_t until);
+  // Accounts what the operation made and ended.
+  void SettleKernelObjects();
   void UpdateOomSettings();
   void ForgetEndedProcesses();
   struct KernelAddresses;  // kernel_addresses.h
