@@ -32,8 +32,8 @@ struct NamedField {
   BitNames names;
 };
 
-// By the field's full name. include/uapi/asm-generic/mman-common.h, mman.h, fcntl.h, resource.h, linux/mman.h, shm.h, memfd.h: the same
-// numbers on all layouts.
+// By the field's full name. include/uapi/asm-generic/mman-common.h, mman.h, fcntl.h, resource.h, linux/mman.h, shm.h, memfd.h,
+// include/linux/slab.h: the same numbers on all layouts.
 const NamedField* NamesOfNumber(const FieldDescriptor* field) {
   static const auto* const kFields = new std::map<std::string, NamedField>{
       {"mmlab.v1.MmapRequest.flags",
@@ -53,6 +53,8 @@ const NamedField* NamesOfNumber(const FieldDescriptor* field) {
          {"huge_64kb", 16u << 26},
          {"huge_2mb", 21u << 26},
          {"huge_4mb", 22u << 26},
+         {"huge_32mb", 25u << 26},
+         {"huge_1gb", 30u << 26},
          {"fixed_noreplace", 0x100000}}}},
       {"mmlab.v1.MadviseRequest.advice",
        {"MADV_",
@@ -69,6 +71,23 @@ const NamedField* NamesOfNumber(const FieldDescriptor* field) {
       {"mmlab.v1.ShmatRequest.flags", {"SHM_", true, {{"rdonly", 0x1000}, {"rnd", 0x2000}, {"remap", 0x4000}, {"exec", 0x8000}}}},
       {"mmlab.v1.SetrlimitRequest.resource", {"RLIMIT_", false, {{"data", 2}, {"stack", 3}, {"memlock", 8}, {"as", 9}}}},
       {"mmlab.v1.MemfdCreateRequest.flags", {"MFD_", true, {{"cloexec", 1}, {"allow_sealing", 2}, {"hugetlb", 4}}}},
+      {"mmlab.v1.KmemCacheCreateRequest.flags",
+       {"SLAB_",
+        true,
+        {{"consistency_checks", 0x100},
+         {"red_zone", 0x400},
+         {"poison", 0x800},
+         {"hwcache_align", 0x2000},
+         {"cache_dma", 0x4000},
+         {"cache_dma32", 0x8000},
+         {"store_user", 0x10000},
+         {"reclaim_account", 0x20000},
+         {"panic", 0x40000},
+         {"typesafe_by_rcu", 0x80000},
+         {"trace", 0x200000},
+         {"noleaktrace", 0x800000},
+         {"account", 0x4000000},
+         {"no_user_flags", 0x10000000}}}},
   };
   const auto found = kFields->find(field->full_name());
   return found == kFields->end() ? nullptr : &found->second;
@@ -81,8 +100,8 @@ std::string FlagName(const FieldDescriptor* field) {
 // Fields that every operation has, and what no flag can carry.
 bool IsAsked(const FieldDescriptor* field, const std::map<std::string, std::string>& fixed) {
   static const auto* const kCommon = new std::set<std::string>{"machine", "pid", "explain", "request_id"};
-  return kCommon->count(field->name()) == 0 && fixed.count(field->name()) == 0 && !field->is_repeated() &&
-         field->type() != FieldDescriptor::TYPE_MESSAGE;
+  return kCommon->count(field->name()) == 0 && fixed.count(field->name()) == 0 &&
+         (!field->is_repeated() || field->cpp_type() == FieldDescriptor::CPPTYPE_UINT64) && field->type() != FieldDescriptor::TYPE_MESSAGE;
 }
 
 // "KERNEL" for GFP_CLASS_KERNEL of enum GfpClass.
@@ -108,6 +127,7 @@ std::string Description(const FieldDescriptor* field) {
     for (const auto& [name, bits] : named->names) absl::StrAppend(&names, names.empty() ? "" : ", ", name);
     add(absl::StrCat(named->several ? "As names, separated by commas (" : "As a name (", names, ") or a number."));
   }
+  if (field->is_repeated()) add("Numbers with commas between them.");
   return text;
 }
 
@@ -147,6 +167,12 @@ int64_t Signed(const FieldDescriptor* field, const std::string& text, int64_t le
 
 void SetField(Message* message, const FieldDescriptor* field, const std::string& text) {
   const google::protobuf::Reflection& reflection = *message->GetReflection();
+  if (field->is_repeated()) {
+    for (const std::string& number : std::vector<std::string>(absl::StrSplit(text, ',', absl::SkipWhitespace()))) {
+      reflection.AddUInt64(message, field, Unsigned(field, number, UINT64_MAX));
+    }
+    return;
+  }
   switch (field->cpp_type()) {
     case FieldDescriptor::CPPTYPE_STRING:
       return reflection.SetString(message, field, text);

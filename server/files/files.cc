@@ -1,6 +1,8 @@
 #include "server/files/files.h"
 
 #include <algorithm>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -49,7 +51,13 @@ std::shared_ptr<Inode> Files::NewInode(FileKind kind, std::string path, uint32_t
   inode->path = std::move(path);
   by_id_[inode->id] = inode.get();
   if (inode->shmem()) inode->object = KernelObjectRef(kernel_objects_, KernelObject::kShmemInode);
-  if (kind == FileKind::kPipe) inode->object = KernelObjectRef(kernel_objects_, KernelObject::kInode);
+  if (kind == FileKind::kBlockDevice) inode->object = KernelObjectRef(kernel_objects_, KernelObject::kBdevInode);
+  if (kind == FileKind::kHugetlbfs) inode->object = KernelObjectRef(kernel_objects_, KernelObject::kHugetlbInode);
+  if (kind == FileKind::kPipe) {
+    inode->object = KernelObjectRef(kernel_objects_, KernelObject::kInode);
+    inode->pipe = KernelObjectRef(kernel_objects_, KernelObject::kPipeInfo);
+    inode->pipe_buffers = KernelObjectRef(kernel_objects_, KernelObject::kPipeBuffers);
+  }
   inode->dentry = KernelObjectRef(kernel_objects_, KernelObject::kDentry);
   return std::shared_ptr<Inode>(inode.release(), [this](Inode* dead) {
     Evict(*dead);
@@ -66,14 +74,16 @@ void Files::Evict(Inode& inode) {
 }
 
 SysResult<std::shared_ptr<Inode>> Files::CreateFile(const std::string& path, FileKind kind, uint64_t size, absl::string_view content,
-                                                    bool resident) {
+                                                    bool resident, const MountOptions& mount) {
   if (path.empty() || path[0] != '/' || size >= kMaxFileSize) return Errno::kEINVAL;
   if (by_path_.contains(path)) return Errno::kEEXIST;
   if (kind == FileKind::kHugetlbfs) {
-    const uint64_t huge = page_size_.BytesOf(PageCount(hugetlb_.pool(hugetlb_.default_pool()).pages())).raw();
-    if (!content.empty() || (size & (huge - 1)) != 0) return Errno::kEINVAL;
-    MMLAB_TRY_ASSIGN(by_path_[path], NewHugetlb(kind, path, size, hugetlb_.default_pool(), /*reserve=*/false));
-    return by_path_[path];
+    const std::optional<size_t> pool = mount.huge_page_bytes == 0 ? hugetlb_.default_pool() : hugetlb_.FindBySize(mount.huge_page_bytes);
+    if (!pool.has_value() || !content.empty()) return Errno::kEINVAL;
+    if ((size & (page_size_.BytesOf(PageCount(hugetlb_.pool(*pool).pages())).raw() - 1)) != 0) return Errno::kEINVAL;
+    MMLAB_TRY_ASSIGN(std::shared_ptr<Inode> made, NewHugetlb(kind, path, size, *pool, /*reserve=*/false));
+    by_path_[path] = made;
+    return made;
   }
   const bool on_disk = kind == FileKind::kExt4 || kind == FileKind::kBlockDevice;
   const uint32_t major = kind == FileKind::kExt4 ? kDiskMajor : 0;
@@ -190,13 +200,31 @@ Inode* Files::FindById(uint32_t id) const {
   return it == by_id_.end() ? nullptr : it->second;
 }
 
+// Nodes of a file's tree, counted anew: at each level those that hold an entry.
+static uint64_t NodesOf(const Inode& inode) {
+  std::vector<uint64_t> indexes;
+  for (const auto& entry : inode.pages) indexes.push_back(entry.first.raw());
+  for (const auto& entry : inode.shadows) indexes.push_back(entry.first.raw());
+  for (const auto& entry : inode.swapped) indexes.push_back(entry.first.raw());
+  std::sort(indexes.begin(), indexes.end());
+  uint64_t nodes = 0;
+  while (!indexes.empty() && indexes.back() > 0) {
+    for (uint64_t& index : indexes) index >>= 6;
+    indexes.erase(std::unique(indexes.begin(), indexes.end()), indexes.end());
+    nodes += indexes.size();
+  }
+  return nodes;
+}
+
 void Files::CheckInvariants(std::vector<std::string>* violations) const {
   uint64_t cached = 0;
   uint64_t shmem = 0;
   uint64_t buffers = 0;
   uint64_t all_dirty = 0;
   uint64_t tmpfs = 0;
+  uint64_t nodes = 0;
   for (const auto& [id, inode] : by_id_) {
+    nodes += NodesOf(*inode);
     if (inode->kind == FileKind::kTmpfs) tmpfs += inode->pages.size() + inode->swapped.size();
     cached += inode->pages.size();
     if (inode->shmem()) shmem += inode->pages.size();
@@ -230,6 +258,7 @@ void Files::CheckInvariants(std::vector<std::string>* violations) const {
   expect("nr_file_pages", vm_stat_.Get(NodeStat::kNrFilePages), cached + swap_.cached_pages());
   expect("nr_dirty", vm_stat_.Get(NodeStat::kNrDirty), all_dirty);
   expect("nr_writeback", vm_stat_.Get(NodeStat::kNrWriteback), under_way_.size());
+  expect("nodes of page caches", static_cast<int64_t>(xarray_nodes_), nodes);
   expect("nr_shmem", vm_stat_.Get(NodeStat::kNrShmem), shmem);
   expect("the number of pages of tmpfs", static_cast<int64_t>(tmpfs_pages_), tmpfs);
   expect("the number of pages of block devices", static_cast<int64_t>(buffer_pages_), buffers);

@@ -65,8 +65,9 @@ class Files {
 
   // A file that was there before: tmpfs with its content in memory; ext4 with its content in the page cache, clean, if `resident`, on the
   // disk otherwise. kEEXIST, kEINVAL (no absolute path), kENOSPC, kENOMEM.
+  // How the file system is mounted that it is on: kEINVAL for a size of huge pages that the machine lacks.
   SysResult<std::shared_ptr<Inode>> CreateFile(const std::string& path, FileKind kind, uint64_t size, absl::string_view content,
-                                               bool resident);
+                                               bool resident, const MountOptions& mount = {});
   // The file of that path, "/dev/zero" too; null when there is none.
   std::shared_ptr<Inode> Find(const std::string& path) const;
 
@@ -198,6 +199,8 @@ class Files {
   uint64_t cached_pages() const { return cached_pages_; }
   uint64_t shmem_pages() const { return shmem_pages_; }
   uint64_t buffer_pages() const { return buffer_pages_; }  // nr_blockdev_pages()
+  // Nodes of the trees (i_pages) that the page caches of all files stand for: pages, what reclaim left behind, pages on swap.
+  uint64_t xarray_nodes() const { return xarray_nodes_; }
 
   void CheckInvariants(std::vector<std::string>* violations) const;
   void AddToHash(StateHasher& hasher) const;
@@ -214,6 +217,8 @@ class Files {
   void TellPage(EventKind kind, const Inode& inode, PageIndex index, Pfn pfn) const;  // A tracepoint of mm/filemap.c.
   // Puts a page into the page cache and counts it; takes over a reference.
   void InsertPage(Inode& inode, PageIndex index, Pfn pfn);
+  // Counts the nodes that an entry adds or takes, while none stands at the index.
+  uint64_t NodesFor(const Inode& inode, PageIndex index) const;
   void NoteClean(Inode& inode, const Frame& frame);
   uint64_t FlushInode(Inode& inode, uint64_t most);
   void WriteDownTo(uint64_t background);
@@ -251,6 +256,7 @@ class Files {
   uint32_t next_id_ = 1;
   uint64_t next_number_ = 2;
   uint64_t cached_pages_ = 0;
+  uint64_t xarray_nodes_ = 0;
   uint64_t shmem_pages_ = 0;
   uint64_t tmpfs_pages_ = 0;
   uint64_t tmpfs_limit_ = 0;

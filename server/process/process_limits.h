@@ -26,6 +26,7 @@ struct ProcessLimits {
   uint64_t shmall = 0;  // Pages.
   int shmmni = 4096;
   uint64_t processes_of_user = kNoProcessLimit;  // max_threads / 2 of the boot: RLIMIT_NPROC and RLIMIT_SIGPENDING of a new process.
+  int64_t hugetlb_shm_group = 0;                 // Whose members may make segments of huge pages.
   bool anon_vma_name = false;  // CONFIG_ANON_VMA_NAME: Debian's kernels are built without it, so that naming memory answers EINVAL.
 };
 
