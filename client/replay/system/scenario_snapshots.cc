@@ -18,7 +18,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr const char* kMachineFiles[] = {"meminfo", "vmstat", "zoneinfo", "buddyinfo", "swaps", "pagetypeinfo"};
+constexpr const char* kMachineFiles[] = {"meminfo", "vmstat", "zoneinfo", "buddyinfo", "swaps", "pagetypeinfo", "slabinfo"};
 constexpr const char* kProcessFiles[] = {"maps", "oom_score", "oom_score_adj", "smaps_rollup", "stat", "status"};
 
 // The number behind the first such label of a zone: of "Node 0, zone   Normal\n  pages free     1234", with "pages free", 1234; -1 when

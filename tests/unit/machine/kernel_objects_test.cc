@@ -70,7 +70,7 @@ TEST_P(KernelObjectsTest, AForkCostsWhatAProcessIsMadeOf) {
     EXPECT_EQ(after[one], before.at(one) + 1) << one;
   }
   EXPECT_EQ(after["vm_area_struct"], before.at("vm_area_struct") + vmas);
-  EXPECT_EQ(after["maple_node"], before.at("maple_node") + MapleNodes(vmas));
+  EXPECT_EQ(after["maple_node"], before.at("maple_node") + 1);  // A small program's VMAs fit into one leaf.
   EXPECT_GT(after["anon_vma"], before.at("anon_vma"));
   EXPECT_EQ(StackKib() - stacks, machine_->layout().is_x86() ? 8 : 16);
   EXPECT_THAT(machine_->CheckInvariants(), IsEmpty());
