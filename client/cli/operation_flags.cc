@@ -26,10 +26,23 @@ using google::protobuf::Message;
 
 // include/uapi/asm-generic/mman-common.h, mman.h: the same numbers on all layouts.
 const std::map<std::string, uint32_t>& MapFlags() {
-  static const auto* const kFlags = new std::map<std::string, uint32_t>{
-      {"shared", 0x1},      {"private", 0x2},         {"fixed", 0x10},         {"anonymous", 0x20},     {"growsdown", 0x100},
-      {"locked", 0x2000},   {"noreserve", 0x4000},    {"populate", 0x8000},    {"nonblock", 0x10000},   {"stack", 0x20000},
-      {"hugetlb", 0x40000}, {"huge_64kb", 16u << 26}, {"huge_2mb", 21u << 26}, {"huge_4mb", 22u << 26}, {"fixed_noreplace", 0x100000}};
+  static const auto* const kFlags = new std::map<std::string, uint32_t>{{"shared", 0x1},
+                                                                        {"private", 0x2},
+                                                                        {"fixed", 0x10},
+                                                                        {"anonymous", 0x20},
+                                                                        {"growsdown", 0x100},
+                                                                        {"locked", 0x2000},
+                                                                        {"noreserve", 0x4000},
+                                                                        {"populate", 0x8000},
+                                                                        {"nonblock", 0x10000},
+                                                                        {"stack", 0x20000},
+                                                                        {"hugetlb", 0x40000},
+                                                                        {"huge_64kb", 16u << 26},
+                                                                        {"huge_2mb", 21u << 26},
+                                                                        {"huge_4mb", 22u << 26},
+                                                                        {"huge_32mb", 25u << 26},
+                                                                        {"huge_1gb", 30u << 26},
+                                                                        {"fixed_noreplace", 0x100000}};
   return *kFlags;
 }
 

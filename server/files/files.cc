@@ -74,14 +74,16 @@ void Files::Evict(Inode& inode) {
 }
 
 SysResult<std::shared_ptr<Inode>> Files::CreateFile(const std::string& path, FileKind kind, uint64_t size, absl::string_view content,
-                                                    bool resident) {
+                                                    bool resident, const MountOptions& mount) {
   if (path.empty() || path[0] != '/' || size >= kMaxFileSize) return Errno::kEINVAL;
   if (by_path_.contains(path)) return Errno::kEEXIST;
   if (kind == FileKind::kHugetlbfs) {
-    const uint64_t huge = page_size_.BytesOf(PageCount(hugetlb_.pool(hugetlb_.default_pool()).pages())).raw();
-    if (!content.empty() || (size & (huge - 1)) != 0) return Errno::kEINVAL;
-    MMLAB_TRY_ASSIGN(by_path_[path], NewHugetlb(kind, path, size, hugetlb_.default_pool(), /*reserve=*/false));
-    return by_path_[path];
+    const std::optional<size_t> pool = mount.huge_page_bytes == 0 ? hugetlb_.default_pool() : hugetlb_.FindBySize(mount.huge_page_bytes);
+    if (!pool.has_value() || !content.empty()) return Errno::kEINVAL;
+    if ((size & (page_size_.BytesOf(PageCount(hugetlb_.pool(*pool).pages())).raw() - 1)) != 0) return Errno::kEINVAL;
+    MMLAB_TRY_ASSIGN(std::shared_ptr<Inode> made, NewHugetlb(kind, path, size, *pool, /*reserve=*/false));
+    by_path_[path] = made;
+    return made;
   }
   const bool on_disk = kind == FileKind::kExt4 || kind == FileKind::kBlockDevice;
   const uint32_t major = kind == FileKind::kExt4 ? kDiskMajor : 0;

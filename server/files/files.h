@@ -65,8 +65,9 @@ class Files {
 
   // A file that was there before: tmpfs with its content in memory; ext4 with its content in the page cache, clean, if `resident`, on the
   // disk otherwise. kEEXIST, kEINVAL (no absolute path), kENOSPC, kENOMEM.
+  // How the file system is mounted that it is on: kEINVAL for a size of huge pages that the machine lacks.
   SysResult<std::shared_ptr<Inode>> CreateFile(const std::string& path, FileKind kind, uint64_t size, absl::string_view content,
-                                               bool resident);
+                                               bool resident, const MountOptions& mount = {});
   // The file of that path, "/dev/zero" too; null when there is none.
   std::shared_ptr<Inode> Find(const std::string& path) const;
 

@@ -18,6 +18,15 @@ struct VmArea;
 
 enum class FileKind : uint8_t { kTmpfs, kExt4, kMemfd, kSysvShm, kSharedAnon, kDevZero, kPipe, kBlockDevice, kHugetlbfs };
 
+// Which files of a tmpfs get transparent huge pages: its mount option huge= (SHMEM_HUGE_*).
+enum class ShmemHuge : uint8_t { kNever, kAlways, kWithinSize, kAdvise };
+
+// How a file system is mounted.
+struct MountOptions {
+  uint64_t huge_page_bytes = 0;              // hugetlbfs: pagesize=, 0 the default size.
+  ShmemHuge tmpfs_huge = ShmemHuge::kNever;  // tmpfs: huge=
+};
+
 // What a file of huge pages has beside the rest. Linux: struct hugetlbfs_inode_info.
 struct HugetlbInode {
   size_t pool = 0;                       // Index in HugetlbPools.

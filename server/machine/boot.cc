@@ -280,6 +280,7 @@ absl::Status CompleteSpec(MachineSpec& spec) {
   }
   if (spec.kernel_machine.empty()) spec.kernel_machine = std::string(GetLayout(spec.layout).uname_machine);
   if (spec.reserved_ranges.empty()) MMLAB_RETURN_IF_ERROR(PlanReservations(spec));
+  ReserveHugePages(spec);
   return absl::OkStatus();
 }
 

@@ -105,7 +105,7 @@ class Machine {
   // What follows from a changed sysctl.
   void Follow(Sysctl id);
   void UpdateProcessLimits();
-  absl::Status SetUpHugetlb();
+  void SetUpHugetlb();
   void ShowHugetlbSysctls();
   Outcome WriteHugepages(absl::string_view path, absl::string_view value);
   void AdvanceClock(int64_t nanoseconds);

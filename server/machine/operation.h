@@ -152,12 +152,16 @@ struct WritePhysicalMemory {
 
 enum class FileSystem : uint8_t { kTmpfs, kExt4, kBlockDevice, kHugetlbfs };
 
+enum class TmpfsHuge : uint8_t { kNever, kAlways, kWithinSize, kAdvise };
+
 struct CreateFile {
   std::string path;
   FileSystem file_system = FileSystem::kTmpfs;
   uint64_t size = 0;
   std::string content;
   bool resident = false;
+  uint64_t huge_page_size = 0;  // hugetlbfs: pagesize= of the mount, 0 the default size.
+  TmpfsHuge tmpfs_huge = TmpfsHuge::kNever;
 };
 struct Open {
   Pid pid;

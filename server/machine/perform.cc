@@ -184,7 +184,8 @@ class Machine::Performer {
                           : o.file_system == op::FileSystem::kBlockDevice ? FileKind::kBlockDevice
                           : o.file_system == op::FileSystem::kHugetlbfs   ? FileKind::kHugetlbfs
                                                                           : FileKind::kTmpfs;
-    const auto file = machine_.files_->CreateFile(o.path, kind, o.size, o.content, o.resident);
+    const MountOptions mount{o.huge_page_size, static_cast<ShmemHuge>(o.tmpfs_huge)};
+    const auto file = machine_.files_->CreateFile(o.path, kind, o.size, o.content, o.resident, mount);
     Outcome outcome = Answer(file.error());
     if (file.ok()) outcome.value = file.value()->number;
     return outcome;
@@ -330,6 +331,11 @@ class Machine::Performer {
 
   Outcome operator()(const op::WriteSysctl& o) {
     On(Pid());
+    // hugetlb_overcommit_handler(): pages larger than the page allocator's blocks are never made on demand.
+    const HugetlbPools& pools = machine_.files_->hugetlb();
+    if (pools.pool(pools.default_pool()).gigantic() && machine_.sysctls_->Find(o.name) == Sysctl::kVmNrOvercommitHugepages) {
+      return Answer(Errno::kEINVAL);
+    }
     const SysctlWrite written = machine_.sysctls_->Write(o.name, o.value);
     if (written.changed) machine_.Follow(*written.changed);
     return Answer(written.error);

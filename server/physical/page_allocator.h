@@ -49,6 +49,8 @@ class BuddyMemory final : public PhysicalMemory {
 
   [[nodiscard]] std::optional<Pfn> AllocPages(Gfp gfp, PageOrder order) override;
   void FreePages(Pfn head, PageOrder order) override;
+  [[nodiscard]] std::optional<Pfn> AllocContig(Gfp gfp, PageOrder order, FrameState state) override;
+  void FreeContig(Pfn head, PageOrder order) override;
   void SplitPage(Pfn head, PageOrder order) override;
   Frame& frame(Pfn pfn) override {
     MMLAB_CHECK(pfn < end_pfn());
@@ -92,6 +94,10 @@ class BuddyMemory final : public PhysicalMemory {
   void DrainAllPages();
   // What the kernel's vmstat worker does every second: adds the CPUs' parts of the counters to the zones'.
   void FoldCpuCounters();
+
+  // gather_bootmem_prealloc(): what was kept from the allocator at boot becomes such a page as AllocContig() makes, under its rule from now
+  // on. REQUIRES: all of it is reserved RAM of one zone.
+  void AdoptReserved(Pfn head, PageOrder order, FrameState state);
 
   // Which CPU runs the operations from now on; decides whose lists are used. REQUIRES: cpu < cpus.
   void SetCurrentCpu(int cpu) {
@@ -195,7 +201,7 @@ class BuddyMemory final : public PhysicalMemory {
   static constexpr Gfp kQuickMask = 31;
   // The same for a block that is freed: the lists of the current CPU for a kind of page block.
   struct QuickFree {
-    FrameBlock::Pageblock of{kMigrateIsolate, 0};  // Of blocks that are isolated nothing is freed to lists.
+    FrameBlock::Pageblock of{kMigrateTypes, 0};  // No block is of that kind.
     PerCpuPages* pcp = nullptr;
     PcpList* lists = nullptr;
   };
@@ -330,6 +336,16 @@ class BuddyMemory final : public PhysicalMemory {
     if (zone_set_ == ZoneSet::kArm64) zone.numa_hits += requests;  // The one kernel with NUMA, of one node.
   }
 
+  // contig.cc: ranges larger than the largest block.
+  bool UntouchedFree(const Zone& zone, uint32_t pfn) const;
+  bool RangeValid(const Zone& zone, uint32_t start, uint32_t end) const;
+  std::optional<uint32_t> FindUnmovable(const Zone& zone, uint32_t start, uint32_t end) const;
+  void IsolateRange(Zone& zone, uint32_t start, uint32_t end);
+  void UndoIsolation(Zone& zone, uint32_t start, uint32_t end);
+  bool TakeIsolated(Zone& zone, uint32_t start, uint32_t end);
+  bool TryContig(Zone& zone, uint32_t start, uint32_t end);
+  void MakeCompound(uint32_t pfn, int order, FrameState state);
+
   // fallback.cc: taking over pages of other migrate types.
   bool StealFallback(Zone& zone, int order, int type, uint32_t flags);
   int FindFallback(const FreeArea& area, int order, int type, bool* can_steal) const;
@@ -370,6 +386,7 @@ class BuddyMemory final : public PhysicalMemory {
   Compaction* compaction_ = nullptr;
   Capture* capture_ = nullptr;  // While compaction for a request runs.
   bool freeing_ = false;        // Inside the slow path: memory is being freed (PF_MEMALLOC).
+  bool isolating_ = false;      // Some page blocks are isolated.
   int boosted_zone_ = kNoZone;  // Within a request: kswapd is to be woken for this zone's boost when the page is there.
 };
 

@@ -349,8 +349,9 @@ std::array<uint64_t, kFrameStates> BuddyMemory::FrameCounts() const {
   lists_.ForEachTouched([&](uint32_t, const FrameBlock& block) {
     for (uint32_t i = 0; i < FrameBlock::kFrames;) {
       const Frame& head = block.frames[i];
-      if (head.state > FrameState::kPcp) counts[static_cast<size_t>(head.state)] += uint64_t{1} << head.order;
-      i += 1u << head.order;
+      const uint32_t pages = 1u << std::min<int>(head.order, kMaxOrder);
+      if (head.state > FrameState::kPcp) counts[static_cast<size_t>(head.state)] += pages;
+      i += pages;
     }
   });
   for (const auto& [first, end] : lists_.boot_slabs()) {
@@ -371,7 +372,11 @@ Pfn BuddyMemory::HeadOf(Pfn pfn) const {
   for (int order = 0; order <= kMaxOrder; ++order) {
     const uint32_t head = at & ~((1u << order) - 1);
     const Frame frame = lists_.Peek(head);
-    if (frame.order != kTailOrder) return Pfn(head);
+    if (frame.order == kTailOrder) continue;
+    // Gigantic pages: each part as large as the largest block has a frame that looks like the head of one.
+    uint32_t first = head;
+    while ((lists_.Peek(first).flags & kPgTail) != 0) first -= FrameBlock::kFrames;
+    return Pfn(first);
   }
   return pfn;
 }
