@@ -13,8 +13,9 @@ import tempfile
 import unittest
 
 SEED = 20261125
-DATA = "tests/conformance/data/kernel"
-MMLAB = os.path.join(os.environ["MMLAB_BUILD_DIR"], "bin", "mmlab")
+HERE = os.path.dirname(os.path.abspath(__file__))
+DATA = os.path.join(HERE, "data", "kernel")
+MMLAB = os.path.join(os.environ.get("MMLAB_BUILD_DIR", os.path.join(HERE, "..", "..", "build", "release")), "bin", "mmlab")
 # Of each suite, some files whose lines are altered by the rule below.
 RECORDINGS = ("686/128M/buddy/bulk_and_list", "686/1G/buddy/zone_fallback", "686-pae/128M/buddy/pcp_huge_order",
               "arm64/128M-smp2/buddy/rand_", "arm64/4G-cma/buddy/rand_")
@@ -42,7 +43,7 @@ class KernelJudge(unittest.TestCase):
     def judge(self, recordings, answers):
         """(exact, all) of both judges."""
         replay = subprocess.run([MMLAB, "replay", recordings, "--answers", answers], capture_output=True, text=True, check=True)
-        verdict = subprocess.run([sys.executable, "-B", "tests/conformance/compare_kernel.py", "--json", recordings, answers],
+        verdict = subprocess.run([sys.executable, "-B", os.path.join(HERE, "compare_kernel.py"), "--json", recordings, answers],
                                  capture_output=True, text=True, check=True)
         total = json.loads(verdict.stdout)["all"]
         ours = re.search(r"^(\d+) of (\d+) steps exact", replay.stdout, re.MULTILINE)

@@ -1,13 +1,17 @@
 // Areas of the kernel's address space and mappings of high memory as operations of a whole machine.
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "server/kernel/vmalloc.h"
 #include "server/machine/board.h"
+#include "server/machine/kernel_log.h"
 #include "server/machine/machine.h"
 #include "server/machine/virtual_translation.h"
 #include "server/physical/page_allocator.h"
@@ -50,6 +54,32 @@ TEST_P(KernelAddressesTest, AnAreaTakesFramesOfTheMachineAndGivesThemBack) {
   EXPECT_EQ(Frames(), 0u);
   EXPECT_NE(machine_->Apply(vmalloc).value, area.value);  // Not before a purge.
   EXPECT_TRUE(machine_->CheckInvariants().empty());
+}
+
+TEST_P(KernelAddressesTest, TheLogSaysWhenAddressesRunOut) {
+  op::GetVmArea get;
+  get.size = uint64_t{1} << 30;
+  if (!machine_->layout().is_x86()) get.size <<= 17;  // 128 TiB.
+  EXPECT_EQ(machine_->Apply(get).error, Errno::kENOMEM);
+  const std::string line =
+      absl::StrCat("<4>[    0.000000] vmap allocation for size ", get.size + 4096, " failed: use vmalloc=<size> to increase size\n");
+  EXPECT_NE(machine_->kernel_log().RawText().find(line), std::string::npos) << machine_->kernel_log().RawText();
+}
+
+// Only by mapping them does the kernel reach pages of high memory: what it takes for itself is not from there.
+TEST_P(KernelAddressesTest, SaysWhyHighMemoryIsLeftOut) {
+  const bool high = std::any_of(machine_->memory().zones().begin(), machine_->memory().zones().end(),
+                                [](const Zone& zone) { return zone.highmem && zone.managed > 0; });
+  for (const op::GfpClass gfp : {op::GfpClass::kKernel, op::GfpClass::kHighuser}) {
+    Explanation why;
+    EXPECT_EQ(machine_->Apply(op::AllocPages{.gfp = gfp}, &why).error, Errno::kOk);
+    const auto said = [&](const Fact& fact) {
+      return fact.name == "zones_left_out" && absl::StrContains(fact.text, "without __GFP_HIGHMEM");
+    };
+    ASSERT_FALSE(why.steps().empty());
+    const std::vector<Fact>& facts = why.steps()[0].facts;
+    EXPECT_EQ(std::any_of(facts.begin(), facts.end(), said), high && gfp == op::GfpClass::kKernel);
+  }
 }
 
 TEST_P(KernelAddressesTest, SaysWhyAnAddress) {
