@@ -48,8 +48,7 @@ class VmStat;
 // Not thread-safe: the host runs one operation at a time; reading may run in parallel with reading.
 class Machine {
  public:
-  // Boots: memory map -> zones -> free lists -> first process. INVALID_ARGUMENT names the field of v1::MachineSpec and the rule;
-  // UNIMPLEMENTED a configuration that is not simulated yet.
+  // Boots: memory map -> zones -> free lists -> first process. INVALID_ARGUMENT names the field of v1::MachineSpec and the rule.
   static absl::StatusOr<std::unique_ptr<Machine>> Boot(MachineSpec spec);
   ~Machine();
   Machine(const Machine&) = delete;

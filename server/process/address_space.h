@@ -25,6 +25,7 @@ class AddressSpace {
   VmaTree vmas;
   AnonVmaTable* anon_vmas = nullptr;  // The machine's.
   KernelObjectRef object;             // Its struct mm_struct.
+  uint64_t maple_nodes = 0;           // Of the tree of its VMAs, as they are accounted.
 
   VirtAddr mmap_base;  // Top (or, legacy, bottom) of the mmap area.
   VirtAddr mmap_legacy_base;

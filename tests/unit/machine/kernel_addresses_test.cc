@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "server/kernel/vmalloc.h"
+#include "server/machine/board.h"
 #include "server/machine/kernel_log.h"
 #include "server/machine/machine.h"
 #include "server/machine/virtual_translation.h"
@@ -144,6 +146,28 @@ TEST_P(KernelAddressesTest, PercpuMemoryComesInChunks) {
   machine_->Apply(op::AllocPercpu{64, 64, false}, &why);
   ASSERT_FALSE(why.steps().empty());
   EXPECT_EQ(why.steps()[0].kind, StepKind::kPercpuArea);
+}
+
+// What boot took is there before anybody asks for more, on machines that no recording describes too.
+TEST(BootedKernelAddressesTest, Arm64HasTheAreaOfItsSecondPercpuChunk) {
+  MachineSpec spec;
+  spec.layout = LayoutKind::kArm64;
+  spec.cpus = 2;
+  ASSERT_TRUE(DescribeUsualBoard(Bytes(uint64_t{1} << 30), spec).ok());
+  absl::StatusOr<std::unique_ptr<Machine>> machine = Machine::Boot(std::move(spec));
+  ASSERT_TRUE(machine.ok()) << machine.status();
+  const auto areas = [&] {
+    std::vector<std::pair<uint64_t, uint64_t>> found;
+    (*machine)->ReadVmalloc([&](const Vmalloc& vmalloc) {
+      for (const auto& [start, area] : vmalloc.areas()) found.emplace_back(start, area.end);
+    });
+    return found;
+  };
+  const std::vector<std::pair<uint64_t, uint64_t>> idle = areas();
+  ASSERT_EQ(idle.size(), 1u);
+  EXPECT_EQ(idle[0].second - idle[0].first, 2u * 126976);
+  EXPECT_EQ((*machine)->Apply(op::AllocPercpu{100, 8, false}).error, Errno::kOk);
+  EXPECT_EQ(areas(), idle);
 }
 
 INSTANTIATE_TEST_SUITE_P(Presets, KernelAddressesTest, testing::Values("686-1G", "686-pae-1G", "arm64-1G", "arm64-1G-smp4"),
