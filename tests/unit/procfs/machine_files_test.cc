@@ -74,8 +74,10 @@ TEST_P(RecordedFilesTest, IomemIsTheSameByteForByte) { EXPECT_EQ(Ours("iomem"), 
 
 TEST_P(RecordedFilesTest, VmallocinfoIsTheSameByteForByte) { EXPECT_EQ(Ours("vmallocinfo"), Recorded("vmallocinfo")); }
 
+class RecordedSlabsTest : public RecordedFilesTest {};
+
 // By name: where in the list a cache stands depends on drivers that make theirs at once, and on caches without a slab.
-TEST_P(RecordedFilesTest, SlabinfoHasTheSlabsThatBootTook) {
+TEST_P(RecordedSlabsTest, SlabinfoHasTheSlabsThatBootTook) {
   const auto by_name = [](const std::string& text) {
     std::map<std::string, Lines> caches;
     for (const std::string& line : LinesOf(text)) {
@@ -94,6 +96,9 @@ TEST_P(RecordedFilesTest, SlabinfoHasTheSlabsThatBootTook) {
   }
   EXPECT_GT(with_slabs, 40);
 }
+INSTANTIATE_TEST_SUITE_P(Presets, RecordedSlabsTest,
+                         testing::Values("686-1G", "686-1G-smp4", "686-pae-1G", "686-pae-1G-smp4", "arm64-1G", "arm64-1G-smp4"),
+                         [](const auto& test) { return CaseName(test.param); });
 
 // The two files were read one after the other, while slabs came and went.
 TEST_P(RecordedFilesTest, MeminfoCountsTheSlabsThatBootTook) {
