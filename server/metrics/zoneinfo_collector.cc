@@ -97,7 +97,8 @@ void AddNodeStats(const MachineSnapshot& snapshot, const Zone& first, Families& 
   for (const NodeMetric& metric : kNodeGauges) {
     if (!IsDerived(metric.item)) continue;
     MetricFamily family = GaugeFamily(metric.name, metric.help);
-    AddZoneSample(family, first, static_cast<double>(snapshot.vm_stat.Get(metric.item)));
+    const int64_t value = snapshot.vm_stat.Get(metric.item) >> (ShownInHugePages(metric.item) ? snapshot.layout->pageblock_order : 0);
+    AddZoneSample(family, first, static_cast<double>(value));
     families.push_back(std::move(family));
   }
   for (const NodeMetric& metric : kNodeCounters) {

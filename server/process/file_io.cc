@@ -48,7 +48,7 @@ SysResult<uint64_t> Processes::ReadFile(Process& process, OpenFile& file, uint64
       // One use, however small the pieces in which a page is read.
       const bool same_page = done == 0 && file.readahead.previous > 0 &&
                              static_cast<uint64_t>(file.readahead.previous - 1) >> page_size.shift() == index.raw();
-      if (!same_page) memory_.lru().MarkAccessed(page.value()->pfn);
+      if (!same_page) memory_.lru().MarkAccessed(files_.HeadOf(page.value()->pfn));
     }
     const uint64_t copied = user.CopyTo(address + done, bytes.data(), count);
     done += copied;

@@ -87,7 +87,7 @@ bool IsDerived(VmEvent item) {
     case VmEvent::kNumaHintFaults:
     case VmEvent::kNumaHintFaultsLocal:
     case VmEvent::kNumaPagesMigrated:
-    // Transparent huge pages. There are none of files.
+    // Transparent huge pages. There are none of files on a disk.
     case VmEvent::kThpMigrationSuccess:
     case VmEvent::kThpMigrationFail:
     case VmEvent::kThpMigrationSplit:
