@@ -67,7 +67,8 @@ std::optional<Pfn> Files::AddHugePage(Inode& inode, PageIndex first, HugeAdvice 
     return give_back("no huge page: its memory cgroup may not have so much");
   }
   InsertHugePage(inode, first, *head);
-  memory_.frame(*head).refcount -= 1;
+  --memory_.frame(*head).refcount;
+  vm_stat_.Count(VmEvent::kThpFileAlloc);
   mapper_->AddToLru(*head);
   if (why != nullptr) {
     why->Add(StepKind::kHugeFault, "a zeroed huge page fills the hole in the file")
@@ -94,7 +95,6 @@ void Files::InsertHugePage(Inode& inode, PageIndex first, Pfn head) {
   frame.index = first.raw();
   frame.refcount += static_cast<int32_t>(huge_pages());
   CountHugePage(inode, frame, 1);
-  vm_stat_.Count(VmEvent::kThpFileAlloc);
 }
 
 void Files::CountHugePage(Inode& inode, const Frame& head, int sign) {

@@ -2,8 +2,9 @@
 
 #include "server/arch/layout.h"
 #include "server/base/event.h"
-#include "server/files/open_file.h"
+#include "server/files/files.h"
 #include "server/process/mm_call.h"
+#include "server/process/paging.h"
 #include "server/process/process_limits.h"
 
 // Where a mapping goes: get_unmapped_area() and vm_unmapped_area() of mm/mmap.c.

@@ -199,7 +199,7 @@ TEST_P(HugeShmemTest, CollapseGathersSmallPages) {
 
 TEST_P(HugeShmemTest, MappingsStartWhereAHugePageFits) {
   const auto map = [&](uint64_t pages) { return lab_.processes->Mmap(lab_.pid, 0, pages * kPage, 3, kSharedAnon, -1, 0).value(); };
-  lab_.processes->Mmap(lab_.pid, 0, kPage, 3, kSharedAnon, -1, 0);
+  map(1);
   EXPECT_NE(map(huge_ + 1) % (huge_ * kPage), 0u);
   lab_.files.SetShmemEnabled(ShmemEnabled::kAlways);
   EXPECT_EQ(map(huge_ + 1) % (huge_ * kPage), 0u);
