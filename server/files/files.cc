@@ -1,6 +1,8 @@
 #include "server/files/files.h"
 
 #include <algorithm>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -49,7 +51,13 @@ std::shared_ptr<Inode> Files::NewInode(FileKind kind, std::string path, uint32_t
   inode->path = std::move(path);
   by_id_[inode->id] = inode.get();
   if (inode->shmem()) inode->object = KernelObjectRef(kernel_objects_, KernelObject::kShmemInode);
-  if (kind == FileKind::kPipe) inode->object = KernelObjectRef(kernel_objects_, KernelObject::kInode);
+  if (kind == FileKind::kBlockDevice) inode->object = KernelObjectRef(kernel_objects_, KernelObject::kBdevInode);
+  if (kind == FileKind::kHugetlbfs) inode->object = KernelObjectRef(kernel_objects_, KernelObject::kHugetlbInode);
+  if (kind == FileKind::kPipe) {
+    inode->object = KernelObjectRef(kernel_objects_, KernelObject::kInode);
+    inode->pipe = KernelObjectRef(kernel_objects_, KernelObject::kPipeInfo);
+    inode->pipe_buffers = KernelObjectRef(kernel_objects_, KernelObject::kPipeBuffers);
+  }
   inode->dentry = KernelObjectRef(kernel_objects_, KernelObject::kDentry);
   return std::shared_ptr<Inode>(inode.release(), [this](Inode* dead) {
     Evict(*dead);
@@ -193,13 +201,31 @@ Inode* Files::FindById(uint32_t id) const {
   return it == by_id_.end() ? nullptr : it->second;
 }
 
+// Nodes of a file's tree, counted anew: at each level those that hold an entry.
+static uint64_t NodesOf(const Inode& inode) {
+  std::vector<uint64_t> indexes;
+  for (const auto& entry : inode.pages) indexes.push_back(entry.first.raw());
+  for (const auto& entry : inode.shadows) indexes.push_back(entry.first.raw());
+  for (const auto& entry : inode.swapped) indexes.push_back(entry.first.raw());
+  std::sort(indexes.begin(), indexes.end());
+  uint64_t nodes = 0;
+  while (!indexes.empty() && indexes.back() > 0) {
+    for (uint64_t& index : indexes) index >>= 6;
+    indexes.erase(std::unique(indexes.begin(), indexes.end()), indexes.end());
+    nodes += indexes.size();
+  }
+  return nodes;
+}
+
 void Files::CheckInvariants(std::vector<std::string>* violations) const {
   uint64_t cached = 0;
   uint64_t shmem = 0;
   uint64_t buffers = 0;
   uint64_t all_dirty = 0;
   uint64_t tmpfs = 0;
+  uint64_t nodes = 0;
   for (const auto& [id, inode] : by_id_) {
+    nodes += NodesOf(*inode);
     if (inode->kind == FileKind::kTmpfs) tmpfs += inode->pages.size() + inode->swapped.size();
     cached += inode->pages.size();
     if (inode->shmem()) shmem += inode->pages.size();
@@ -235,6 +261,7 @@ void Files::CheckInvariants(std::vector<std::string>* violations) const {
   expect("nr_file_pages", vm_stat_.Get(NodeStat::kNrFilePages), cached + swap_.cached_pages());
   expect("nr_dirty", vm_stat_.Get(NodeStat::kNrDirty), all_dirty);
   expect("nr_writeback", vm_stat_.Get(NodeStat::kNrWriteback), under_way_.size());
+  expect("nodes of page caches", static_cast<int64_t>(xarray_nodes_), nodes);
   expect("nr_shmem", vm_stat_.Get(NodeStat::kNrShmem), shmem);
   expect("the number of pages of tmpfs", static_cast<int64_t>(tmpfs_pages_), tmpfs);
   expect("the number of pages of block devices", static_cast<int64_t>(buffer_pages_), buffers);

@@ -222,6 +222,8 @@ class Files {
   uint64_t cached_pages() const { return cached_pages_; }
   uint64_t shmem_pages() const { return shmem_pages_; }
   uint64_t buffer_pages() const { return buffer_pages_; }  // nr_blockdev_pages()
+  // Nodes of the trees (i_pages) that the page caches of all files stand for: pages, what reclaim left behind, pages on swap.
+  uint64_t xarray_nodes() const { return xarray_nodes_; }
 
   void CheckInvariants(std::vector<std::string>* violations) const;
   void AddToHash(StateHasher& hasher) const;
@@ -238,6 +240,8 @@ class Files {
   void TellPage(EventKind kind, const Inode& inode, PageIndex index, Pfn pfn) const;  // A tracepoint of mm/filemap.c.
   // Puts a page into the page cache and counts it; takes over a reference.
   void InsertPage(Inode& inode, PageIndex index, Pfn pfn);
+  // Counts the nodes that an entry adds or takes, while none stands at the index.
+  uint64_t NodesFor(const Inode& inode, PageIndex index) const;
   void NoteClean(Inode& inode, const Frame& frame);
   uint64_t FlushInode(Inode& inode, uint64_t most);
   void WriteDownTo(uint64_t background);
@@ -284,6 +288,7 @@ class Files {
   uint32_t next_id_ = 1;
   uint64_t next_number_ = 2;
   uint64_t cached_pages_ = 0;
+  uint64_t xarray_nodes_ = 0;
   uint64_t shmem_pages_ = 0;
   uint64_t tmpfs_pages_ = 0;
   uint64_t tmpfs_limit_ = 0;

@@ -67,7 +67,9 @@ struct Inode {
   uint64_t mappings_made = 0;
   std::unique_ptr<HugetlbInode> hugetlb;  // hugetlbfs, and memfd and SysV shm of huge pages; then `pages` stays empty. Else null.
   KernelObjectRef object;                 // The structure that holds it,
-  KernelObjectRef dentry;                 // and its name.
+  KernelObjectRef dentry;                 // its name,
+  KernelObjectRef pipe;                   // of a pipe its state
+  KernelObjectRef pipe_buffers;           // and its ring of pages.
   bool on_disk() const { return kind == FileKind::kExt4 || kind == FileKind::kBlockDevice; }
   bool shmem() const {
     return hugetlb == nullptr && !on_disk() && kind != FileKind::kDevZero && kind != FileKind::kPipe && kind != FileKind::kHugetlbfs;
@@ -91,7 +93,13 @@ class OpenFile {
   const bool readable;
   const bool writable;
   ReadaheadState readahead;
-  KernelObjectRef object;  // Its struct file.
+  KernelObjectRef object;    // Its struct file,
+  KernelObjectRef security;  // and what the security modules keep with it.
+  // Takes both. Null: objects are not accounted.
+  void Account(KernelObjects* objects) {
+    object = KernelObjectRef(objects, KernelObject::kFilp);
+    security = KernelObjectRef(objects, KernelObject::kFileSecurity);
+  }
 };
 
 }  // namespace mmlab

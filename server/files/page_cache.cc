@@ -1,10 +1,12 @@
 #include <algorithm>
+#include <iterator>
 #include <tuple>
 
 #include "server/base/check.h"
 #include "server/base/event.h"
 #include "server/base/explanation.h"
 #include "server/files/files.h"
+#include "server/files/xarray_nodes.h"
 #include "server/physical/contents.h"
 #include "server/physical/lru_lists.h"
 #include "server/physical/physical_memory.h"
@@ -66,7 +68,23 @@ void Files::TellPage(EventKind kind, const Inode& inode, PageIndex index, Pfn pf
   events->Emit(kind, {inode.device_major, inode.device_minor, inode.number, pfn.raw(), offset, 0});
 }
 
+uint64_t Files::NodesFor(const Inode& inode, PageIndex index) const {
+  XarrayNeighbours others;
+  const auto look = [&](const auto& entries) {
+    if (entries.empty()) return;
+    const auto above = entries.lower_bound(index);
+    if (above != entries.end()) others.above = std::min(others.above.value_or(above->first.raw()), above->first.raw());
+    if (above != entries.begin()) others.below = std::max(others.below.value_or(0), std::prev(above)->first.raw());
+    others.last = std::max(others.last.value_or(0), entries.rbegin()->first.raw());
+  };
+  look(inode.pages);
+  look(inode.shadows);
+  look(inode.swapped);
+  return XarrayNodesFor(index.raw(), others);
+}
+
 void Files::InsertPage(Inode& inode, PageIndex index, Pfn pfn) {
+  if (!inode.shadows.contains(index)) xarray_nodes_ += NodesFor(inode, index);
   Frame& frame = memory_.frame(pfn);
   frame.mapping = inode.id;
   frame.index = index.raw();
@@ -106,6 +124,7 @@ void Files::RemovePage(Inode& inode, PageIndex index, Pfn pfn) {
   frame.flags &= ~uint32_t{kPgDirty};
   TellPage(EventKind::kMmFilemapDeleteFromPageCache, inode, index, pfn);
   inode.pages.erase(index);
+  if (!inode.shadows.contains(index)) xarray_nodes_ -= NodesFor(inode, index);
   PutPage(pfn);
 }
 
@@ -120,9 +139,16 @@ void Files::ReplacePage(Pfn from, Pfn to) {
 
 void Files::RemovePages(Inode& inode, PageIndex first, PageIndex end) {
   WaitForFile(inode);
-  inode.shadows.erase(inode.shadows.lower_bound(first), inode.shadows.lower_bound(end));
-  for (auto it = inode.swapped.lower_bound(first); it != inode.swapped.end() && it->first < end; it = inode.swapped.erase(it)) {
-    swap_.FreeWithCache(it->second);
+  for (auto it = inode.shadows.lower_bound(first); it != inode.shadows.end() && it->first < end;) {
+    const PageIndex index = it->first;
+    it = inode.shadows.erase(it);
+    xarray_nodes_ -= NodesFor(inode, index);
+  }
+  for (auto it = inode.swapped.lower_bound(first); it != inode.swapped.end() && it->first < end;) {
+    const auto [index, entry] = *it;
+    it = inode.swapped.erase(it);
+    xarray_nodes_ -= NodesFor(inode, index);
+    swap_.FreeWithCache(entry);
     GiveBlocks(inode, 1);
   }
   std::tie(first, end) = SplitAtEnds(inode, first, end);

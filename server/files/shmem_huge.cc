@@ -89,6 +89,7 @@ void Files::InsertHugePage(Inode& inode, PageIndex first, Pfn head) {
     frame.mapping = inode.id;
     frame.index = 0;
     frame.mapcount = 0;
+    xarray_nodes_ += NodesFor(inode, first + PageCount(i));
     inode.pages.emplace(first + PageCount(i), head + PageCount(i));
   }
   Frame& frame = memory_.frame(head);
@@ -114,7 +115,10 @@ void Files::RemoveHugePage(Inode& inode, Pfn head) {
   CountHugePage(inode, frame, -1);
   GiveBlocks(inode, huge_pages());
   frame.flags &= ~uint32_t{kPgDirty};
-  inode.pages.erase(inode.pages.lower_bound(first), inode.pages.lower_bound(first + PageCount(huge_pages())));
+  for (uint64_t i = 0; i < huge_pages(); ++i) {
+    inode.pages.erase(first + PageCount(i));
+    xarray_nodes_ -= NodesFor(inode, first + PageCount(i));
+  }
   frame.refcount -= static_cast<int32_t>(huge_pages());
   MMLAB_CHECK(frame.refcount >= 0);
   for (uint64_t i = 0; i < huge_pages(); ++i) memory_.frame(head + PageCount(i)).mapping = 0;
@@ -180,10 +184,12 @@ bool Files::TakeHoles(Inode& inode, PageIndex first) {
 
 void Files::CollapseInto(Inode& inode, PageIndex first, Pfn head) {
   const PageIndex end = first + PageCount(huge_pages());
-  for (auto it = inode.pages.lower_bound(first); it != inode.pages.end() && it->first < end; it = inode.pages.erase(it)) {
-    const Pfn pfn = it->second;
+  for (auto it = inode.pages.lower_bound(first); it != inode.pages.end() && it->first < end;) {
+    const auto [index, pfn] = *it;
+    it = inode.pages.erase(it);
+    xarray_nodes_ -= NodesFor(inode, index);
     Frame& frame = memory_.frame(pfn);
-    memory_.contents().Copy(pfn, head + PageCount(it->first - first));
+    memory_.contents().Copy(pfn, head + PageCount(index - first));
     --cached_pages_;
     --shmem_pages_;
     memory_.CountPage(vm_stat_, frame, NodeStat::kNrFilePages, -1);

@@ -131,6 +131,7 @@ SysResult<CachedPage> Files::SwapInShmem(Inode& inode, PageIndex index, SwapEntr
   const Pfn pfn = found->pfn;
   Frame& frame = memory_.frame(pfn);
   inode.swapped.erase(index);
+  xarray_nodes_ -= NodesFor(inode, index);
   swap_.Free(entry);
   const bool left = swap_.TryToFree(pfn);
   MMLAB_CHECK(left);

@@ -9,11 +9,15 @@
 namespace mmlab {
 namespace {
 
-// The cache of each kind; where it was merged into another, that one is looked for too.
+// The cache of each kind; where it was merged into another, that one is looked for too. Without a name: bytes of a kmalloc(), by the size
+// of a word; `account`: as GFP_KERNEL_ACCOUNT asks for them.
 struct CacheNames {
   const char* name;
   const char* merged_x86 = nullptr;
   const char* merged_arm64 = nullptr;
+  uint32_t bytes_x86 = 0;
+  uint32_t bytes_arm64 = 0;
+  bool account = false;
 };
 constexpr CacheNames kCacheNames[kKernelObjects] = {
     {"task_struct"},
@@ -33,17 +37,32 @@ constexpr CacheNames kCacheNames[kKernelObjects] = {
     {"dentry"},
     {"inode_cache"},
     {"shmem_inode_cache"},
+    {"hugetlbfs_inode_cache"},
+    {"bdev_cache"},
+    {"lsm_file_cache"},
+    {nullptr, nullptr, nullptr, 28, 56},          // apparmor and tomoyo: pointers and a token.
+    {nullptr, nullptr, nullptr, 8, 16},           // apparmor and landlock: a pointer each.
+    {nullptr, nullptr, nullptr, 112, 168, true},  // struct pipe_inode_info
+    {nullptr, nullptr, nullptr, 320, 640, true},  // 16 struct pipe_buffer
+    {"radix_tree_node"},
+    {"vmap_area"},
+    {nullptr, nullptr, nullptr, 32, 64},  // struct vm_struct, without PAE.
+    {"kmem_cache"},
+    {"kmem_cache_node", "kmalloc-64", "kmalloc-128"},  // Under SLAB struct kmem_cache_node is a kmalloc().
 };
+constexpr uint32_t kPaeVmStruct = 36;
 
 }  // namespace
 
-uint64_t MapleNodes(uint64_t vmas) {
-  constexpr uint64_t kOneNode = 16;
+uint64_t MapleNodes(uint64_t vmas, uint64_t holes, int word_bytes) {
   if (vmas == 0) return 0;
-  const uint64_t entries = 2 * vmas + 1;
-  if (entries <= kOneNode) return 1;
+  const uint64_t leaf = word_bytes == 8 ? 16 : 32;
+  const uint64_t inner = word_bytes == 8 ? 8 : 16;  // In use, of 10 or 21.
+  const uint64_t entries = vmas + holes + 1;
+  if (entries <= leaf) return 1;
+  const uint64_t used = leaf * 3 / 4;
   uint64_t nodes = 0;
-  for (uint64_t level = (entries + 11) / 12; level > 1; level = (level + 7) / 8) nodes += level;
+  for (uint64_t level = (entries + used - 1) / used; level > 1; level = (level + inner - 1) / inner) nodes += level;
   return nodes + 1;
 }
 
@@ -79,15 +98,24 @@ bool KernelObjects::Settle() {
   return complete;
 }
 
-SlabCacheId KernelObjects::CacheOf(SlabAllocator& slab, KernelObject kind) {
+std::optional<SlabCacheId> KernelObjects::CacheOf(SlabAllocator& slab, KernelObject kind) {
   std::optional<SlabCacheId>& cache = caches_[Index(kind)];
-  if (!cache.has_value()) {
-    const CacheNames& names = kCacheNames[Index(kind)];
-    cache = slab.Find(names.name);
-    if (!cache.has_value()) cache = slab.Find(slab.platform().word == 4 ? names.merged_x86 : names.merged_arm64);
-    MMLAB_CHECK(cache.has_value());
+  if (looked_up_[Index(kind)]) return cache;
+  looked_up_[Index(kind)] = true;
+  const CacheNames& names = kCacheNames[Index(kind)];
+  const SlabPlatform& platform = slab.platform();
+  const bool x86 = platform.word == 4;
+  if (names.name == nullptr) {
+    const bool pae = x86 && platform.physical_word == 8;
+    const uint32_t bytes = kind == KernelObject::kVmStruct && pae ? kPaeVmStruct : x86 ? names.bytes_x86 : names.bytes_arm64;
+    cache = slab.KmallocCache(bytes, names.account ? kGfpKernelAccount : kGfpKernel);
+    return cache;
   }
-  return *cache;
+  cache = slab.Find(names.name);
+  const char* const merged = x86 ? names.merged_x86 : names.merged_arm64;
+  if (!cache.has_value() && merged != nullptr) cache = slab.Find(merged);
+  MMLAB_CHECK(cache.has_value() || slab.kind() != SlabAllocatorKind::kSlub);
+  return cache;
 }
 
 bool KernelObjects::Acquire(uint32_t number) {
@@ -97,8 +125,13 @@ bool KernelObjects::Acquire(uint32_t number) {
     if (const std::optional<VirtAddr> stack = source_.AllocStack()) where = stack->raw();
   } else {
     SlabAllocator& slab = source_.Slab();
-    const std::optional<SlabObject> object = slab.AllocObject(CacheOf(slab, kind), kGfpKernel);
-    slab.TellAlloc(CacheOf(slab, kind), object, kGfpKernel);
+    const std::optional<SlabCacheId> cache = CacheOf(slab, kind);
+    if (!cache.has_value()) {
+      slots_[number].state = State::kFailed;
+      return true;
+    }
+    const std::optional<SlabObject> object = slab.AllocObject(*cache, kGfpKernel);
+    slab.TellAlloc(*cache, object, kGfpKernel);
     if (object.has_value()) where = Key(*object);
   }
   Slot& slot = slots_[number];
@@ -117,8 +150,9 @@ void KernelObjects::Release(uint32_t number) {
       source_.FreeStack(StackOf(slot.where));
     } else {
       SlabAllocator& slab = source_.Slab();
-      slab.TellFree(CacheOf(slab, slot.kind), ObjectOf(slot.where));
-      slab.FreeObject(CacheOf(slab, slot.kind), ObjectOf(slot.where));
+      const SlabCacheId cache = *CacheOf(slab, slot.kind);
+      slab.TellFree(cache, ObjectOf(slot.where));
+      slab.FreeObject(cache, ObjectOf(slot.where));
     }
   }
   slots_[number] = Slot();

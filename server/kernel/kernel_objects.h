@@ -14,9 +14,11 @@
 
 namespace mmlab {
 
-// Nodes of the maple tree of an address space with so many VMAs. Which ones there are depends on how the tree grew; here they are
-// three quarters full: leaves (maple_range_64) with 12 of 16 ranges and gaps, those above (maple_arange_64) with 8 of 10 nodes.
-uint64_t MapleNodes(uint64_t vmas);
+// Nodes of the maple tree of an address space with so many VMAs, of which so many lie behind a hole. While all VMAs, holes and the hole up
+// to the top fit into one leaf (maple_leaf_64: 16 slots, 32 where words have 4 bytes), the tree is that leaf. Beyond, an estimate: which
+// nodes there are depends on how the tree grew; here they are three quarters full, leaves as those above (maple_arange_64: 10 slots, or
+// 21).
+uint64_t MapleNodes(uint64_t vmas, uint64_t holes, int word_bytes);
 
 // What processes and files cost the kernel beside page tables.
 enum class KernelObject : uint8_t {
@@ -37,8 +39,20 @@ enum class KernelObject : uint8_t {
   kDentry,
   kInode,       // Of pipes; those of disks come from a cache of their file system, which is not simulated.
   kShmemInode,  // tmpfs, memfd, SysV shm, shared anonymous memory.
+  kHugetlbInode,
+  kBdevInode,
+  kFileSecurity,   // What AppArmor keeps with each struct file,
+  kTaskSecurity,   // the security modules with each task,
+  kCredSecurity,   // and with each struct cred.
+  kPipeInfo,       // struct pipe_inode_info,
+  kPipeBuffers,    // and its ring of 16 struct pipe_buffer.
+  kXarrayNode,     // Of page caches.
+  kVmapArea,       // A range of the kernel's address space, in use, freed lazily or free,
+  kVmStruct,       // and what /proc/vmallocinfo says of one in use.
+  kKmemCache,      // A cache that was made since boot,
+  kKmemCacheNode,  // and its lists of the node.
 };
-inline constexpr int kKernelObjects = 17;
+inline constexpr int kKernelObjects = 29;
 
 // Where the objects come from; the machine has it.
 class KernelObjectSource {
@@ -69,6 +83,11 @@ class KernelObjects {
   // The same for objects that are not told apart: the one taken last is given back first.
   void TakeOne(KernelObject kind) { alike_[Index(kind)].push_back(Take(kind)); }
   void DropOne(KernelObject kind);
+  // Takes or gives back as many of these as it needs to have `count` of them.
+  void SetCount(KernelObject kind, uint64_t count) {
+    while (alike_[Index(kind)].size() < count) TakeOne(kind);
+    while (alike_[Index(kind)].size() > count) DropOne(kind);
+  }
 
   bool pending() const { return !notes_.empty(); }
   // Allocates and frees what was noted. False: there was no memory for some of it, which stays without.
@@ -99,7 +118,8 @@ class KernelObjects {
   static uint64_t Key(SlabObject object) { return uint64_t{object.slab} << 16 | object.index; }
   static SlabObject ObjectOf(uint64_t key) { return {static_cast<uint32_t>(key >> 16), static_cast<uint32_t>(key & 0xffff)}; }
   static VirtAddr StackOf(uint64_t where) { return VirtAddr((where >> 47) != 0 ? where | uint64_t{0xff} << 56 : where); }
-  SlabCacheId CacheOf(SlabAllocator& slab, KernelObject kind);
+  // Nothing: this allocator has no cache for it (SLOB), and the object is not accounted.
+  std::optional<SlabCacheId> CacheOf(SlabAllocator& slab, KernelObject kind);
   bool Acquire(uint32_t number);
   void Release(uint32_t number);
 
@@ -110,6 +130,7 @@ class KernelObjects {
   std::array<std::vector<uint32_t>, kKernelObjects> alike_;
   std::array<uint64_t, kKernelObjects> held_{};
   std::array<std::optional<SlabCacheId>, kKernelObjects> caches_;
+  std::array<bool, kKernelObjects> looked_up_{};  // Whether caches_ says what CacheOf() answers.
 };
 
 // Somebody's hold on one object; who copies it holds another of the same kind.

@@ -18,6 +18,7 @@
 namespace mmlab {
 
 class BuddyMemory;
+class KernelLogger;
 class KernelPageTables;
 
 // Flags of an area, with the kernel's names and values (include/linux/vmalloc.h).
@@ -88,6 +89,9 @@ class Vmalloc {
   // `memory` and `tables`: both or none; without them only addresses are simulated. They outlive this.
   Vmalloc(VmallocConfig config, BuddyMemory* memory, KernelPageTables* tables, Tracer& tracer);
 
+  // Where it is said when no addresses are left; null: nowhere. It outlives this.
+  void SetLog(KernelLogger* log) { log_ = log; }
+
   // --- Boot ---
 
   // What is there from boot, by address: areas (their frames are boot's, none are taken here) and ranges freed lazily.
@@ -119,6 +123,7 @@ class Vmalloc {
   const absl::btree_map<uint64_t, KernelArea>& areas() const { return areas_; }
   const absl::btree_map<uint64_t, uint64_t>& lazy_ranges() const { return lazy_; }  // Start -> end.
   const FreeAreaTree& free_areas() const { return free_; }
+  uint64_t ranges() const { return areas_.size() + lazy_.size() + free_.size(); }  // Each a struct vmap_area.
   PageCount lazy_pages() const { return PageCount(lazy_pages_); }
   PageCount lazy_max_pages() const;
   uint64_t nr_vmalloc_pages() const { return nr_vmalloc_pages_; }  // VmallocUsed
@@ -158,6 +163,7 @@ class Vmalloc {
   BuddyMemory* memory_;
   KernelPageTables* tables_;
   Tracer& tracer_;
+  KernelLogger* log_ = nullptr;
   uint32_t block_pages_;
   FreeAreaTree free_;
   absl::btree_map<uint64_t, KernelArea> areas_;

@@ -106,10 +106,11 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Boot(MachineSpec spec) {
   m.processes_->SetKernelObjects(m.kernel_objects_.get());
   m.files_->SetKernelObjects(m.kernel_objects_.get());
   m.log_ = std::make_unique<KernelLog>(m.now_nanoseconds_, m.now_nanoseconds_);
-  m.oom_ =
-      std::make_unique<OomKiller>(*m.memory_, *m.cgroups_, *m.processes_, m.memory_->vm_stat(), *m.log_, *m.tracer_, m.now_nanoseconds_);
+  m.processes_->SetKernelLog(m.log_.get());
+  m.oom_ = std::make_unique<OomKiller>(*m.memory_, *m.cgroups_, *m.processes_, m.memory_->vm_stat(), *m.log_, *m.tracer_);
   m.reclaim_ =
       std::make_unique<Reclaim>(*m.memory_, *m.cgroups_, *m.files_, m.processes_->reverse_map(), *m.processes_, *m.oom_, *m.tracer_);
+  m.reclaim_->SetClock(&m.now_nanoseconds_);
   for (Shrinker* shrinker : m.processes_->shrinkers()) m.reclaim_->AddShrinker(*shrinker);
   m.memory_->SetMemoryPressure(m.reclaim_.get());
   m.cgroups_->SetPressure(m.reclaim_.get());
@@ -120,6 +121,7 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Boot(MachineSpec spec) {
   m.compaction_->SetReclaimer(m.reclaim_.get());
   m.SetUpHugetlb();
   m.SetComputedSysctls();
+  m.processes_->limits().processes_of_user = m.sysctls_->value(Sysctl::kKernelThreadsMax) / 2;
   m.UpdateProcessLimits();
   m.UpdateOomSettings();
   MMLAB_RETURN_IF_ERROR(m.ApplySpecSysctls());
@@ -131,12 +133,14 @@ const VmStat& Machine::vm_stat() const { return memory_->vm_stat(); }
 
 DirtyLimits Machine::dirty_limits() const { return limits_->Limits(); }
 
-// The caches of a booted kernel, without objects: what its start-up took is not told apart from other reserved and used memory.
+// The caches of a booted kernel. Of what its start-up took of them only the numbers are known, and only where the description has them.
 std::unique_ptr<SlabAllocator> Machine::FreshSlab() const {
   const uint64_t linear_base = kernel_layout_.page_offset.raw() - kernel_layout_.memstart_addr.raw();
-  std::unique_ptr<SlabAllocator> slab =
-      SlabAllocator::Make(SlabPlatformOf(*layout_, spec_.cpus, spec_.slab_allocator), linear_base, *memory_, *tracer_, spec_.seed);
+  SlabPlatform platform = SlabPlatformOf(*layout_, spec_.cpus, spec_.slab_allocator);
+  platform.options = ParseSlabBootOptions(spec_.command_line);
+  std::unique_ptr<SlabAllocator> slab = SlabAllocator::Make(platform, linear_base, *memory_, *tracer_, spec_.seed);
   slab->AddBootCaches(layout_->kind);
+  if (memory_->boot_slab_pages() != 0) slab->AddBootSlabs(spec_.recorded_slabs);
   return slab;
 }
 
@@ -148,6 +152,24 @@ SlabAllocator& Machine::MakeSlab() {
 void Machine::ReadSlab(absl::FunctionRef<void(const SlabAllocator&)> read) const {
   if (slab_ != nullptr) return read(*slab_);
   read(*FreshSlab());
+}
+
+void Machine::SettleKernelObjects() {
+  KernelObjects& objects = *kernel_objects_;
+  // A stack that the first pass takes or gives back may be an area, which is objects itself.
+  for (int pass = 0; pass < 2; ++pass) {
+    objects.SetCount(KernelObject::kXarrayNode, files_->xarray_nodes());
+    if (slab_ != nullptr) {
+      objects.SetCount(KernelObject::kKmemCache, slab_->made_caches());
+      objects.SetCount(KernelObject::kKmemCacheNode, slab_->made_caches());
+    }
+    if (kernel_addresses_ != nullptr) {
+      objects.SetCount(KernelObject::kVmapArea, kernel_addresses_->ranges_made());
+      objects.SetCount(KernelObject::kVmStruct, kernel_addresses_->areas_made());
+    }
+    if (!objects.pending()) return;
+    objects.Settle();
+  }
 }
 
 // After a time without use there is nothing left to reap, however much later `until` is.
@@ -253,6 +275,13 @@ void Machine::Follow(Sysctl id) {
       break;
     case Sysctl::kVmDropCaches:
       reclaim_->DropCaches(value(id));
+      // Whoever writes sysctls is no task of the machine. After bit 2 nothing more is said.
+      if (!drops_quietly_) log_->Log(LogLevel::kInfo, absl::StrCat("swapper/0 (0): drop_caches: ", value(id)));
+      drops_quietly_ = drops_quietly_ || (value(id) & 4) != 0;
+      break;
+    case Sysctl::kVmOvercommitMemory:
+      UpdateProcessLimits();
+      if (value(id) == 2) processes_->SyncCommitted();
       break;
     default:
       UpdateProcessLimits();
@@ -353,6 +382,7 @@ void Machine::AdvanceClock(int64_t nanoseconds) {
   RunFlusher();
   files_->AdvanceTo(now_nanoseconds_);
   ReapSlabs(now_nanoseconds_);
+  reclaim_->AdvanceTime();
   compaction_->AdvanceTo(now_nanoseconds_);
   processes_->AdvanceBackground(now_nanoseconds_);
   if (now_nanoseconds_ < next_stat_update_) return;
@@ -408,6 +438,7 @@ uint64_t Machine::StateHash() const {
     hasher.Add(static_cast<uint64_t>(pid.raw()));
     hasher.Add(static_cast<uint64_t>(cpu));
   }
+  hasher.Add(drops_quietly_ ? 1 : 0);
   hasher.Add(static_cast<uint64_t>(now_nanoseconds_));
   hasher.Add(static_cast<uint64_t>(next_stat_update_));
   hasher.Add(static_cast<uint64_t>(next_writeback_));
@@ -420,6 +451,7 @@ Bytes Machine::HostMemory() const {
                         spec_.firmware_ranges.capacity() * sizeof(FirmwareRange) +
                         spec_.reserved_ranges.capacity() * sizeof(BootReservation) + spec_.kernel_sections.capacity() * sizeof(NamedRange) +
                         spec_.iomem_resources.capacity() * sizeof(IomemResource) + spec_.recorded_areas.capacity() * sizeof(KernelArea) +
+                        spec_.recorded_slabs.capacity() * sizeof(SlabinfoCounts) +
                         spec_.recorded_lazy_areas.capacity() * sizeof(FreeAreaTree::Area);
   return Bytes(sizeof(Machine) + sizeof(Sysctls) + sizeof(Tracer) + spec_bytes + memory_->HostMemory() + cgroups_->HostMemory() +
                (slab_ != nullptr ? slab_->HostMemory() : 0) + kernel_objects_->HostMemory() + sizeof(ObjectSource) +

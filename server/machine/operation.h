@@ -255,6 +255,7 @@ struct KmemCacheAlloc {
   std::string cache;
   GfpClass gfp = GfpClass::kKernel;
   int32_t cpu = 0;
+  bool zero = false;
 };
 struct KmemCacheFree {
   std::string cache;
@@ -276,6 +277,7 @@ struct Kmalloc {
   uint64_t size = 0;
   GfpClass gfp = GfpClass::kKernel;
   int32_t cpu = 0;
+  bool zero = false;
 };
 struct Krealloc {
   uint64_t address = 0;

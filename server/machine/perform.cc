@@ -433,12 +433,12 @@ Outcome Machine::Apply(const Operation& operation, Explanation* explanation, Eve
   Outcome outcome = std::visit(Performer(*this), operation);
   cgroups_->ReturnToUser();
   reclaim_->EndOperation();
-  if (kernel_objects_->pending()) kernel_objects_->Settle();
+  SettleKernelObjects();
   compaction_->RunKcompactd();  // Of a daemon's work nobody is in the middle of an operation.
   if (processes_->ReapKilled()) {
     outcome.error = Errno::kOk;
     outcome.signal = Signal{.number = SignalNumber::kSigKill};
-    kernel_objects_->Settle();
+    SettleKernelObjects();
   }
   if (processes_->all().size() < processes) ForgetEndedProcesses();
   return outcome;

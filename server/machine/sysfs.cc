@@ -1,5 +1,5 @@
 // The attributes below /sys/kernel/mm. Linux: mm/huge_memory.c, mm/khugepaged.c, mm/ksm.c (hugepage_attr, khugepaged_attr, ksm_attrs),
-// mm/vmscan.c (lru_gen_attrs).
+// mm/vmscan.c (lru_gen_attrs), mm/swap_state.c (swap_attrs).
 #include <algorithm>
 #include <iterator>
 #include <limits>
@@ -210,6 +210,17 @@ Errno WriteMinTtl(const Subject& s, absl::string_view value) {
   return error;
 }
 
+// kstrtobool(): what the first letters say.
+Errno WriteVmaReadahead(const Subject& s, absl::string_view value) {
+  const std::string text = absl::AsciiStrToLower(value);
+  const bool on = absl::StartsWith(text, "y") || absl::StartsWith(text, "t") || absl::StartsWith(text, "1") || absl::StartsWith(text, "on");
+  const bool off =
+      absl::StartsWith(text, "n") || absl::StartsWith(text, "f") || absl::StartsWith(text, "0") || absl::StartsWith(text, "of");
+  if (!on && !off) return Errno::kEINVAL;
+  s.files.swap().SetVmaReadahead(on);
+  return Errno::kOk;
+}
+
 // Sorted.
 constexpr Attribute kAttributes[] = {
     {"ksm/full_scans", KsmCounter<&Ksm::full_scans>, nullptr},
@@ -231,6 +242,8 @@ constexpr Attribute kAttributes[] = {
      [](const Subject& s, absl::string_view value) { return WriteFlag(value, &s.ksm().settings().use_zero_pages); }},
     {"lru_gen/enabled", GenerationsText, WriteGenerations},
     {"lru_gen/min_ttl_ms", [](const Subject& s) { return absl::StrCat(s.reclaim.generation_settings().min_ttl_ms); }, WriteMinTtl},
+    {"swap/vma_ra_enabled", [](const Subject& s) { return std::string(s.files.swap().vma_readahead() ? "true" : "false"); },
+     WriteVmaReadahead},
     {"transparent_hugepage/defrag", [](const Subject& s) { return ChoiceText(kDefrag, s.huge().defrag); }, WriteDefrag},
     {"transparent_hugepage/enabled", EnabledText, WriteEnabled},
     {"transparent_hugepage/hpage_pmd_size",

@@ -190,6 +190,7 @@ void BuddyMemory::StateHash(StateHasher& hasher) const {
     for (uint32_t i = 0; i < FrameBlock::kFrames; ++i) {
       const Frame& frame = block.frames[i];
       if (frame.state <= FrameState::kPcp && frame.flags == 0 && frame.refcount == 0) continue;
+      if (frame.state == FrameState::kSlab && frame.mapping == kBootSlabMapping) continue;
       hasher.Add(uint64_t{base} + i);
       hasher.Add(uint64_t{frame.flags} << 32 | static_cast<uint32_t>(frame.state) << 16 | frame.order);
       if (frame.memcg != 0) hasher.Add(frame.memcg);

@@ -69,6 +69,7 @@ class BuddyMemory final : public PhysicalMemory {
   void SetCompaction(Compaction* compaction) { compaction_ = compaction; }
   // zone_watermark_ok() against the zone's high watermark, and against its low one for single pages, of requests that may use zones up to
   // highest_zone.
+  uint64_t ReclaimablePages(const Zone& zone) const;  // zone_reclaimable_pages()
   bool AboveHighWatermark(int zone, int highest_zone, int order) const;
   bool AboveLowWatermark(int zone, int highest_zone) const;
   // ZONE_RECLAIM_ACTIVE: while set, the CPUs keep fewer free pages to themselves.
@@ -106,8 +107,8 @@ class BuddyMemory final : public PhysicalMemory {
     cpu_ = static_cast<uint32_t>(cpu);
     RecomputeQuick();
   }
-  int current_cpu() const { return static_cast<int>(cpu_); }
-  int cpus() const { return cpus_; }
+  int current_cpu() const override { return static_cast<int>(cpu_); }
+  int cpus() const override { return cpus_; }
 
   // --- Settings (sysctl vm.*). They take effect at once, as in the kernel. ---
 
@@ -129,9 +130,10 @@ class BuddyMemory final : public PhysicalMemory {
   absl::Span<const Zone> zones() const { return absl::MakeConstSpan(lists_.zones()).first(zone_count_); }
   ZoneSet zone_set() const { return zone_set_; }
   int pageblock_order() const { return lists_.pageblock_order(); }
-  PageCount managed_pages() const;       // totalram_pages()
-  PageCount free_pages() const;          // nr_free_pages as /proc reads it.
-  uint64_t total_reserve_pages() const;  // totalreserve_pages
+  PageCount managed_pages() const;                               // totalram_pages()
+  PageCount free_pages() const;                                  // nr_free_pages as /proc reads it.
+  uint64_t total_reserve_pages() const;                          // totalreserve_pages
+  uint64_t boot_slab_pages() const { return boot_slab_pages_; }  // Of PhysicalConfig::boot_slabs.
   Pfn end_pfn() const { return Pfn(lists_.table().end_pfn()); }
   // What frame() would show, without making it exist on the host. A tail of a block shows order kTailOrder: see HeadOf.
   Frame PeekFrame(Pfn pfn) const {
@@ -221,6 +223,7 @@ class BuddyMemory final : public PhysicalMemory {
   // To be called whenever anything changes that quick_, pcp_now_ and PerCpuPages::limit are made of.
   void RecomputeQuick();
   void ReleaseBootMemory(const PhysicalConfig& config);
+  void TakeBootSlabs(const PhysicalConfig& config);
   void ReleaseRange(Zone& zone, uint32_t start, uint32_t end, bool cma, bool page_by_page);
   void AddLateFreed(const PhysicalConfig& config, bool managed);
   void ChooseZeroFrame(const PhysicalConfig& config);
@@ -265,7 +268,6 @@ class BuddyMemory final : public PhysicalMemory {
   void WakeForBoost();
   bool ReclaimAgain(SlowRequest& request);
   bool CompactAgain(SlowRequest& request);
-  uint64_t ReclaimablePages(const Zone& zone) const;
   void ExplainRequest(Gfp gfp, int order, uint32_t flags, const AllocContext& context) const;
 
   // zone_watermarks.cc
@@ -363,6 +365,7 @@ class BuddyMemory final : public PhysicalMemory {
   std::array<QuickRequest, kQuickMask + 1> quick_{};
   QuickFree free_to_;  // Where the last block went.
   uint32_t zero_frame_ = 0;
+  uint64_t boot_slab_pages_ = 0;
   // By the three zone bits and kGfpMovable of a request: the highest zone it may use; and the first populated one from each zone downward.
   std::array<int8_t, 16> highest_zone_{};
   std::array<int8_t, kZones> first_zone_{};

@@ -202,7 +202,7 @@ SysResult<uint64_t> Processes::Shmat(Pid pid, int32_t shm_id, uint64_t address, 
     }
   }
   auto file = std::make_shared<OpenFile>(inode, true, (flags & kShmReadOnly) == 0);
-  file->object = KernelObjectRef(anon_vmas_->kernel_objects(), KernelObject::kFilp);
+  file->Account(anon_vmas_->kernel_objects());
   uint64_t populate = 0;
   const SysResult<uint64_t> start = call.DoMmap(file, address, size, prot, map_flags, 0, &populate);
   if (populate != 0) call.Populate(start.value(), populate, /*ignore_errors=*/true);
