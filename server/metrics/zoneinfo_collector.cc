@@ -95,8 +95,7 @@ void AddZoneGauges(const MachineSnapshot& snapshot, Families& families) {
 void AddNodeStats(const MachineSnapshot& snapshot, const Zone& first, Families& families) {
   for (const NodeMetric& metric : kNodeGauges) {
     MetricFamily family = GaugeFamily(metric.name, metric.help);
-    const int64_t value = snapshot.vm_stat.Get(metric.item) >> (ShownInHugePages(metric.item) ? snapshot.layout->pageblock_order : 0);
-    AddZoneSample(family, first, static_cast<double>(value));
+    AddZoneSample(family, first, static_cast<double>(snapshot.vm_stat.Get(metric.item)));
     families.push_back(std::move(family));
   }
   for (const NodeMetric& metric : kNodeCounters) {

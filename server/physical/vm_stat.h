@@ -218,11 +218,6 @@ enum StatAvailability : uint8_t { kStatOnX86 = 1, kStatOnArm64 = 2 };
 absl::string_view StatName(ZoneStat item);
 absl::string_view StatName(NumaStat item);
 absl::string_view StatName(NodeStat item);
-// vmstat_item_print_in_thp(): counted in pages, shown in huge pages.
-constexpr bool ShownInHugePages(NodeStat item) {
-  return item == NodeStat::kNrAnonTransparentHugepages || item == NodeStat::kNrFileHugepages || item == NodeStat::kNrShmemHugepages ||
-         item == NodeStat::kNrShmemPmdmapped || item == NodeStat::kNrFilePmdmapped;
-}
 absl::string_view StatName(VmEvent item);
 
 // StatAvailability bits.

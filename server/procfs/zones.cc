@@ -24,11 +24,6 @@ void ForEachItem(int count, uint8_t where, Visit visit) {
   }
 }
 
-uint64_t Shown(const Machine& machine, NodeStat item) {
-  const auto pages = static_cast<uint64_t>(machine.vm_stat().Get(item));
-  return ShownInHugePages(item) ? pages >> machine.layout().pageblock_order : pages;
-}
-
 void AppendZoneHead(std::string& out, const Zone& zone) {  // The kernel numbers nodes; there is one.
   out += "Node 0, zone ";
   AppendRight(out, zone.name(), 8);
@@ -48,10 +43,12 @@ void AppendField(std::string& out, absl::string_view label, uint64_t value) {
 
 void AppendZone(std::string& out, const Machine& machine, const Zone& zone, bool first_populated) {
   const uint8_t where = Availability(machine);
+  const VmStat& stat = machine.vm_stat();
   AppendZoneHead(out, zone);
   if (first_populated) {
     out += "\n  per-node stats";
-    ForEachItem<NodeStat>(kNodeStats, where, [&](NodeStat item) { AppendStatLine(out, StatName(item), Shown(machine, item)); });
+    ForEachItem<NodeStat>(kNodeStats, where,
+                          [&](NodeStat item) { AppendStatLine(out, StatName(item), static_cast<uint64_t>(stat.Get(item))); });
   }
   AppendField(out, "\n  pages free     ", zone.free_pages());
   AppendField(out, "\n        boost    ", zone.watermark_boost);
@@ -221,7 +218,9 @@ std::vector<VmstatField> VmstatFields(const Machine& machine) {
     for (const Zone& zone : machine.memory().zones()) sum += zone.stat(item);
     fields.push_back({StatName(item), sum});
   });
-  ForEachItem<NodeStat>(kNodeStats, where, [&](NodeStat item) { fields.push_back({StatName(item), Shown(machine, item)}); });
+  ForEachItem<NodeStat>(kNodeStats, where, [&](NodeStat item) {
+    fields.push_back({StatName(item), static_cast<uint64_t>(stat.Get(item))});
+  });
   const DirtyLimits dirty = machine.dirty_limits();
   fields.push_back({"nr_dirty_threshold", dirty.threshold});
   fields.push_back({"nr_dirty_background_threshold", dirty.background});
