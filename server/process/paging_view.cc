@@ -70,7 +70,7 @@ void Paging::AccumulateSmaps(const VmArea& vma, SmapsSums& sums) const {
     if (frame->state == FrameState::kAnon) {
       sums.pss_anon += share;
     } else {
-      ((frame->flags & kPgSwapBacked) != 0 ? sums.pss_shmem : sums.pss_file) += share;
+      (KindOf(*frame) == RssKind::kShmem ? sums.pss_shmem : sums.pss_file) += share;
     }
     if (locked) sums.pss_locked += share;
     if (dirty) sums.pss_dirty += share;
@@ -92,6 +92,7 @@ Smaps Paging::ToSmaps(const SmapsSums& sums) {
   smaps.anonymous = Bytes(sums.anonymous);
   smaps.lazy_free = Bytes(sums.lazy_free);
   smaps.anon_huge_pages = Bytes(sums.anon_huge);
+  smaps.shmem_pmd_mapped = Bytes(sums.shmem_huge);
   smaps.shared_hugetlb = Bytes(sums.shared_hugetlb);
   smaps.private_hugetlb = Bytes(sums.private_hugetlb);
   smaps.locked = WholeKib(sums.pss_locked >> kPssShift);
@@ -143,7 +144,7 @@ std::array<int64_t, kRssKinds> Paging::CountRss(const AddressSpace& mm) const {
                    }
                  }));
     ForEachHugeEntry(mm, vma->range(), [&](uint64_t entry, VirtAddr) {
-      if (!IsHugeZero(entry)) total[static_cast<size_t>(RssKind::kAnon)] += huge_pages();
+      if (!IsHugeZero(entry)) total[static_cast<size_t>(KindOf(memory_.frame(format_.HugePfn(entry))))] += huge_pages();
     });
   }
   return total;
@@ -221,7 +222,8 @@ void Paging::CheckInvariants(const std::vector<const Process*>& tasks, std::vect
   // MREMAP_DONTUNMAP unlocks a VMA without looking at its pages (mremap.cc): those of a file stay marked in the page cache.
   for (const auto& [id, inode] : files_.all()) {
     for (const auto& [index, pfn] : inode->pages) {
-      if ((memory_.frame(pfn).flags & kPgMlocked) != 0 && !mapped.contains(pfn)) ++mlocked;
+      const Frame& frame = memory_.frame(pfn);
+      if ((frame.flags & kPgMlocked) != 0 && !IsCompound(frame) && !mapped.contains(pfn)) ++mlocked;
     }
   }
   if (mlocked != mlocked_pages())

@@ -376,5 +376,16 @@ TEST(DirtyLimitsTest, FollowTheKernelsRule) {
   EXPECT_EQ(machine->dirty_limits().background, 1000u);  // Never above half the threshold.
 }
 
+// Of huge pages the kernel counts pages, but /proc/vmstat and zoneinfo show how many they are.
+TEST(ShownStatTest, HugePagesAreShownOneByOne) {
+  VmStat stat;
+  stat.Add(NodeStat::kNrAnonPages, 2048);
+  stat.Add(NodeStat::kNrAnonTransparentHugepages, 2048);
+  EXPECT_EQ(ShownStat(GetLayout(LayoutKind::kArm64), stat, NodeStat::kNrAnonTransparentHugepages), 4u);
+  EXPECT_EQ(ShownStat(GetLayout(LayoutKind::kX86_32Pae), stat, NodeStat::kNrAnonTransparentHugepages), 4u);
+  EXPECT_EQ(ShownStat(GetLayout(LayoutKind::kX86_32), stat, NodeStat::kNrAnonTransparentHugepages), 2u);
+  EXPECT_EQ(ShownStat(GetLayout(LayoutKind::kArm64), stat, NodeStat::kNrAnonPages), 2048u);
+}
+
 }  // namespace
 }  // namespace mmlab
