@@ -178,7 +178,7 @@ class Files {
   // The page cache holds another frame for a page from now on; what it counts of the page stays (folio_migrate_mapping()).
   void ReplacePage(Pfn from, Pfn to);
   // Takes a clean page that nobody maps out of the page cache.
-  void DropCleanPage(Pfn pfn);
+  void DropCleanPage(Pfn pfn) { DropCleanPage(pfn, 0); }
   // The same for reclaim for the sake of a cgroup (0: of the node), which remembers when that was (__remove_mapping(),
   // workingset_eviction()): should the page come back soon, it is active at once.
   void Evict(Pfn pfn, uint16_t target_memcg);
@@ -212,8 +212,8 @@ class Files {
   }
   SysResult<Pfn> AddPage(Inode& inode, PageIndex index);
   void TellPage(EventKind kind, const Inode& inode, PageIndex index, Pfn pfn) const;  // A tracepoint of mm/filemap.c.
-  // Puts a page into the page cache and counts it; takes over a reference.
-  void InsertPage(Inode& inode, PageIndex index, Pfn pfn);
+  // Puts a page into the page cache and counts it; takes over a reference. The shadow that was there, 0: none.
+  uint64_t InsertPage(Inode& inode, PageIndex index, Pfn pfn);
   void NoteClean(Inode& inode, const Frame& frame);
   uint64_t FlushInode(Inode& inode, uint64_t most);
   void WriteDownTo(uint64_t background);
@@ -228,7 +228,9 @@ class Files {
   SysResult<CachedPage> SwapInShmem(Inode& inode, PageIndex index, SwapEntry entry);
   bool TakeBlock(Inode& inode);  // shmem_inode_acct_block()
   void GiveBlock(Inode& inode);  // shmem_inode_unacct_blocks()
-  void RemovePage(Inode& inode, PageIndex index, Pfn pfn);
+  // `shadow`: what to leave in the page's place; 0: nothing.
+  void RemovePage(Inode& inode, PageIndex index, Pfn pfn, uint64_t shadow = 0);
+  void DropCleanPage(Pfn pfn, uint64_t shadow);
   void RemovePages(Inode& inode, PageIndex first, PageIndex end);
   void ZeroBytes(Inode& inode, uint64_t from, uint64_t to);
   void PutPage(Pfn pfn);
@@ -273,6 +275,7 @@ class Files {
   HugetlbPools hugetlb_;
   int page_cluster_ = 3;
   absl::btree_map<uint32_t, Inode*> by_id_;
+  mutable Inode* found_ = nullptr;  // By FindById(), last.
   absl::btree_map<std::string, std::shared_ptr<Inode>> by_path_;
 };
 

@@ -13,11 +13,7 @@ namespace mmlab {
 
 PageIndex Files::EndIndex(const Inode& inode) const { return PageIndex() + page_size_.PagesHolding(Bytes(inode.size)); }
 
-std::optional<Pfn> Files::FindPage(const Inode& inode, PageIndex index) const {
-  const auto it = inode.pages.find(index);
-  if (it == inode.pages.end()) return std::nullopt;
-  return it->second;
-}
+std::optional<Pfn> Files::FindPage(const Inode& inode, PageIndex index) const { return inode.pages.Find(index); }
 
 bool Files::TakeBlock(Inode& inode) {
   const bool tmpfs = inode.kind == FileKind::kTmpfs;
@@ -49,11 +45,8 @@ SysResult<Pfn> Files::AddPage(Inode& inode, PageIndex index) {
   Frame& frame = memory_.frame(*pfn);
   frame.state = shmem ? FrameState::kShmem : FrameState::kFile;
   frame.flags |= shmem ? kPgUptodate | kPgSwapBacked : uint32_t{kPgUptodate};
-  InsertPage(inode, index, *pfn);
-  if (const auto shadow = inode.shadows.find(index); shadow != inode.shadows.end()) {
-    memory_.lru().NoteRefault(*pfn, shadow->second, swap_.available());
-    inode.shadows.erase(shadow);
-  }
+  const uint64_t shadow = InsertPage(inode, index, *pfn);
+  if (shadow != 0) memory_.lru().NoteRefault(*pfn, shadow, swap_.available());
   if (mapper_ != nullptr) mapper_->AddToLru(*pfn);
   return *pfn;
 }
@@ -65,18 +58,19 @@ void Files::TellPage(EventKind kind, const Inode& inode, PageIndex index, Pfn pf
   events->Emit(kind, {inode.device_major, inode.device_minor, inode.number, pfn.raw(), offset, 0});
 }
 
-void Files::InsertPage(Inode& inode, PageIndex index, Pfn pfn) {
+uint64_t Files::InsertPage(Inode& inode, PageIndex index, Pfn pfn) {
   Frame& frame = memory_.frame(pfn);
   frame.mapping = inode.id;
   frame.index = index.raw();
-  inode.pages.emplace(index, pfn);
+  const uint64_t shadow = inode.pages.Insert(index, pfn);
   if (!inode.shmem()) TellPage(EventKind::kMmFilemapAddToPageCache, inode, index, pfn);
   ++cached_pages_;
   memory_.CountPage(vm_stat_, frame, NodeStat::kNrFilePages, 1);
   if (inode.kind == FileKind::kBlockDevice) ++buffer_pages_;
-  if (!inode.shmem()) return;
+  if (!inode.shmem()) return shadow;
   ++shmem_pages_;
   memory_.CountPage(vm_stat_, frame, NodeStat::kNrShmem, 1);
+  return shadow;
 }
 
 void Files::PutPage(Pfn pfn) {
@@ -88,7 +82,7 @@ void Files::PutPage(Pfn pfn) {
   memory_.FreePages(pfn, PageOrder(0));
 }
 
-void Files::RemovePage(Inode& inode, PageIndex index, Pfn pfn) {
+void Files::RemovePage(Inode& inode, PageIndex index, Pfn pfn, uint64_t shadow) {
   Frame& frame = memory_.frame(pfn);
   MMLAB_CHECK(frame.state == FrameState::kFile || frame.state == FrameState::kShmem);
   if (frame.state == FrameState::kShmem) {
@@ -104,7 +98,11 @@ void Files::RemovePage(Inode& inode, PageIndex index, Pfn pfn) {
   memory_.CountPage(vm_stat_, frame, NodeStat::kNrFilePages, -1);
   frame.flags &= ~uint32_t{kPgDirty};
   TellPage(EventKind::kMmFilemapDeleteFromPageCache, inode, index, pfn);
-  inode.pages.erase(index);
+  if (shadow != 0) {
+    inode.pages.Evict(index, shadow);
+  } else {
+    inode.pages.Erase(index);
+  }
   PutPage(pfn);
 }
 
@@ -112,25 +110,21 @@ void Files::ReplacePage(Pfn from, Pfn to) {
   const Frame& frame = memory_.frame(from);
   Inode* inode = FindById(static_cast<uint32_t>(frame.mapping));
   MMLAB_CHECK(inode != nullptr);
-  const auto it = inode->pages.find(PageIndex(frame.index));
-  MMLAB_CHECK(it != inode->pages.end() && it->second == from);
-  it->second = to;
+  MMLAB_CHECK(inode->pages.Find(PageIndex(frame.index)) == from);
+  inode->pages.Replace(PageIndex(frame.index), to);
 }
 
 void Files::RemovePages(Inode& inode, PageIndex first, PageIndex end) {
   WaitForFile(inode);
-  inode.shadows.erase(inode.shadows.lower_bound(first), inode.shadows.lower_bound(end));
-  for (auto it = inode.swapped.lower_bound(first); it != inode.swapped.end() && it->first < end; it = inode.swapped.erase(it)) {
-    swap_.FreeWithCache(it->second);
+  inode.pages.EraseShadows(first, end);
+  for (const auto& [index, entry] : inode.pages.Swapped(first, end)) {
+    swap_.FreeWithCache(entry);
+    inode.pages.Erase(index);
     GiveBlock(inode);
   }
-  bool drained = false;
-  for (auto it = inode.pages.lower_bound(first); it != inode.pages.end() && it->first < end; it = inode.pages.lower_bound(first)) {
-    // Releasing a batch of pages empties the per-CPU LRU batches first.
-    if (!drained && mapper_ != nullptr) mapper_->DrainLru();
-    drained = true;
-    RemovePage(inode, it->first, it->second);
-  }
+  // Releasing a batch of pages empties the per-CPU LRU batches first.
+  if (mapper_ != nullptr && !inode.pages.Pages(first, end).empty()) mapper_->DrainLru();
+  for (const auto& [index, pfn] : inode.pages.Pages(first, end)) RemovePage(inode, index, pfn);
 }
 
 SysResult<CachedPage> Files::PageForFault(Inode& inode, PageIndex index) {
@@ -149,7 +143,7 @@ SysResult<CachedPage> Files::PageForWrite(Inode& inode, PageIndex index) {
     }
     return CachedPage{*found, false};
   }
-  if (const auto swapped = inode.swapped.find(index); swapped != inode.swapped.end()) return SwapInShmem(inode, index, swapped->second);
+  if (const auto swapped = inode.pages.FindSwapped(index); swapped.has_value()) return SwapInShmem(inode, index, *swapped);
   MMLAB_TRY_ASSIGN(const Pfn pfn, AddPage(inode, index));
   const uint64_t offset = index.raw() << page_size_.shift();
   const bool read = inode.on_disk();
@@ -175,12 +169,12 @@ SysResult<CachedPage> Files::PageForWrite(Inode& inode, PageIndex index) {
 SysResult<std::optional<CachedPage>> Files::PageForRead(Inode& inode, PageIndex index) {
   if (const std::optional<Pfn> found = FindPage(inode, index); found.has_value())
     return std::optional<CachedPage>(CachedPage{*found, false});
-  if (inode.shmem() && !inode.swapped.contains(index)) return std::optional<CachedPage>();
+  if (inode.shmem() && !inode.pages.FindSwapped(index).has_value()) return std::optional<CachedPage>();
   MMLAB_TRY_ASSIGN(const CachedPage page, PageForWrite(inode, index));
   return std::optional<CachedPage>(page);
 }
 
-void Files::DropCleanPage(Pfn pfn) {
+void Files::DropCleanPage(Pfn pfn, uint64_t shadow) {
   const Frame& frame = memory_.frame(pfn);
   MMLAB_CHECK(frame.state == FrameState::kFile && frame.mapcount == 0 && (frame.flags & (kPgDirty | kPgWriteback)) == 0);
   Inode* inode = FindById(static_cast<uint32_t>(frame.mapping));
@@ -194,30 +188,18 @@ void Files::DropCleanPage(Pfn pfn) {
     if (inode->disk.size() < offset + bytes.size()) inode->disk.resize(offset + bytes.size());
     inode->disk.replace(offset, bytes.size(), bytes);
   }
-  RemovePage(*inode, PageIndex(frame.index), pfn);
+  RemovePage(*inode, PageIndex(frame.index), pfn, shadow);
 }
 
-void Files::Evict(Pfn pfn, uint16_t target_memcg) {
-  const Frame& frame = memory_.frame(pfn);
-  Inode* inode = FindById(static_cast<uint32_t>(frame.mapping));
-  MMLAB_CHECK(inode != nullptr);
-  inode->shadows[PageIndex(frame.index)] = memory_.lru().NoteEviction(pfn, target_memcg);
-  DropCleanPage(pfn);
-}
+void Files::Evict(Pfn pfn, uint16_t target_memcg) { DropCleanPage(pfn, memory_.lru().NoteEviction(pfn, target_memcg)); }
 
 void Files::DropClean() {
   DrainLru();
   for (const auto& [id, inode] : by_id_) {
     if (!inode->on_disk()) continue;
-    for (auto it = inode->pages.begin(); it != inode->pages.end();) {
-      const auto [index, pfn] = *it;
+    for (const auto& [index, pfn] : inode->pages.Pages()) {
       const Frame& frame = memory_.frame(pfn);
-      if (frame.refcount == 1 && (frame.flags & (kPgDirty | kPgWriteback)) == 0) {
-        DropCleanPage(pfn);
-        it = inode->pages.upper_bound(index);
-      } else {
-        ++it;
-      }
+      if (frame.refcount == 1 && (frame.flags & (kPgDirty | kPgWriteback)) == 0) DropCleanPage(pfn);
     }
   }
 }
@@ -229,7 +211,7 @@ void Files::ZeroBytes(Inode& inode, uint64_t from, uint64_t to) {
     const size_t count = std::min<uint64_t>(to - from, page_size_.bytes().raw() - in_page);
     const PageIndex index(from >> page_size_.shift());
     // Without memory for it a swapped-out page keeps its bytes, as in the kernel.
-    if (inode.swapped.contains(index)) (void)PageForWrite(inode, index);
+    if (inode.pages.FindSwapped(index).has_value()) (void)PageForWrite(inode, index);
     if (const auto page = FindPage(inode, index); page.has_value()) {
       const std::string zeros(count, '\0');
       memory_.contents().Write(*page, in_page, zeros.data(), count);

@@ -14,6 +14,8 @@
 
 namespace mmlab {
 
+class MemoryController;
+
 // Nodes of the maple tree of an address space with so many VMAs. Which ones there are depends on how the tree grew; here they are
 // three quarters full: leaves (maple_range_64) with 12 of 16 ranges and gaps, those above (maple_arange_64) with 8 of 10 nodes.
 uint64_t MapleNodes(uint64_t vmas);
@@ -35,10 +37,11 @@ enum class KernelObject : uint8_t {
   kMapleNode,
   kFilp,
   kDentry,
-  kInode,       // Of pipes; those of disks come from a cache of their file system, which is not simulated.
-  kShmemInode,  // tmpfs, memfd, SysV shm, shared anonymous memory.
+  kInode,          // Of pipes; those of disks come from a cache of their file system, which is not simulated.
+  kShmemInode,     // tmpfs, memfd, SysV shm, shared anonymous memory.
+  kRadixTreeNode,  // Of page caches.
 };
-inline constexpr int kKernelObjects = 17;
+inline constexpr int kKernelObjects = 18;
 
 // Where the objects come from; the machine has it.
 class KernelObjectSource {
@@ -48,6 +51,8 @@ class KernelObjectSource {
   // A kernel stack, by an address that FreeStack takes back. Nothing: no memory.
   virtual std::optional<VirtAddr> AllocStack() = 0;
   virtual void FreeStack(VirtAddr stack) = 0;
+  // Who is charged for objects; null: nobody.
+  virtual MemoryController* Charger() const = 0;
 };
 
 // The objects that the simulated kernel allocates for the processes and files of a machine. Whoever makes or ends a thing notes it here,
@@ -99,17 +104,26 @@ class KernelObjects {
   static uint64_t Key(SlabObject object) { return uint64_t{object.slab} << 16 | object.index; }
   static SlabObject ObjectOf(uint64_t key) { return {static_cast<uint32_t>(key >> 16), static_cast<uint32_t>(key & 0xffff)}; }
   static VirtAddr StackOf(uint64_t where) { return VirtAddr((where >> 47) != 0 ? where | uint64_t{0xff} << 56 : where); }
+  // What an object of a kind costs the memory cgroup that it is made for.
+  struct Cost {
+    uint32_t bytes = 0;  // 0: nothing.
+    bool reclaimable = false;
+  };
   SlabCacheId CacheOf(SlabAllocator& slab, KernelObject kind);
+  uint16_t OwnerOf(uint32_t number) const { return number < owners_.size() ? owners_[number] : uint16_t{0}; }
+  std::optional<SlabObject> AllocObject(uint32_t number, KernelObject kind);
   bool Acquire(uint32_t number);
   void Release(uint32_t number);
 
   KernelObjectSource& source_;
   std::vector<Slot> slots_ = std::vector<Slot>(1);  // By number.
+  std::vector<uint16_t> owners_;                    // By number as far as anybody is charged: the memory cgroup that is; 0: none.
   std::vector<uint32_t> free_slots_;
   std::vector<uint32_t> notes_;  // number x 2, + 1 where it is given back.
   std::array<std::vector<uint32_t>, kKernelObjects> alike_;
   std::array<uint64_t, kKernelObjects> held_{};
   std::array<std::optional<SlabCacheId>, kKernelObjects> caches_;
+  std::array<Cost, kKernelObjects> costs_;  // Of those whose cache is known.
 };
 
 // Somebody's hold on one object; who copies it holds another of the same kind.
