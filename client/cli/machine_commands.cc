@@ -45,7 +45,7 @@ struct SpecFlags {
     command->add_option("--sysctl", sysctls, "NAME=VALUE, repeatable: vm.overcommit_memory=2");
     command->add_option("--firmware", firmware, "The firmware's map, from a file: BIOS-e820 lines of a log, ARM64's memory banks of one");
     command->add_option("--iomem", iomem, "A /proc/iomem, from a file: RAM, devices, windows, kernel sections");
-    command->add_option("--command-line", command_line, "Of the kernel: mem=, memmap=, movablecore=, cma=, vmalloc=, ...");
+    command->add_option("--command-line", command_line, "Of the kernel: mem=, memmap=, movablecore=, cma=, vmalloc=, slub_debug=, ...");
     command->add_option("-f,--file", file, "MachineSpec as JSON or YAML; - reads stdin. Flags win over the file");
   }
   v1::MachineSpec Spec() const;

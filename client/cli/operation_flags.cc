@@ -26,11 +26,41 @@ using google::protobuf::Message;
 
 // include/uapi/asm-generic/mman-common.h, mman.h: the same numbers on all layouts.
 const std::map<std::string, uint32_t>& MapFlags() {
-  static const auto* const kFlags = new std::map<std::string, uint32_t>{
-      {"shared", 0x1},      {"private", 0x2},         {"fixed", 0x10},         {"anonymous", 0x20},     {"growsdown", 0x100},
-      {"locked", 0x2000},   {"noreserve", 0x4000},    {"populate", 0x8000},    {"nonblock", 0x10000},   {"stack", 0x20000},
-      {"hugetlb", 0x40000}, {"huge_64kb", 16u << 26}, {"huge_2mb", 21u << 26}, {"huge_4mb", 22u << 26}, {"fixed_noreplace", 0x100000}};
+  static const auto* const kFlags = new std::map<std::string, uint32_t>{{"shared", 0x1},
+                                                                        {"private", 0x2},
+                                                                        {"fixed", 0x10},
+                                                                        {"anonymous", 0x20},
+                                                                        {"growsdown", 0x100},
+                                                                        {"locked", 0x2000},
+                                                                        {"noreserve", 0x4000},
+                                                                        {"populate", 0x8000},
+                                                                        {"nonblock", 0x10000},
+                                                                        {"stack", 0x20000},
+                                                                        {"hugetlb", 0x40000},
+                                                                        {"huge_64kb", 16u << 26},
+                                                                        {"huge_2mb", 21u << 26},
+                                                                        {"huge_4mb", 22u << 26},
+                                                                        {"huge_32mb", 25u << 26},
+                                                                        {"huge_1gb", 30u << 26},
+                                                                        {"fixed_noreplace", 0x100000}};
   return *kFlags;
+}
+
+// include/linux/slab.h
+const std::map<std::string, uint32_t>& SlabFlagNames() {
+  static const auto* const kFlags =
+      new std::map<std::string, uint32_t>{{"consistency_checks", 0x100}, {"red_zone", 0x400},          {"poison", 0x800},
+                                          {"hwcache_align", 0x2000},     {"cache_dma", 0x4000},        {"cache_dma32", 0x8000},
+                                          {"store_user", 0x10000},       {"reclaim_account", 0x20000}, {"panic", 0x40000},
+                                          {"typesafe_by_rcu", 0x80000},  {"trace", 0x200000},          {"noleaktrace", 0x800000},
+                                          {"account", 0x4000000},        {"no_user_flags", 0x10000000}};
+  return *kFlags;
+}
+
+// The names that the bits of a field may be typed by; null: it has none.
+const std::map<std::string, uint32_t>* BitNames(const FieldDescriptor* field) {
+  if (field->full_name() == "mmlab.v1.MmapRequest.flags") return &MapFlags();
+  return field->full_name() == "mmlab.v1.KmemCacheCreateRequest.flags" ? &SlabFlagNames() : nullptr;
 }
 
 std::string FlagName(const FieldDescriptor* field) {
@@ -40,8 +70,8 @@ std::string FlagName(const FieldDescriptor* field) {
 // Fields that every operation has, and what no flag can carry.
 bool IsAsked(const FieldDescriptor* field, const std::map<std::string, std::string>& fixed) {
   static const auto* const kCommon = new std::set<std::string>{"machine", "pid", "explain", "request_id"};
-  return kCommon->count(field->name()) == 0 && fixed.count(field->name()) == 0 && !field->is_repeated() &&
-         field->type() != FieldDescriptor::TYPE_MESSAGE;
+  return kCommon->count(field->name()) == 0 && fixed.count(field->name()) == 0 &&
+         (!field->is_repeated() || field->cpp_type() == FieldDescriptor::CPPTYPE_UINT64) && field->type() != FieldDescriptor::TYPE_MESSAGE;
 }
 
 // "KERNEL" for GFP_CLASS_KERNEL of enum GfpClass.
@@ -63,6 +93,8 @@ std::string Description(const FieldDescriptor* field) {
   if (field->type() == FieldDescriptor::TYPE_ENUM) add(absl::StrCat("One of ", NamesOf(field), "."));
   if (field->name() == "prot") add("As rwx letters or a number.");
   if (field->full_name() == "mmlab.v1.MmapRequest.flags") add("As names (private,anonymous,...) or a number.");
+  if (field->full_name() == "mmlab.v1.KmemCacheCreateRequest.flags") add("As names (red_zone,poison,...) or a number.");
+  if (field->is_repeated()) add("Numbers with commas between them.");
   return text;
 }
 
@@ -74,11 +106,12 @@ uint64_t Unsigned(const FieldDescriptor* field, const std::string& text, uint64_
   if (field->name() == "prot" && !text.empty() && text.find_first_not_of("rwx-") == std::string::npos) {
     return (absl::StrContains(text, 'r') ? 1u : 0u) | (absl::StrContains(text, 'w') ? 2u : 0u) | (absl::StrContains(text, 'x') ? 4u : 0u);
   }
-  if (field->full_name() == "mmlab.v1.MmapRequest.flags" && !text.empty() && absl::ascii_isalpha(static_cast<unsigned char>(text[0]))) {
+  const std::map<std::string, uint32_t>* const names = BitNames(field);
+  if (names != nullptr && !text.empty() && absl::ascii_isalpha(static_cast<unsigned char>(text[0]))) {
     uint32_t flags = 0;
     for (const std::string& name : std::vector<std::string>(absl::StrSplit(text, ','))) {
-      const auto found = MapFlags().find(absl::AsciiStrToLower(name));
-      if (found == MapFlags().end()) BadValue(field, name, "names of MAP_ flags");
+      const auto found = names->find(absl::AsciiStrToLower(name));
+      if (found == names->end()) BadValue(field, name, "names of flags");
       flags |= found->second;
     }
     return flags;
@@ -99,6 +132,12 @@ int64_t Signed(const FieldDescriptor* field, const std::string& text, int64_t le
 
 void SetField(Message* message, const FieldDescriptor* field, const std::string& text) {
   const google::protobuf::Reflection& reflection = *message->GetReflection();
+  if (field->is_repeated()) {
+    for (const std::string& number : std::vector<std::string>(absl::StrSplit(text, ',', absl::SkipWhitespace()))) {
+      reflection.AddUInt64(message, field, Unsigned(field, number, UINT64_MAX));
+    }
+    return;
+  }
   switch (field->cpp_type()) {
     case FieldDescriptor::CPPTYPE_STRING:
       return reflection.SetString(message, field, text);

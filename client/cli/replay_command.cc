@@ -232,6 +232,7 @@ void AddReplayCommand(CLI::App& app, Session& session) {
       "A fresh machine of the recording's flavour performs each operation; nothing of the recorded answers goes to it. A folder with a\n"
       "script.jsonl is a scenario of a whole machine: its snapshots and results are written to --answers, for a judge to compare.\n"
       "Recordings made inside a kernel (calls of its allocators) start from their first dump, in this process: they need no server.\n"
+      "What one of their answers shows of an order that the kernel drew at random is used for the operations behind it alone.\n"
       "Examples:\n  mmlab replay tests/conformance/data/traces/686/s13-zero-page.jsonl.gz\n"
       "  mmlab replay tests/conformance/data/traces/arm64 --in-process --answers /tmp/answers");
   replay->callback([flags, &session] { RunReplay(session, *flags); });

@@ -47,18 +47,19 @@ void ReplayScenarios(Session& session, const std::vector<std::string>& roots, co
     for (const std::string& folder : FindScenarios(root)) {
       const absl::StatusOr<Scenario> scenario = ReadScenario(folder);
       if (!scenario.ok()) Fail(kExitLocalFile, std::string(scenario.status().message()));
-      const absl::StatusOr<ScenarioAnswers> played = PlayScenario(session.connection(), *scenario, keep);
-      if (!played.ok()) {
-        fmt::print(stderr, "error: {}: not performed: {}\n", folder, std::string(played.status().message()));
-        if (exit_code == kExitDone) exit_code = kExitStatusBase + static_cast<int>(played.status().code());
-        continue;
+      ScenarioAnswers played;
+      const absl::Status status = PlayScenario(session.connection(), *scenario, keep, played);
+      if (status.ok()) {
+        ++performed;
+        fmt::print("{}: {} operations performed, {} files seen\n", folder, scenario->operations.size(), played.snapshot_files.size());
+      } else {
+        fmt::print(stderr, "error: {}: not performed to its end: {}\n", folder, std::string(status.message()));
+        if (exit_code == kExitDone) exit_code = kExitStatusBase + static_cast<int>(status.code());
       }
-      ++performed;
-      fmt::print("{}: {} operations performed, {} files seen\n", folder, scenario->operations.size(), played->snapshot_files.size());
-      for (const auto& [what, count] : played->not_simulated) fmt::print("  not simulated yet, {} x: {}\n", count, what);
-      if (keep) fmt::print("  machine/{} kept\n", played->machine.substr(played->machine.find('/') + 1));
+      for (const auto& [what, count] : played.not_simulated) fmt::print("  not simulated yet, {} x: {}\n", count, what);
+      if (keep && !played.machine.empty()) fmt::print("  machine/{} kept\n", played.machine.substr(played.machine.find('/') + 1));
       if (answers.empty()) continue;
-      const absl::Status written = WriteAnswers(std::filesystem::path(answers) / RelativeName(root, folder), *scenario, *played);
+      const absl::Status written = WriteAnswers(std::filesystem::path(answers) / RelativeName(root, folder), *scenario, played);
       if (!written.ok()) Fail(kExitLocalFile, std::string(written.message()));
     }
   }

@@ -185,6 +185,8 @@ absl::string_view StepKindName(StepKind kind) {
       return "pcp_sizes";
     case StepKind::kKsmBreak:
       return "ksm_break";
+    case StepKind::kContigRange:
+      return "contig_range";
   }
   return "unspecified";
 }

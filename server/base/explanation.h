@@ -84,6 +84,7 @@ enum class StepKind : uint8_t {
   kKsmScan = 94,           // A page that KSM looked at was left alone, and why.
   kKsmMerge = 95,          // Two pages became one.
   kKsmBreak = 96,          // A merged page was copied, and why.
+  kContigRange = 97,       // A range of memory was made one page, or could not be, and why.
   kFirmwareMap = 130,      // A range of the firmware's map after it was sanitised, and what that took.
   kMapEdit = 131,          // A change of the map that the command line asks for.
   kRamLimit = 132,         // How much of the RAM the kernel can address, and what is lost.

@@ -1,6 +1,8 @@
 #include "server/files/files.h"
 
 #include <algorithm>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -50,7 +52,13 @@ std::shared_ptr<Inode> Files::NewInode(FileKind kind, std::string path, uint32_t
   inode->pages.SetKernelObjects(kernel_objects_);
   by_id_[inode->id] = inode.get();
   if (inode->shmem()) inode->object = KernelObjectRef(kernel_objects_, KernelObject::kShmemInode);
-  if (kind == FileKind::kPipe) inode->object = KernelObjectRef(kernel_objects_, KernelObject::kInode);
+  if (kind == FileKind::kBlockDevice) inode->object = KernelObjectRef(kernel_objects_, KernelObject::kBdevInode);
+  if (kind == FileKind::kHugetlbfs) inode->object = KernelObjectRef(kernel_objects_, KernelObject::kHugetlbInode);
+  if (kind == FileKind::kPipe) {
+    inode->object = KernelObjectRef(kernel_objects_, KernelObject::kInode);
+    inode->pipe = KernelObjectRef(kernel_objects_, KernelObject::kPipeInfo);
+    inode->pipe_buffers = KernelObjectRef(kernel_objects_, KernelObject::kPipeBuffers);
+  }
   inode->dentry = KernelObjectRef(kernel_objects_, KernelObject::kDentry);
   return std::shared_ptr<Inode>(inode.release(), [this](Inode* dead) {
     Evict(*dead);
@@ -68,14 +76,16 @@ void Files::Evict(Inode& inode) {
 }
 
 SysResult<std::shared_ptr<Inode>> Files::CreateFile(const std::string& path, FileKind kind, uint64_t size, absl::string_view content,
-                                                    bool resident) {
+                                                    bool resident, const MountOptions& mount) {
   if (path.empty() || path[0] != '/' || size >= kMaxFileSize) return Errno::kEINVAL;
   if (by_path_.contains(path)) return Errno::kEEXIST;
   if (kind == FileKind::kHugetlbfs) {
-    const uint64_t huge = page_size_.BytesOf(PageCount(hugetlb_.pool(hugetlb_.default_pool()).pages())).raw();
-    if (!content.empty() || (size & (huge - 1)) != 0) return Errno::kEINVAL;
-    MMLAB_TRY_ASSIGN(by_path_[path], NewHugetlb(kind, path, size, hugetlb_.default_pool(), /*reserve=*/false));
-    return by_path_[path];
+    const std::optional<size_t> pool = mount.huge_page_bytes == 0 ? hugetlb_.default_pool() : hugetlb_.FindBySize(mount.huge_page_bytes);
+    if (!pool.has_value() || !content.empty()) return Errno::kEINVAL;
+    if ((size & (page_size_.BytesOf(PageCount(hugetlb_.pool(*pool).pages())).raw() - 1)) != 0) return Errno::kEINVAL;
+    MMLAB_TRY_ASSIGN(std::shared_ptr<Inode> made, NewHugetlb(kind, path, size, *pool, /*reserve=*/false));
+    by_path_[path] = made;
+    return made;
   }
   const bool on_disk = kind == FileKind::kExt4 || kind == FileKind::kBlockDevice;
   const uint32_t major = kind == FileKind::kExt4 ? kDiskMajor : 0;

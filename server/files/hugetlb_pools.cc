@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "server/arch/layout.h"
 #include "server/base/check.h"
 #include "server/base/explanation.h"
 #include "server/base/hash.h"
@@ -12,18 +13,43 @@
 
 namespace mmlab {
 
+namespace {
+
+// MAP_HUGETLB's size where none is named: that of a pmd.
+int PmdOrder(const Layout& layout) { return layout.kind == LayoutKind::kX86_32 ? 10 : 9; }
+
+}  // namespace
+
+// In the order in which the kernel adds them (hugetlbpage_init()): PUD_SIZE, CONT_PMD_SIZE, PMD_SIZE, CONT_PTE_SIZE. ARM64's kernel alone
+// of the three moves huge pages.
+HugetlbPools::Sizes HugetlbPools::SizesOf(const Layout& layout) {
+  if (layout.is_x86()) return {{PmdOrder(layout)}, 0, 0, false};
+  return {{18, 13, PmdOrder(layout), 4}, 2, 2, true};
+}
+
+// hugetlb_init_hstates(): pages are demoted to the next smaller size, unless somebody says otherwise.
 void HugetlbPools::SetSizes(const Sizes& sizes) {
   sizes_ = sizes;
   pools_.clear();
-  for (const int order : sizes.orders) pools_.emplace_back().order = order;
+  for (const int order : sizes.orders) {
+    HugetlbPool& pool = pools_.emplace_back();
+    pool.order = order;
+    for (const int other : sizes.orders) {
+      if (other < order) pool.demote_order = std::max(pool.demote_order, other);
+    }
+  }
+}
+
+std::optional<size_t> HugetlbPools::FindBySize(uint64_t bytes) const {
+  for (size_t i = 0; i < pools_.size(); ++i) {
+    if (memory_.page_size().BytesOf(PageCount(pools_[i].pages())).raw() == bytes) return i;
+  }
+  return std::nullopt;
 }
 
 std::optional<size_t> HugetlbPools::FindByLog(uint32_t log) const {
   if (log == 0) return sizes_.default_pool;
-  for (size_t i = 0; i < pools_.size(); ++i) {
-    if (static_cast<uint32_t>(pools_[i].order + memory_.page_size().shift()) == log) return i;
-  }
-  return std::nullopt;
+  return log < 64 ? FindBySize(uint64_t{1} << log) : std::nullopt;
 }
 
 uint64_t HugetlbPools::total_pages() const {
@@ -47,25 +73,57 @@ void HugetlbPools::Explain(const HugetlbPool& pool, const char* text) const {
       .Number("surplus", static_cast<int64_t>(pool.surplus));
 }
 
-bool HugetlbPools::Grow(HugetlbPool& pool) {
-  const Gfp gfp = (sizes_.movable ? kGfpHighuserMovable : kGfpHighuser) | kGfpComp | kGfpNoWarn | kGfpRetryMayFail;  // htlb_alloc_mask()
+// alloc_gigantic_page(), alloc_buddy_huge_page(), with htlb_alloc_mask(): gigantic pages are never where only movable ones may be.
+std::optional<Pfn> HugetlbPools::Allocate(const HugetlbPool& pool) {
+  if (pool.gigantic()) {
+    const std::optional<Pfn> head = memory_.AllocContig(kGfpHighuser, PageOrder(pool.order), FrameState::kHugetlb);
+    if (!head.has_value()) Explain(pool, "no range of that size could be emptied");
+    return head;
+  }
+  const Gfp gfp = (sizes_.movable ? kGfpHighuserMovable : kGfpHighuser) | kGfpComp | kGfpNoWarn | kGfpRetryMayFail;
   const std::optional<Pfn> head = memory_.AllocPages(gfp, PageOrder(pool.order));
   vm_stat_.Count(head.has_value() ? VmEvent::kHtlbBuddyAllocSuccess : VmEvent::kHtlbBuddyAllocFail);
   if (!head.has_value()) {
     Explain(pool, "the page allocator has no block of that size, nor could one be made by reclaim and compaction");
-    return false;
   }
-  Frame& frame = memory_.frame(*head);
+  return head;
+}
+
+// __update_and_free_page()
+void HugetlbPools::GiveBack(const HugetlbPool& pool, Pfn head) {
+  memory_.frame(head).refcount = 1;
+  if (pool.gigantic()) {
+    memory_.FreeContig(head, PageOrder(pool.order));
+  } else {
+    memory_.FreePages(head, PageOrder(pool.order));
+  }
+}
+
+void HugetlbPools::AddBootPage(size_t pool, Pfn head) {
+  Enqueue(pools_[pool], head);
+  pools_[pool].maximum = pools_[pool].total;
+}
+
+// prep_new_huge_page()
+void HugetlbPools::Enqueue(HugetlbPool& pool, Pfn head) {
+  Frame& frame = memory_.frame(head);
   frame.state = FrameState::kHugetlb;
   frame.refcount = 0;
   ++pool.total;
-  pool.free.push_back(*head);
+  pool.free.push_back(head);
+}
+
+bool HugetlbPools::Grow(HugetlbPool& pool) {
+  const std::optional<Pfn> head = Allocate(pool);
+  if (!head.has_value()) return false;
+  Enqueue(pool, *head);
   return true;
 }
 
 bool HugetlbPools::GrowSurplus(HugetlbPool& pool) {
   if (pool.gigantic() || pool.surplus >= pool.overcommit) {
-    Explain(pool, "no surplus page: nr_overcommit_hugepages are there");
+    Explain(pool, pool.gigantic() ? "no surplus page: pages as large as these are never made on demand"
+                                  : "no surplus page: nr_overcommit_hugepages are there");
     return false;
   }
   if (!Grow(pool)) return false;
@@ -84,20 +142,16 @@ Pfn HugetlbPools::Remove(HugetlbPool& pool, size_t index) {
 
 // update_and_free_pages_bulk(): what was removed last is freed first.
 void HugetlbPools::FreeRemoved(const HugetlbPool& pool, std::vector<Pfn>& removed) {
-  for (; !removed.empty(); removed.pop_back()) {
-    memory_.frame(removed.back()).refcount = 1;
-    memory_.FreePages(removed.back(), PageOrder(pool.order));
-  }
+  for (; !removed.empty(); removed.pop_back()) GiveBack(pool, removed.back());
 }
 
-bool HugetlbPools::SetMaximum(size_t index, uint64_t count) {
+void HugetlbPools::SetMaximum(size_t index, uint64_t count) {
   HugetlbPool& pool = pools_[index];
-  if (pool.gigantic()) return count == 0;
   while (pool.surplus > 0 && count > pool.persistent()) --pool.surplus;
   while (count > pool.persistent()) {
     if (!Grow(pool)) {
       pool.maximum = pool.persistent();
-      return true;
+      return;
     }
   }
   const uint64_t least = std::max(count, pool.reserved + pool.total - pool.free.size());
@@ -113,7 +167,39 @@ bool HugetlbPools::SetMaximum(size_t index, uint64_t count) {
   while (count < pool.persistent() && pool.surplus < pool.total) ++pool.surplus;
   pool.maximum = pool.persistent();
   Explain(pool, "the pool was resized");
-  return true;
+}
+
+Errno HugetlbPools::SetDemoteSize(size_t index, uint64_t bytes) {
+  const std::optional<size_t> smaller = FindBySize(bytes);
+  if (!smaller.has_value() || pools_[*smaller].order < pools_[sizes_.pmd_pool].order) return Errno::kEINVAL;
+  if (pools_[*smaller].order >= pools_[index].order) return Errno::kEINVAL;
+  pools_[index].demote_order = pools_[*smaller].order;
+  return Errno::kOk;
+}
+
+void HugetlbPools::Demote(size_t index, uint64_t count) {
+  HugetlbPool& pool = pools_[index];
+  size_t smaller = 0;
+  while (pools_[smaller].order != pool.demote_order) ++smaller;
+  for (; count > 0 && pool.available() > 0; --count) DemoteOne(pool, smaller);
+  Explain(pool, "free pages that nobody was promised were demoted");
+  Explain(pools_[smaller], "the pool that their parts went to");
+}
+
+// demote_free_huge_page()
+void HugetlbPools::DemoteOne(HugetlbPool& pool, size_t smaller) {
+  HugetlbPool& to = pools_[smaller];
+  const Pfn head = Remove(pool, pool.free.size() - 1);
+  for (uint64_t i = 0; i < pool.pages(); i += to.pages()) {
+    Frame& frame = memory_.frame(head + PageCount(i));
+    frame.Become(FrameState::kHugetlb);
+    frame.flags = kPgHead;
+    frame.order = static_cast<uint8_t>(to.order);
+    ++to.total;
+    Release(smaller, head + PageCount(i));  // Where the smaller pool has more than it keeps, parts go to the page allocator.
+  }
+  if (pool.maximum > 0) --pool.maximum;
+  to.maximum += pool.pages() / to.pages();
 }
 
 Errno HugetlbPools::SetOvercommit(size_t index, uint64_t count) {
@@ -186,8 +272,7 @@ void HugetlbPools::Release(size_t index, Pfn head) {
   if (pool.surplus > 0) {
     --pool.surplus;
     --pool.total;
-    frame.refcount = 1;
-    memory_.FreePages(head, PageOrder(pool.order));
+    GiveBack(pool, head);
     Explain(pool, "a surplus page goes back to the page allocator");
   } else {
     pool.free.push_back(head);
@@ -220,6 +305,7 @@ void HugetlbPools::AddToHash(StateHasher& hasher) const {
   hasher.Add(sizes_.default_pool);
   for (const HugetlbPool& pool : pools_) {
     for (const uint64_t count : {pool.maximum, pool.total, pool.reserved, pool.surplus, pool.overcommit, pool.lost}) hasher.Add(count);
+    hasher.Add(static_cast<uint64_t>(pool.demote_order));
     for (const Pfn head : pool.free) hasher.Add(head.raw());
   }
 }

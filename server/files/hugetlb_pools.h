@@ -12,6 +12,7 @@
 
 namespace mmlab {
 
+struct Layout;
 class PhysicalMemory;
 class StateHasher;
 class Tracer;
@@ -20,6 +21,7 @@ class VmStat;
 // The pool of huge pages of one size. Linux: struct hstate. All counts are huge pages of this size.
 struct HugetlbPool {
   int order = 0;            // Small pages of one: 2^order.
+  int demote_order = 0;     // Of the pages that its pages are demoted to; 0: there is no smaller size.
   uint64_t maximum = 0;     // What was asked for and is kept: vm.nr_hugepages.
   uint64_t total = 0;       // HugePages_Total
   uint64_t reserved = 0;    // HugePages_Rsvd: promised to mappings, not taken yet.
@@ -34,7 +36,7 @@ struct HugetlbPool {
   // available_huge_pages(): free ones that nobody was promised.
   uint64_t available() const { return free.size() - reserved; }
   // hstate_is_gigantic(): larger than the largest block of the page allocator.
-  bool gigantic() const { return order > 10; }
+  bool gigantic() const { return order > kMaxOrder; }
 };
 
 // The pools of huge pages of a machine. Linux: mm/hugetlb.c.
@@ -45,13 +47,15 @@ class HugetlbPools {
  public:
   HugetlbPools(PhysicalMemory& memory, VmStat& vm_stat, Tracer& tracer) : memory_(memory), vm_stat_(vm_stat), tracer_(tracer) {}
 
-  // What an architecture has: orders, and which of them is used where none is named. movable: the kernel can move such pages
-  // (hugepage_migration_supported()).
+  // What an architecture has: orders, and which of them is used where none is named. movable: the kernel can move such pages, but gigantic
+  // ones (hugepage_movable_supported()).
   struct Sizes {
     std::vector<int> orders;
     size_t default_pool = 0;
+    size_t pmd_pool = 0;  // Of what one entry of level 2 maps.
     bool movable = false;
   };
+  static Sizes SizesOf(const Layout& layout);
   void SetSizes(const Sizes& sizes);
   // default_hugepagesz=. REQUIRES: pool < pools().size().
   void SetDefault(size_t pool) { sizes_.default_pool = pool; }
@@ -59,15 +63,22 @@ class HugetlbPools {
   absl::Span<const HugetlbPool> pools() const { return pools_; }
   const HugetlbPool& pool(size_t index) const { return pools_[index]; }
   size_t default_pool() const { return sizes_.default_pool; }
+  // size_to_hstate(): the pool of pages of so many bytes.
+  std::optional<size_t> FindBySize(uint64_t bytes) const;
   // hstate_sizelog(): the pool of pages of 2^log bytes; 0: the default one.
   std::optional<size_t> FindByLog(uint32_t log) const;
   // hugetlb_total_pages(): small pages in all pools.
   uint64_t total_pages() const;
   std::string Name(size_t pool) const;  // "hugepages-2048kB"
 
-  // set_max_huge_pages(): makes the pool keep so many pages, as far as memory is found and pages in use allow. False: such large pages
-  // would have to be gathered from several blocks, which is not simulated; then nothing has changed.
-  [[nodiscard]] bool SetMaximum(size_t pool, uint64_t count);
+  // set_max_huge_pages(): makes the pool keep so many pages, as far as memory is found and pages in use allow.
+  void SetMaximum(size_t pool, uint64_t count);
+  // gather_bootmem_prealloc(): a page that boot made, without references.
+  void AddBootPage(size_t pool, Pfn head);
+  // demote_size_store(): kEINVAL when there is no pool of such pages, they are not smaller, or smaller than a pmd's.
+  Errno SetDemoteSize(size_t pool, uint64_t bytes);
+  // demote_store(): makes up to so many free pages that nobody was promised pages of the smaller size.
+  void Demote(size_t pool, uint64_t count);
   // kEINVAL: pages larger than the page allocator's blocks are never made on demand.
   Errno SetOvercommit(size_t pool, uint64_t count);
 
@@ -90,7 +101,11 @@ class HugetlbPools {
   uint64_t HostMemory() const;
 
  private:
-  bool Grow(HugetlbPool& pool);         // alloc_fresh_huge_page()
+  bool Grow(HugetlbPool& pool);  // alloc_fresh_huge_page()
+  std::optional<Pfn> Allocate(const HugetlbPool& pool);
+  void GiveBack(const HugetlbPool& pool, Pfn head);
+  void DemoteOne(HugetlbPool& pool, size_t smaller);
+  void Enqueue(HugetlbPool& pool, Pfn head);
   bool GrowSurplus(HugetlbPool& pool);  // alloc_surplus_huge_page()
   static Pfn Remove(HugetlbPool& pool, size_t index);
   void FreeRemoved(const HugetlbPool& pool, std::vector<Pfn>& removed);

@@ -18,6 +18,15 @@ struct VmArea;
 
 enum class FileKind : uint8_t { kTmpfs, kExt4, kMemfd, kSysvShm, kSharedAnon, kDevZero, kPipe, kBlockDevice, kHugetlbfs };
 
+// Which files of a tmpfs get transparent huge pages: its mount option huge= (SHMEM_HUGE_*).
+enum class ShmemHuge : uint8_t { kNever, kAlways, kWithinSize, kAdvise };
+
+// How a file system is mounted.
+struct MountOptions {
+  uint64_t huge_page_bytes = 0;              // hugetlbfs: pagesize=, 0 the default size.
+  ShmemHuge tmpfs_huge = ShmemHuge::kNever;  // tmpfs: huge=
+};
+
 // What a file of huge pages has beside the rest. Linux: struct hugetlbfs_inode_info.
 struct HugetlbInode {
   size_t pool = 0;                       // Index in HugetlbPools.
@@ -48,7 +57,9 @@ struct Inode {
   uint64_t mappings_made = 0;
   std::unique_ptr<HugetlbInode> hugetlb;  // hugetlbfs, and memfd and SysV shm of huge pages; then `pages` stays empty. Else null.
   KernelObjectRef object;                 // The structure that holds it,
-  KernelObjectRef dentry;                 // and its name.
+  KernelObjectRef dentry;                 // its name,
+  KernelObjectRef pipe;                   // of a pipe its state
+  KernelObjectRef pipe_buffers;           // and its ring of pages.
   bool on_disk() const { return kind == FileKind::kExt4 || kind == FileKind::kBlockDevice; }
   bool shmem() const {
     return hugetlb == nullptr && !on_disk() && kind != FileKind::kDevZero && kind != FileKind::kPipe && kind != FileKind::kHugetlbfs;
@@ -72,7 +83,13 @@ class OpenFile {
   const bool readable;
   const bool writable;
   ReadaheadState readahead;
-  KernelObjectRef object;  // Its struct file.
+  KernelObjectRef object;    // Its struct file,
+  KernelObjectRef security;  // and what the security modules keep with it.
+  // Takes both. Null: objects are not accounted.
+  void Account(KernelObjects* objects) {
+    object = KernelObjectRef(objects, KernelObject::kFilp);
+    security = KernelObjectRef(objects, KernelObject::kFileSecurity);
+  }
 };
 
 }  // namespace mmlab

@@ -22,7 +22,7 @@ PageSlots::Node* PageSlots::NewNode(Node* parent, unsigned shift, unsigned offse
   node->parent = parent;
   node->shift = static_cast<uint8_t>(shift);
   node->offset = static_cast<uint8_t>(offset);
-  node->object = KernelObjectRef(objects_, KernelObject::kRadixTreeNode);
+  node->object = KernelObjectRef(objects_, KernelObject::kXarrayNode);
   ++nodes_;
   if (parent != nullptr) {
     parent->children[offset] = node;

@@ -1,6 +1,7 @@
 #include "server/host/spec_converter.h"
 
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -171,6 +172,24 @@ absl::Status VmallocinfoFromProto(const google::protobuf::RepeatedPtrField<std::
   return absl::OkStatus();
 }
 
+absl::Status SlabinfoFromProto(const v1::RecordedBoot& recorded, MachineSpec& native) {
+  constexpr absl::string_view kField = "recorded.slabinfo";
+  MMLAB_RETURN_IF_ERROR(CheckCount(kField, recorded.slabinfo_size()));
+  std::set<absl::string_view> names;
+  for (const std::string& text : recorded.slabinfo()) {
+    std::optional<SlabinfoCounts> counts = ParseSlabinfoLine(text);
+    if (!counts) return InvalidField(kField, "must be lines of /proc/slabinfo of caches that have slabs");
+    if (!names.insert(absl::string_view(text).substr(0, counts->name.size())).second)
+      return InvalidField(kField, "must name each cache once");
+    native.recorded_slabs.push_back(*std::move(counts));
+  }
+  native.recorded_slabs.shrink_to_fit();
+  const int64_t large = recorded.large_kmalloc_pages();
+  if (large < 0 || large > 1 << 24) return FieldOutOfRange("recorded.large_kmalloc_pages", "must be 0 to 2^24");
+  native.recorded_large_kmalloc_pages = static_cast<uint32_t>(large);
+  return absl::OkStatus();
+}
+
 absl::Status TextsFromProto(const v1::MachineSpec& spec, MachineSpec& native) {
   const struct {
     absl::string_view field;
@@ -265,6 +284,7 @@ absl::StatusOr<MachineSpec> MachineSpecFromProto(const v1::MachineSpec& spec) {
   MMLAB_RETURN_IF_ERROR(SysctlsFromProto("sysctls", spec.sysctls(), native.sysctls));
   MMLAB_RETURN_IF_ERROR(SysctlsFromProto("recorded.sysctls", spec.recorded().sysctls(), native.recorded_sysctls));
   MMLAB_RETURN_IF_ERROR(VmallocinfoFromProto(spec.recorded().vmallocinfo(), native));
+  MMLAB_RETURN_IF_ERROR(SlabinfoFromProto(spec.recorded(), native));
   native.preset = spec.preset();
   native.no_hardware_access_flag = spec.no_hardware_access_flag();
   native.seed = spec.seed();

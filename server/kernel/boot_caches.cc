@@ -1,5 +1,11 @@
 #include "server/kernel/boot_caches.h"
 
+#include <iterator>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/strip.h"
+
 namespace mmlab {
 namespace {
 
@@ -213,6 +219,30 @@ uint8_t KernelOf(LayoutKind layout) {
 }
 
 }  // namespace
+
+static std::optional<SlabFlags> FlagsOfKmallocCache(const SlabPlatform& platform, absl::string_view name) {
+  constexpr std::pair<absl::string_view, SlabFlags> kPrefixes[] = {
+      {"dma-kmalloc-", kSlabCacheDma}, {"kmalloc-rcl-", kSlabReclaimAccount}, {"kmalloc-cg-", kSlabAccount}, {"kmalloc-", 0}};
+  constexpr KmallocType kTypes[] = {KmallocType::kDma, KmallocType::kReclaim, KmallocType::kCgroup, KmallocType::kNormal};
+  for (size_t i = 0; i < std::size(kPrefixes); ++i) {
+    absl::string_view size = name;
+    if (!absl::ConsumePrefix(&size, kPrefixes[i].first)) continue;
+    uint64_t bytes = 0;
+    const uint64_t unit = absl::ConsumeSuffix(&size, "k") ? 1024 : 1;
+    if (!absl::SimpleAtoi(size, &bytes) || bytes == 0 || bytes > KmallocMaxCacheSize(platform) / unit) return std::nullopt;
+    if (name != KmallocName(kTypes[i], KmallocIndex(platform, bytes * unit))) return std::nullopt;
+    return kPrefixes[i].second;
+  }
+  return std::nullopt;
+}
+
+std::optional<SlabFlags> FlagsOfBootCache(const SlabPlatform& platform, LayoutKind layout, absl::string_view name) {
+  if (name == "kmem_cache" || name == "kmem_cache_node") return kSlabHwcacheAlign;
+  for (const Row& row : kRows) {
+    if ((row.kernels & KernelOf(layout)) != 0 && name == row.cache.name) return row.cache.flags;
+  }
+  return FlagsOfKmallocCache(platform, name);
+}
 
 std::vector<BootCache> BootCachesOf(LayoutKind layout) {
   std::vector<BootCache> caches;

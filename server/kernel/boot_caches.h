@@ -2,8 +2,10 @@
 #define MMLAB_SERVER_KERNEL_BOOT_CACHES_H_
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
+#include "absl/strings/string_view.h"
 #include "server/arch/layout.h"
 #include "server/kernel/slab_rules.h"
 
@@ -21,6 +23,9 @@ struct BootCache {
   uint32_t usersize;
   int refcount;  // 1 and those merged into it.
 };
+
+// The flags of a cache that a kernel of this layout has after boot, those of kmalloc too. Nothing: it has none of that name.
+std::optional<SlabFlags> FlagsOfBootCache(const SlabPlatform& platform, LayoutKind layout, absl::string_view name);
 
 // Oldest first, as merging looks at them.
 std::vector<BootCache> BootCachesOf(LayoutKind layout);

@@ -10,11 +10,15 @@
 namespace mmlab {
 namespace {
 
-// The cache of each kind; where it was merged into another, that one is looked for too.
+// The cache of each kind; where it was merged into another, that one is looked for too. Without a name: bytes of a kmalloc(), by the size
+// of a word; `account`: as GFP_KERNEL_ACCOUNT asks for them.
 struct CacheNames {
   const char* name;
   const char* merged_x86 = nullptr;
   const char* merged_arm64 = nullptr;
+  uint32_t bytes_x86 = 0;
+  uint32_t bytes_arm64 = 0;
+  bool account = false;
 };
 constexpr CacheNames kCacheNames[kKernelObjects] = {
     {"task_struct"},
@@ -34,8 +38,20 @@ constexpr CacheNames kCacheNames[kKernelObjects] = {
     {"dentry"},
     {"inode_cache"},
     {"shmem_inode_cache"},
+    {"hugetlbfs_inode_cache"},
+    {"bdev_cache"},
+    {"lsm_file_cache"},
+    {nullptr, nullptr, nullptr, 28, 56},          // apparmor and tomoyo: pointers and a token.
+    {nullptr, nullptr, nullptr, 8, 16},           // apparmor and landlock: a pointer each.
+    {nullptr, nullptr, nullptr, 112, 168, true},  // struct pipe_inode_info
+    {nullptr, nullptr, nullptr, 320, 640, true},  // 16 struct pipe_buffer
     {"radix_tree_node"},
+    {"vmap_area"},
+    {nullptr, nullptr, nullptr, 32, 64},  // struct vm_struct, without PAE.
+    {"kmem_cache"},
+    {"kmem_cache_node", "kmalloc-64", "kmalloc-128"},  // Under SLAB struct kmem_cache_node is a kmalloc().
 };
+constexpr uint32_t kPaeVmStruct = 36;
 
 }  // namespace
 
@@ -87,28 +103,45 @@ bool KernelObjects::Settle() {
   return complete;
 }
 
-SlabCacheId KernelObjects::CacheOf(SlabAllocator& slab, KernelObject kind) {
+std::optional<SlabCacheId> KernelObjects::CacheOf(SlabAllocator& slab, KernelObject kind) {
   std::optional<SlabCacheId>& cache = caches_[Index(kind)];
-  if (!cache.has_value()) {
-    const CacheNames& names = kCacheNames[Index(kind)];
+  if (looked_up_[Index(kind)]) return cache;
+  looked_up_[Index(kind)] = true;
+  const CacheNames& names = kCacheNames[Index(kind)];
+  const SlabPlatform& platform = slab.platform();
+  const bool x86 = platform.word == 4;
+  if (names.name == nullptr) {
+    const bool pae = x86 && platform.physical_word == 8;
+    const uint32_t bytes = kind == KernelObject::kVmStruct && pae ? kPaeVmStruct : x86 ? names.bytes_x86 : names.bytes_arm64;
+    cache = slab.KmallocCache(bytes, names.account ? kGfpKernelAccount : kGfpKernel);
+  } else {
     cache = slab.Find(names.name);
-    if (!cache.has_value()) cache = slab.Find(slab.platform().word == 4 ? names.merged_x86 : names.merged_arm64);
-    MMLAB_CHECK(cache.has_value());
-    // With SLOB there is no accounting of objects (CONFIG_MEMCG_KMEM). The nodes of page caches are asked for with __GFP_ACCOUNT.
-    const SlabGeometry geometry = slab.View(*cache).geometry;
-    const bool accounted = slab.kind() != SlabAllocatorKind::kSlob;
-    if (accounted && ((geometry.flags & kSlabAccount) != 0 || kind == KernelObject::kRadixTreeNode)) {
-      const auto pointer = static_cast<uint32_t>(slab.platform().word);
-      costs_[Index(kind)] = {static_cast<uint32_t>(geometry.size) + pointer, (geometry.flags & kSlabReclaimAccount) != 0};
-    }
+    const char* const merged = x86 ? names.merged_x86 : names.merged_arm64;
+    if (!cache.has_value() && merged != nullptr) cache = slab.Find(merged);
+    MMLAB_CHECK(cache.has_value() || slab.kind() != SlabAllocatorKind::kSlub);
   }
-  return *cache;
+  if (cache.has_value()) costs_[Index(kind)] = CostOf(slab, *cache, kind);
+  return cache;
+}
+cache = slab.Find(names.name);
+const char* const merged = x86 ? names.merged_x86 : names.merged_arm64;
+if (!cache.has_value() && merged != nullptr) cache = slab.Find(merged);
+MMLAB_CHECK(cache.has_value() || slab.kind() != SlabAllocatorKind::kSlub);
+return cache;
+}
+
+// With SLOB there is no accounting of objects (CONFIG_MEMCG_KMEM). The nodes of page caches are asked for with __GFP_ACCOUNT.
+KernelObjects::Cost KernelObjects::CostOf(const SlabAllocator& slab, SlabCacheId cache, KernelObject kind) const {
+  const SlabGeometry geometry = slab.View(cache).geometry;
+  if (slab.kind() == SlabAllocatorKind::kSlob) return {};
+  if ((geometry.flags & kSlabAccount) == 0 && kind != KernelObject::kXarrayNode) return {};
+  const auto pointer = static_cast<uint32_t>(slab.platform().word);
+  return {static_cast<uint32_t>(geometry.size) + pointer, (geometry.flags & kSlabReclaimAccount) != 0};
 }
 
 // memcg_slab_pre_alloc_hook() and what follows.
-std::optional<SlabObject> KernelObjects::AllocObject(uint32_t number, KernelObject kind) {
+std::optional<SlabObject> KernelObjects::AllocObject(uint32_t number, KernelObject kind, SlabCacheId cache) {
   SlabAllocator& slab = source_.Slab();
-  const SlabCacheId cache = CacheOf(slab, kind);
   const uint16_t owner = OwnerOf(number);
   const Cost cost = costs_[Index(kind)];
   const bool charged = owner != 0 && cost.bytes > 0;
@@ -125,7 +158,12 @@ bool KernelObjects::Acquire(uint32_t number) {
   if (kind == KernelObject::kKernelStack) {
     if (const std::optional<VirtAddr> stack = source_.AllocStack()) where = stack->raw();
   } else {
-    if (const std::optional<SlabObject> object = AllocObject(number, kind)) where = Key(*object);
+    const std::optional<SlabCacheId> cache = CacheOf(source_.Slab(), kind);
+    if (!cache.has_value()) {
+      slots_[number].state = State::kFailed;
+      return true;
+    }
+    if (const std::optional<SlabObject> object = AllocObject(number, kind, *cache)) where = Key(*object);
   }
   Slot& slot = slots_[number];
   slot.state = where.has_value() ? State::kHeld : State::kFailed;
@@ -143,8 +181,9 @@ void KernelObjects::Release(uint32_t number) {
       source_.FreeStack(StackOf(slot.where));
     } else {
       SlabAllocator& slab = source_.Slab();
-      slab.TellFree(CacheOf(slab, slot.kind), ObjectOf(slot.where));
-      slab.FreeObject(CacheOf(slab, slot.kind), ObjectOf(slot.where));
+      const SlabCacheId cache = *CacheOf(slab, slot.kind);
+      slab.TellFree(cache, ObjectOf(slot.where));
+      slab.FreeObject(cache, ObjectOf(slot.where));
       const Cost cost = costs_[Index(slot.kind)];
       const uint16_t owner = OwnerOf(number);
       if (owner != 0 && cost.bytes > 0) source_.Charger()->UnchargeObject(owner, cost.bytes, cost.reclaimable);

@@ -16,8 +16,8 @@ namespace mmlab {
 
 class MemoryController;
 
-// Nodes of the maple tree of an address space with so many VMAs. Which ones there are depends on how the tree grew; here they are
-// three quarters full: leaves (maple_range_64) with 12 of 16 ranges and gaps, those above (maple_arange_64) with 8 of 10 nodes.
+// Nodes of the maple tree of an address space with so many VMAs, an estimate. Which ones there are depends on how the tree grew; here they
+// are three quarters full: leaves (maple_range_64) with 12 of 16 ranges and gaps, those above (maple_arange_64) with 8 of 10 nodes.
 uint64_t MapleNodes(uint64_t vmas);
 
 // What processes and files cost the kernel beside page tables.
@@ -37,11 +37,22 @@ enum class KernelObject : uint8_t {
   kMapleNode,
   kFilp,
   kDentry,
-  kInode,          // Of pipes; those of disks come from a cache of their file system, which is not simulated.
-  kShmemInode,     // tmpfs, memfd, SysV shm, shared anonymous memory.
-  kRadixTreeNode,  // Of page caches.
+  kInode,       // Of pipes; those of disks come from a cache of their file system, which is not simulated.
+  kShmemInode,  // tmpfs, memfd, SysV shm, shared anonymous memory.
+  kHugetlbInode,
+  kBdevInode,
+  kFileSecurity,   // What AppArmor keeps with each struct file,
+  kTaskSecurity,   // the security modules with each task,
+  kCredSecurity,   // and with each struct cred.
+  kPipeInfo,       // struct pipe_inode_info,
+  kPipeBuffers,    // and its ring of 16 struct pipe_buffer.
+  kXarrayNode,     // Of page caches.
+  kVmapArea,       // A range of the kernel's address space, in use, freed lazily or free,
+  kVmStruct,       // and what /proc/vmallocinfo says of one in use.
+  kKmemCache,      // A cache that was made since boot,
+  kKmemCacheNode,  // and its lists of the node.
 };
-inline constexpr int kKernelObjects = 18;
+inline constexpr int kKernelObjects = 29;
 
 // Where the objects come from; the machine has it.
 class KernelObjectSource {
@@ -74,6 +85,11 @@ class KernelObjects {
   // The same for objects that are not told apart: the one taken last is given back first.
   void TakeOne(KernelObject kind) { alike_[Index(kind)].push_back(Take(kind)); }
   void DropOne(KernelObject kind);
+  // Takes or gives back as many of these as it needs to have `count` of them.
+  void SetCount(KernelObject kind, uint64_t count) {
+    while (alike_[Index(kind)].size() < count) TakeOne(kind);
+    while (alike_[Index(kind)].size() > count) DropOne(kind);
+  }
 
   bool pending() const { return !notes_.empty(); }
   // Allocates and frees what was noted. False: there was no memory for some of it, which stays without.
@@ -109,9 +125,11 @@ class KernelObjects {
     uint32_t bytes = 0;  // 0: nothing.
     bool reclaimable = false;
   };
-  SlabCacheId CacheOf(SlabAllocator& slab, KernelObject kind);
+  // Nothing: this allocator has no cache for it (SLOB), and the object is not accounted.
+  std::optional<SlabCacheId> CacheOf(SlabAllocator& slab, KernelObject kind);
+  Cost CostOf(const SlabAllocator& slab, SlabCacheId cache, KernelObject kind) const;
   uint16_t OwnerOf(uint32_t number) const { return number < owners_.size() ? owners_[number] : uint16_t{0}; }
-  std::optional<SlabObject> AllocObject(uint32_t number, KernelObject kind);
+  std::optional<SlabObject> AllocObject(uint32_t number, KernelObject kind, SlabCacheId cache);
   bool Acquire(uint32_t number);
   void Release(uint32_t number);
 
@@ -123,7 +141,8 @@ class KernelObjects {
   std::array<std::vector<uint32_t>, kKernelObjects> alike_;
   std::array<uint64_t, kKernelObjects> held_{};
   std::array<std::optional<SlabCacheId>, kKernelObjects> caches_;
-  std::array<Cost, kKernelObjects> costs_;  // Of those whose cache is known.
+  std::array<bool, kKernelObjects> looked_up_{};  // Whether caches_ says what CacheOf() answers.
+  std::array<Cost, kKernelObjects> costs_;        // Of those that were looked up.
 };
 
 // Somebody's hold on one object; who copies it holds another of the same kind.

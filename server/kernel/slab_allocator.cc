@@ -52,6 +52,7 @@ void SlabAllocator::MakeFirstCaches() {
     uint32_t align = platform_.kmalloc_align;
     if (std::has_single_bit(size)) align = std::max(align, size);
     align = SlabAlignment(platform_, flags, align, size);
+    flags = WithDebugFlags(platform_, name, flags);
     return AddCache({name, size, align, flags, false, usersize}, GeometryOf(platform_, size, align, flags, false), refcount, true);
   };
   const auto make_kmalloc = [&](KmallocType type, int index) {
@@ -82,13 +83,31 @@ void SlabAllocator::MakeFirstCaches() {
 
 void SlabAllocator::AddBootCaches(LayoutKind layout) {
   for (const BootCache& cache : BootCachesOf(layout)) {
-    const SlabFlags flags = cache.flags & SlabCreateMaskOf(kind());
+    const SlabFlags flags = WithDebugFlags(platform_, cache.name, cache.flags & SlabCreateMaskOf(kind()));
     SlabGeometry geometry = GeometryOf(platform_, cache.object_size, cache.align, flags, cache.constructor);
     const bool merged = kind() != SlabAllocatorKind::kSlob;
     if (merged) GrowMerged(cache.largest_size, geometry);
     AddCache({cache.name, cache.object_size, cache.align, flags, cache.constructor, cache.usersize}, geometry, merged ? cache.refcount : 1,
              true);
   }
+}
+
+void SlabAllocator::AddBootSlabs(absl::Span<const SlabinfoCounts> counts) {
+  for (const SlabinfoCounts& one : counts) {
+    const std::optional<SlabCacheId> id = Find(one.name);
+    if (!id.has_value()) continue;
+    CacheInfo& info = *InfoOf(static_cast<size_t>(*id));
+    info.boot_slabs = one.slabs;
+    info.boot_total_objects = one.total_objects;
+    info.boot_active_objects = one.active_objects;
+  }
+}
+
+bool SlabAllocator::InBootSlab(VirtAddr address) const {
+  const Pfn pfn((address.raw() - linear_base_) >> platform_.page_size.shift());
+  if (pfn >= memory_.end_pfn()) return false;
+  const Frame frame = memory_.PeekFrame(pfn);
+  return frame.state == FrameState::kSlab && frame.mapping == kBootSlabMapping;
 }
 
 void SlabAllocator::NoteKmallocCache(const std::string& name, SlabCacheId id) {
@@ -121,12 +140,15 @@ SlabCacheView SlabAllocator::ViewOf(const CacheInfo& info) {
   view.refcount = info.refcount;
   view.usersize = info.usersize;
   view.constructor = info.constructor;
+  view.boot_slabs = info.boot_slabs;
+  view.boot_total_objects = info.boot_total_objects;
+  view.boot_active_objects = info.boot_active_objects;
   return view;
 }
 
 // find_mergeable(): the oldest cache whose objects are as large and aligned as needed, and hardly larger. SLOB has no use for it.
 SlabAllocator::CacheInfo* SlabAllocator::FindMergeable(const SlabCacheRequest& request) {
-  if (kind() == SlabAllocatorKind::kSlob) return nullptr;
+  if (kind() == SlabAllocatorKind::kSlob || platform_.options.no_merge) return nullptr;
   if (request.constructor || request.usersize != 0 || (request.flags & kSlabNeverMerge) != 0) return nullptr;
   const uint32_t word = platform_.word;
   uint32_t size = (request.object_size + word - 1) / word * word;
@@ -153,7 +175,7 @@ void SlabAllocator::GrowMerged(uint32_t object_size, SlabGeometry& geometry) con
 SysResult<SlabCacheId> SlabAllocator::CreateCache(const SlabCacheRequest& asked) {
   SlabCacheRequest request = asked;
   if ((request.flags & ~kSlabPermitted) != 0) return Errno::kEINVAL;
-  request.flags &= SlabCreateMaskOf(kind());
+  request.flags = WithDebugFlags(platform_, request.name, request.flags & SlabCreateMaskOf(kind()));
   if (request.object_size == 0 || request.object_size > kMaxObjectSize) return Errno::kEINVAL;
   if (request.align > kMaxObjectSize || (request.align != 0 && !std::has_single_bit(request.align))) return Errno::kEINVAL;
   if (request.usersize > request.object_size) request.usersize = 0;
@@ -178,6 +200,7 @@ SysResult<SlabCacheId> SlabAllocator::CreateCache(const SlabCacheRequest& asked)
         .Number("order", geometry.order)
         .Number("objects_per_slab", geometry.objects);
   }
+  ++made_caches_;
   return AddCache(request, geometry, 1, false);
 }
 
@@ -190,7 +213,10 @@ Errno SlabAllocator::DestroyCache(SlabCacheId id, absl::string_view name) {
     if (alias != cache.aliases.end()) cache.aliases.erase(alias);
     return Errno::kOk;
   }
-  return RemoveCache(id) ? Errno::kOk : Errno::kEBUSY;
+  const bool permanent = cache.permanent;
+  if (!RemoveCache(id)) return Errno::kEBUSY;
+  if (!permanent) --made_caches_;
+  return Errno::kOk;
 }
 
 bool SlabAllocator::AllocBulk(SlabCacheId id, Gfp gfp, absl::Span<SlabObject> out) {
@@ -292,7 +318,8 @@ std::optional<Pfn> SlabAllocator::SlabPageAt(VirtAddr address) const {
   const Pfn pfn((address.raw() - linear_base_) >> platform_.page_size.shift());
   if (pfn >= memory_.end_pfn()) return std::nullopt;
   const Pfn head = memory_.HeadOf(pfn);
-  if (memory_.PeekFrame(head).state != FrameState::kSlab) return std::nullopt;
+  const Frame frame = memory_.PeekFrame(head);
+  if (frame.state != FrameState::kSlab || frame.mapping == kBootSlabMapping) return std::nullopt;
   return head;
 }
 
@@ -328,7 +355,9 @@ void SlabAllocator::CountPages(SlabFlags flags, int order, int sign) {
 }
 
 uint64_t SlabAllocator::CountedPages() const {
-  return static_cast<uint64_t>(memory_.vm_stat().Get(NodeStat::kNrSlabReclaimable) + memory_.vm_stat().Get(NodeStat::kNrSlabUnreclaimable));
+  const VmStat& stat = memory_.vm_stat();
+  return static_cast<uint64_t>(stat.Get(NodeStat::kNrSlabReclaimable) + stat.Get(NodeStat::kNrSlabUnreclaimable)) -
+         memory_.boot_slab_pages();
 }
 
 std::optional<SlabCacheId> SlabAllocator::Find(absl::string_view name) const {

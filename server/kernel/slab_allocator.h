@@ -77,6 +77,10 @@ struct SlabCacheView {
   uint64_t cpu_partial_slabs = 0;  // SLUB: on the lists of all CPUs.
   uint64_t array_objects = 0;      // SLAB: free objects in the arrays of all CPUs,
   uint64_t shared_objects = 0;     // and in the shared one.
+  // What the kernel's start-up took beside all that: slabs of which only these numbers are known.
+  uint64_t boot_slabs = 0;
+  uint64_t boot_total_objects = 0;
+  uint64_t boot_active_objects = 0;
 };
 
 // Where an address lies.
@@ -167,6 +171,12 @@ class SlabAllocator {
 
   // The caches that a kernel of this layout has when its first process starts, without objects.
   void AddBootCaches(LayoutKind layout);
+  // Slabs that start-up took, of caches that exist. Their frames are PhysicalConfig::boot_slabs.
+  void AddBootSlabs(absl::Span<const SlabinfoCounts> counts);
+  // Whether an address lies in these slabs, whose objects nobody but the kernel's start-up knows.
+  bool InBootSlab(VirtAddr address) const;
+  // Caches that were made since boot and still exist.
+  uint64_t made_caches() const { return made_caches_; }
   // slabinfo_write(), a line written to /proc/slabinfo: "NAME LIMIT BATCHCOUNT SHARED" sets the tunables of a cache; numbers that make no
   // sense are ignored. EINVAL: no such line or cache; EIO: SLUB, which has no tunables; ENOMEM: arrays of that size cannot be had.
   Errno WriteSlabinfo(absl::string_view line);
@@ -189,6 +199,9 @@ class SlabAllocator {
     uint32_t usersize = 0;
     bool constructor = false;
     bool permanent = false;  // The kernel's own.
+    uint32_t boot_slabs = 0;
+    uint32_t boot_total_objects = 0;
+    uint32_t boot_active_objects = 0;
   };
 
   SlabAllocator(const SlabPlatform& platform, uint64_t linear_base, BuddyMemory& memory, Tracer& tracer);
@@ -221,7 +234,7 @@ class SlabAllocator {
   std::optional<Pfn> TakePages(Gfp gfp, int order);
   void AddLarge(SlabUsage& usage) const;  // Large kmalloc()s, and the pages of everything.
   void CountPages(SlabFlags flags, int order, int sign);
-  uint64_t CountedPages() const;  // nr_slab_reclaimable + nr_slab_unreclaimable.
+  uint64_t CountedPages() const;  // nr_slab_reclaimable + nr_slab_unreclaimable, without what start-up took.
 
   SlabPlatform platform_;
   uint64_t linear_base_;
@@ -230,6 +243,7 @@ class SlabAllocator {
   std::array<std::array<int32_t, 16>, kKmallocTypes> kmalloc_caches_{};  // Ids, -1 = none.
   uint64_t large_pages_ = 0;                                             // Pages of kmalloc()s beyond the largest class,
   uint64_t large_count_ = 0;                                             // and how many these are.
+  uint64_t made_caches_ = 0;
 
  private:
   CacheInfo* FindMergeable(const SlabCacheRequest& request);

@@ -3,14 +3,15 @@
 #include <algorithm>
 #include <bit>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "server/base/check.h"
 
 namespace mmlab {
 namespace {
 
 constexpr uint32_t kMaxObjects = 32767;  // A slab counts its objects in 15 bits.
-constexpr int kCostlySlabOrder = 3;      // slub_max_order
 constexpr uint32_t kMinPartial = 5;
 constexpr uint32_t kMaxPartial = 10;
 // Flags with which SLUB does not use the double-word exchange.
@@ -25,7 +26,7 @@ uint32_t ObjectsIn(const SlabPlatform& platform, int order, uint32_t size) {
 // The smallest order that holds `at_least` objects and leaves no more than 1/fraction of the slab unused; beyond max_order when none does.
 int OrderWithWaste(const SlabPlatform& platform, uint32_t size, uint32_t at_least, int max_order, uint32_t fraction) {
   if (platform.page_size.bytes().raw() / size > kMaxObjects) return OrderHolding(platform.page_size, uint64_t{size} * kMaxObjects) - 1;
-  int order = OrderHolding(platform.page_size, uint64_t{at_least} * size);
+  int order = std::max(platform.options.min_order, OrderHolding(platform.page_size, uint64_t{at_least} * size));
   for (; order <= max_order; ++order) {
     const uint64_t slab = platform.page_size.bytes().raw() << order;
     if (slab % size <= slab / fraction) break;
@@ -35,14 +36,16 @@ int OrderWithWaste(const SlabPlatform& platform, uint32_t size, uint32_t at_leas
 
 // calculate_order(): first asks for many objects and little waste, then accepts more waste, then fewer objects. -1: too large for any slab.
 int ChooseOrder(const SlabPlatform& platform, uint32_t size) {
-  const uint32_t wanted = 4 * (static_cast<uint32_t>(std::bit_width(static_cast<uint32_t>(platform.cpus))) + 1);
-  for (uint32_t at_least = std::min(wanted, ObjectsIn(platform, kCostlySlabOrder, size)); at_least > 1; --at_least) {
+  const int max_order = platform.options.max_order;
+  const uint32_t by_cpus = 4 * (static_cast<uint32_t>(std::bit_width(static_cast<uint32_t>(platform.cpus))) + 1);
+  const uint32_t wanted = platform.options.min_objects != 0 ? platform.options.min_objects : by_cpus;
+  for (uint32_t at_least = std::min(wanted, ObjectsIn(platform, max_order, size)); at_least > 1; --at_least) {
     for (const uint32_t fraction : {16u, 8u, 4u}) {
-      const int order = OrderWithWaste(platform, size, at_least, kCostlySlabOrder, fraction);
-      if (order <= kCostlySlabOrder) return order;
+      const int order = OrderWithWaste(platform, size, at_least, max_order, fraction);
+      if (order <= max_order) return order;
     }
   }
-  const int one = OrderHolding(platform.page_size, size);
+  const int one = std::max(platform.options.min_order, OrderHolding(platform.page_size, size));
   return one <= kMaxOrder ? one : -1;
 }
 
@@ -89,6 +92,7 @@ SlabPlatform SlabPlatformOf(const Layout& layout, int cpus, SlabAllocatorKind al
   const uint32_t smallest = allocator == SlabAllocatorKind::kSlab ? 32 : 8;  // KMALLOC_SHIFT_LOW
   platform.kmalloc_min = std::max(platform.kmalloc_align, smallest);
   platform.track_bytes = layout.is_x86() ? 20 : 32;
+  platform.physical_word = layout.kind == LayoutKind::kX86_32 ? 4 : 8;
   platform.page_size = layout.page_size;
   platform.cpus = cpus;
   return platform;
@@ -128,6 +132,13 @@ SlabGeometry SlubGeometry(const SlabPlatform& platform, uint32_t object_size, ui
   g.align = align;
   g.flags = flags;
   PlaceObject(platform, constructor, g);
+  constexpr SlabFlags kMetadata = kSlabRedZone | kSlabPoison | kSlabStoreUser;
+  if (platform.options.no_higher_order_debug && g.size != 0 &&
+      OrderHolding(platform.page_size, g.size) > OrderHolding(platform.page_size, object_size)) {
+    g.flags &= ~kMetadata;
+    g.red_left_pad = 0;
+    PlaceObject(platform, constructor, g);
+  }
   const int order = g.size == 0 ? -1 : ChooseOrder(platform, g.size);
   if (order < 0) return SlabGeometry();
   if ((g.flags & kNoCmpxchg) == 0) g.flags |= kSlabCmpxchgDouble;
@@ -164,6 +175,22 @@ bool IsSlabGeometry(const SlabPlatform& platform, const SlabGeometry& g) {
   };
   return g.size > 0 && std::has_single_bit(g.align) && fits(g.order, g.objects) && fits(g.min_order, g.min_objects) &&
          g.min_order <= g.order && g.min_objects <= g.objects;
+}
+
+std::optional<SlabinfoCounts> ParseSlabinfoLine(absl::string_view line) {
+  // NAME ACTIVE TOTAL SIZE PER-SLAB PAGES : tunables L B S : slabdata ACTIVE-SLABS SLABS SHARED
+  const std::vector<absl::string_view> words = absl::StrSplit(line, ' ', absl::SkipEmpty());
+  if (words.size() != 16 || words[6] != ":" || words[12] != "slabdata" || words[0].size() > 64) return std::nullopt;
+  SlabinfoCounts counts;
+  counts.name = std::string(words[0]);
+  const bool numbers = absl::SimpleAtoi(words[1], &counts.active_objects) && absl::SimpleAtoi(words[2], &counts.total_objects) &&
+                       absl::SimpleAtoi(words[5], &counts.pages_per_slab) && absl::SimpleAtoi(words[14], &counts.slabs);
+  constexpr uint32_t kMost = 1u << 24;
+  if (!numbers || counts.slabs == 0 || counts.slabs > kMost || counts.pages_per_slab == 0 || counts.pages_per_slab > 1u << kMaxOrder ||
+      counts.total_objects > kMost || counts.active_objects > counts.total_objects) {
+    return std::nullopt;
+  }
+  return counts;
 }
 
 KmallocType KmallocTypeOf(Gfp gfp) {

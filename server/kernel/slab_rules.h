@@ -2,8 +2,11 @@
 #define MMLAB_SERVER_KERNEL_SLAB_RULES_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <vector>
 
+#include "absl/strings/string_view.h"
 #include "server/arch/layout.h"
 #include "server/base/address.h"
 #include "server/physical/gfp.h"
@@ -44,6 +47,25 @@ inline constexpr SlabFlags kSlabMergeSame = kSlabReclaimAccount | kSlabCacheDma 
 // The three allocators that a 6.1 kernel can be built with: CONFIG_SLUB, CONFIG_SLAB, CONFIG_SLOB.
 enum class SlabAllocatorKind : uint8_t { kSlub = 1, kSlab = 2, kSlob = 3 };
 
+// What the kernel's command line says of its slabs. Linux: setup_slub_debug(), setup_slub_min_order() and its neighbours, mm/slub.c;
+// setup_slab_nomerge(), mm/slab_common.c.
+struct SlabBootOptions {
+  // slub_debug=FLAGS,NAMES;...: debugging of the caches that a block names, a name ending in '*' standing for all that begin so.
+  struct Debug {
+    SlabFlags flags = 0;
+    std::vector<std::string> names;
+  };
+  SlabFlags debug_flags = 0;  // Of caches that no block names.
+  std::vector<Debug> debug_blocks;
+  bool no_higher_order_debug = false;  // slub_debug=O: no debugging where it would need slabs of a higher order.
+  bool no_merge = false;               // slab_nomerge
+  int min_order = 0;                   // slub_min_order=
+  int max_order = 3;                   // slub_max_order=
+  uint32_t min_objects = 0;            // slub_min_objects=; 0: by the number of CPUs.
+};
+// The options among the words of a command line.
+SlabBootOptions ParseSlabBootOptions(absl::string_view command_line);
+
 // What a kernel's build and machine decide about its slabs.
 struct SlabPlatform {
   SlabAllocatorKind allocator = SlabAllocatorKind::kSlub;
@@ -52,12 +74,27 @@ struct SlabPlatform {
   uint32_t kmalloc_align = 8;  // ARCH_KMALLOC_MINALIGN
   uint32_t kmalloc_min = 8;    // KMALLOC_MIN_SIZE: the smallest kmalloc class.
   uint32_t track_bytes = 32;   // sizeof(struct track), twice with each object under kSlabStoreUser.
+  uint32_t physical_word = 8;  // sizeof(phys_addr_t)
   PageSize page_size{12};
   int cpus = 1;  // CPUs that the machine may have; SLUB wants more objects in a slab where there are more.
+  SlabBootOptions options;
 };
 SlabPlatform SlabPlatformOf(const Layout& layout, int cpus, SlabAllocatorKind allocator = SlabAllocatorKind::kSlub);
+// kmem_cache_flags(): the flags of a new cache of that name, with the debugging that the command line asks for.
+SlabFlags WithDebugFlags(const SlabPlatform& platform, absl::string_view name, SlabFlags flags);
 // CACHE_CREATE_MASK: what the allocator keeps of the flags that it takes.
 SlabFlags SlabCreateMaskOf(SlabAllocatorKind allocator);
+
+// What a line of /proc/slabinfo says of a cache's slabs.
+struct SlabinfoCounts {
+  std::string name;
+  uint32_t active_objects = 0;
+  uint32_t total_objects = 0;
+  uint32_t slabs = 0;
+  uint32_t pages_per_slab = 0;
+};
+// Nothing: not a line of it that has slabs, or one whose numbers cannot be.
+std::optional<SlabinfoCounts> ParseSlabinfoLine(absl::string_view line);
 
 // What the caller of kmem_cache_create() asks for.
 struct SlabCacheRequest {

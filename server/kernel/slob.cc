@@ -166,7 +166,7 @@ uint32_t Slob::NewPage(int order, Gfp gfp) {
   const std::optional<Pfn> pfn = TakePages((gfp & ~kGfpZero) | (order > 0 ? kGfpComp : 0), order);
   if (!pfn) return kNoPage;
   const uint32_t at = TakeSlot(pages_, free_slots_);
-  MMLAB_CHECK(at + 1 < (1u << 24));  // Frame::mapping holds it.
+  MMLAB_CHECK(at + 1 < kBootSlabMapping);  // Frame::mapping holds it.
   Page& page = pages_[at];
   page.pfn = static_cast<uint32_t>(pfn->raw());
   page.order = static_cast<uint8_t>(order);

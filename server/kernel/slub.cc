@@ -16,6 +16,21 @@ void Slub::ForgetCaches() {
   ForgetKmallocCaches();
 }
 
+void Slub::MakeNext(SlabCacheId id, uint32_t offset_in_page) {
+  Cache& cache = CacheOf(id);
+  CpuSlab& cpu = cache.cpus[static_cast<size_t>(memory_.current_cpu())];
+  if (cpu.slab == kNoSlab) return;
+  Slab& slab = slabs_[cpu.slab];
+  for (uint16_t* link = &cpu.freelist; *link != kEnd; link = &slab.links[*link]) {
+    const uint16_t index = *link;
+    if (platform_.page_size.OffsetIn(AddressOf({cpu.slab, index})) != offset_in_page) continue;
+    *link = slab.links[index];
+    slab.links[index] = cpu.freelist;
+    cpu.freelist = index;
+    return;
+  }
+}
+
 SlabCacheId Slub::AdoptCache(const SlabCacheRequest& request, const SlabGeometry& geometry, int refcount) {
   const SlabCacheId id = AddCache(request, geometry, refcount, true);
   NoteKmallocCache(request.name, id);

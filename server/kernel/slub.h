@@ -71,6 +71,9 @@ class Slub final : public SlabAllocator {
 
   // Takes over a cache as a recording of a kernel shows it. The next recorded one must be younger.
   SlabCacheId AdoptCache(const SlabCacheRequest& request, const SlabGeometry& geometry, int refcount);
+  // Lets the CPU's list of free objects begin with one that lies there in its page, as a recording shows it of an order that was drawn at
+  // random. Nothing happens when none on the list does.
+  void MakeNext(SlabCacheId id, uint32_t offset_in_page);
   // Forgets the caches that the constructor made. REQUIRES: no objects.
   void ForgetCaches();
 

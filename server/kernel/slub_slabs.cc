@@ -22,7 +22,7 @@ uint32_t Slub::NewSlab(Cache& cache, Gfp gfp) {
     if (!pfn) return kNoSlab;
   }
   const uint32_t at = TakeSlot(slabs_, free_slots_);
-  MMLAB_CHECK(at + 1 < (1u << 24));  // Frame::mapping holds it.
+  MMLAB_CHECK(at + 1 < kBootSlabMapping);  // Frame::mapping holds it.
   Slab& slab = slabs_[at];
   slab.pfn = static_cast<uint32_t>(pfn->raw());
   slab.cache = cache.id;

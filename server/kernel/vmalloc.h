@@ -119,6 +119,7 @@ class Vmalloc {
   const absl::btree_map<uint64_t, KernelArea>& areas() const { return areas_; }
   const absl::btree_map<uint64_t, uint64_t>& lazy_ranges() const { return lazy_; }  // Start -> end.
   const FreeAreaTree& free_areas() const { return free_; }
+  uint64_t ranges() const { return areas_.size() + lazy_.size() + free_.size(); }  // Each a struct vmap_area.
   PageCount lazy_pages() const { return PageCount(lazy_pages_); }
   PageCount lazy_max_pages() const;
   uint64_t nr_vmalloc_pages() const { return nr_vmalloc_pages_; }  // VmallocUsed

@@ -31,6 +31,10 @@ absl::Status DescribeUsualBoard(Bytes ram, MachineSpec& spec);
 // INVALID_ARGUMENT: it does not fit into the RAM.
 absl::Status PlanReservations(MachineSpec& spec);
 
+// Adds to what the kernel keeps the gigantic pages that the command line asks for, as many as there is memory for, from the top. Nothing is
+// added when the description has some. Linux: alloc_bootmem_huge_page(). REQUIRES: reserved_ranges and cma_areas are complete.
+void ReserveHugePages(MachineSpec& spec);
+
 }  // namespace mmlab
 
 #endif  // MMLAB_SERVER_MACHINE_BOARD_H_

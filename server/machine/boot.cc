@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "server/base/status_macros.h"
+#include "server/kernel/boot_caches.h"
 #include "server/machine/board.h"
 #include "server/machine/memory_map.h"
 
@@ -229,6 +230,41 @@ void PlanZones(const Layout& layout, const KernelLayout& kernel, const BootArgum
   for (ZoneType type = highest; type < ZoneType::kMovable; type = static_cast<ZoneType>(static_cast<int>(type) + 1)) at(type) = movable;
 }
 
+// Where start-up's slabs lie: nobody recorded it, so in the lowest whole page blocks of the zone from which the kernel has its own memory.
+// None at all where these are too few, or the allocator is another than the recorded one.
+void PlanBootSlabs(const MachineSpec& spec, const Layout& layout, PhysicalConfig& config) {
+  if (spec.slab_allocator != SlabAllocatorKind::kSlub) return;
+  const SlabPlatform platform = SlabPlatformOf(layout, spec.cpus);
+  uint64_t pages = spec.recorded_large_kmalloc_pages;
+  uint64_t reclaimable = 0;
+  for (const SlabinfoCounts& counts : spec.recorded_slabs) {
+    const std::optional<SlabFlags> flags = FlagsOfBootCache(platform, layout.kind, counts.name);
+    if (!flags.has_value()) continue;
+    pages += uint64_t{counts.slabs} * counts.pages_per_slab;
+    if ((*flags & kSlabReclaimAccount) != 0) reclaimable += uint64_t{counts.slabs} * counts.pages_per_slab;
+  }
+  const auto end_of = [&](ZoneType type) { return config.zone_end[static_cast<size_t>(type)]; };
+  const bool normal = end_of(ZoneType::kDma32) < std::min(end_of(ZoneType::kNormal), config.ram.back().end);
+  const PfnRange zone = normal ? PfnRange{end_of(ZoneType::kDma32), end_of(ZoneType::kNormal)} : PfnRange{Pfn(0), end_of(ZoneType::kDma)};
+  std::vector<PfnRange> taken = config.late_freed;
+  taken.insert(taken.end(), config.cma.begin(), config.cma.end());
+  for (const ReservedRange& r : config.reserved) taken.push_back(r.range);
+  const uint64_t block = uint64_t{1} << kMaxOrder;
+  for (PfnRange free : Subtract(config.ram, Joined(std::move(taken)))) {
+    free.start = Pfn((std::max(free.start, zone.start).raw() + block - 1) / block * block);
+    free.end = std::min(free.end, zone.end);
+    if (free.start >= free.end || pages == 0) continue;
+    const uint64_t length = std::min(pages, free.length().raw() / block * block);
+    if (length == 0) continue;
+    config.boot_slabs.push_back({free.start, free.start + PageCount(length)});
+    pages -= length;
+  }
+  config.boot_slab_reclaimable = reclaimable;
+  if (pages == 0) return;
+  config.boot_slabs.clear();
+  config.boot_slab_reclaimable = 0;
+}
+
 }  // namespace
 
 absl::Status CompleteSpec(MachineSpec& spec) {
@@ -244,6 +280,7 @@ absl::Status CompleteSpec(MachineSpec& spec) {
   }
   if (spec.kernel_machine.empty()) spec.kernel_machine = std::string(GetLayout(spec.layout).uname_machine);
   if (spec.reserved_ranges.empty()) MMLAB_RETURN_IF_ERROR(PlanReservations(spec));
+  ReserveHugePages(spec);
   return absl::OkStatus();
 }
 
@@ -271,8 +308,10 @@ absl::StatusOr<PhysicalConfig> PlanPhysicalMemory(const MachineSpec& spec) {
 
   std::vector<PfnRange> reserved;
   for (const ReservedRange& r : config.reserved) reserved.push_back(r.range);
+  PlanBootSlabs(spec, layout, config);
+  for (const PfnRange& range : config.boot_slabs) reserved.push_back(range);
   uint64_t managed = 0;
-  for (PfnRange range : Subtract(config.ram, reserved)) managed += range.length().raw();
+  for (PfnRange range : Subtract(config.ram, Joined(std::move(reserved)))) managed += range.length().raw();
   if (managed < kMinManagedPages) return Invalid("reserved_ranges", "must leave at least 4 MiB of RAM to the page allocator");
   return config;
 }

@@ -70,8 +70,11 @@ std::unique_ptr<Machine::KernelAddresses> Machine::FreshKernelAddresses(bool for
   std::vector<FreeAreaTree::Area> lazy;
   std::copy_if(spec_.recorded_lazy_areas.begin(), spec_.recorded_lazy_areas.end(), std::back_inserter(lazy), inside);
   addresses->vmalloc.AddBootAreas(areas, lazy);
+  const std::optional<VirtAddr> percpu_area = BootPercpuArea(spec_, *layout_, addresses->percpu_memory, addresses->vmalloc);
+  addresses->boot_ranges = addresses->vmalloc.ranges();
+  addresses->boot_areas = addresses->vmalloc.areas().size();
   if (for_areas_only) return addresses;
-  addresses->percpu = MakePercpuAllocator(spec_, *layout_, kernel_layout_, addresses->percpu_memory, addresses->vmalloc, *tracer_);
+  addresses->percpu = MakePercpuAllocator(spec_, *layout_, kernel_layout_, addresses->percpu_memory, percpu_area, *tracer_);
   return addresses;
 }
 

@@ -1,6 +1,8 @@
 #ifndef MMLAB_SERVER_MACHINE_KERNEL_ADDRESSES_H_
 #define MMLAB_SERVER_MACHINE_KERNEL_ADDRESSES_H_
 
+#include <algorithm>
+#include <cstdint>
 #include <memory>
 
 #include "server/kernel/boot_page_tables.h"
@@ -24,6 +26,11 @@ struct Machine::KernelAddresses {
   Kmap kmap;
   PercpuMemory percpu_memory;
   std::unique_ptr<PercpuAllocator> percpu;  // Null: not known where it lies, or only the areas were to be read.
+  uint64_t boot_ranges = 0;                 // What there is from boot, whose structures nobody counts.
+  uint64_t boot_areas = 0;
+
+  uint64_t ranges_made() const { return vmalloc.ranges() - std::min(vmalloc.ranges(), boot_ranges); }
+  uint64_t areas_made() const { return vmalloc.areas().size() - std::min<uint64_t>(vmalloc.areas().size(), boot_areas); }
 };
 
 }  // namespace mmlab

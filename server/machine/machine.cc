@@ -15,7 +15,7 @@
 #include "server/kernel/kernel_objects.h"
 #include "server/kernel/slab_allocator.h"
 #include "server/machine/boot.h"
-#include "server/machine/boot_arguments.h"
+#include "server/machine/hugetlb_boot.h"
 #include "server/machine/kernel_addresses.h"
 #include "server/machine/kernel_log.h"
 #include "server/machine/memory_limits.h"
@@ -97,7 +97,6 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Boot(MachineSpec spec) {
   m.memory_->SetController(m.cgroups_.get());
   m.files_ = std::make_unique<Files>(*m.memory_, m.memory_->vm_stat(), *m.tracer_);
   m.limits_ = std::make_unique<MemoryLimits>(*m.memory_, *m.sysctls_, m.layout_->is_x86());
-  m.files_->SetTmpfsLimit(PageCount(m.memory_->managed_pages().raw() / 2));
   m.files_->SetWriteback(m.limits_.get(), &m.now_nanoseconds_);
   m.processes_ = std::make_unique<Processes>(*m.layout_, *m.memory_, *m.files_, m.memory_->vm_stat(), *m.tracer_,
                                              !m.spec_.no_hardware_access_flag, m.spec_.seed);
@@ -118,7 +117,8 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Boot(MachineSpec spec) {
   m.movable_pages_ = std::make_unique<MovablePages>(*m.memory_);
   m.compaction_ = std::make_unique<Compaction>(*m.memory_, m.processes_->page_owner(), *m.movable_pages_, *m.tracer_, m.now_nanoseconds_);
   m.memory_->SetCompaction(m.compaction_.get());
-  MMLAB_RETURN_IF_ERROR(m.SetUpHugetlb());
+  m.compaction_->SetReclaimer(m.reclaim_.get());
+  m.SetUpHugetlb();
   m.SetComputedSysctls();
   m.UpdateProcessLimits();
   m.UpdateOomSettings();
@@ -131,12 +131,14 @@ const VmStat& Machine::vm_stat() const { return memory_->vm_stat(); }
 
 DirtyLimits Machine::dirty_limits() const { return limits_->Limits(); }
 
-// The caches of a booted kernel, without objects: what its start-up took is not told apart from other reserved and used memory.
+// The caches of a booted kernel. Of what its start-up took of them only the numbers are known, and only where the description has them.
 std::unique_ptr<SlabAllocator> Machine::FreshSlab() const {
   const uint64_t linear_base = kernel_layout_.page_offset.raw() - kernel_layout_.memstart_addr.raw();
-  std::unique_ptr<SlabAllocator> slab =
-      SlabAllocator::Make(SlabPlatformOf(*layout_, spec_.cpus, spec_.slab_allocator), linear_base, *memory_, *tracer_, spec_.seed);
+  SlabPlatform platform = SlabPlatformOf(*layout_, spec_.cpus, spec_.slab_allocator);
+  platform.options = ParseSlabBootOptions(spec_.command_line);
+  std::unique_ptr<SlabAllocator> slab = SlabAllocator::Make(platform, linear_base, *memory_, *tracer_, spec_.seed);
   slab->AddBootCaches(layout_->kind);
+  if (memory_->boot_slab_pages() != 0) slab->AddBootSlabs(spec_.recorded_slabs);
   return slab;
 }
 
@@ -148,6 +150,23 @@ SlabAllocator& Machine::MakeSlab() {
 void Machine::ReadSlab(absl::FunctionRef<void(const SlabAllocator&)> read) const {
   if (slab_ != nullptr) return read(*slab_);
   read(*FreshSlab());
+}
+
+void Machine::SettleKernelObjects() {
+  KernelObjects& objects = *kernel_objects_;
+  // A stack that the first pass takes or gives back may be an area, which is objects itself.
+  for (int pass = 0; pass < 2; ++pass) {
+    if (slab_ != nullptr) {
+      objects.SetCount(KernelObject::kKmemCache, slab_->made_caches());
+      objects.SetCount(KernelObject::kKmemCacheNode, slab_->made_caches());
+    }
+    if (kernel_addresses_ != nullptr) {
+      objects.SetCount(KernelObject::kVmapArea, kernel_addresses_->ranges_made());
+      objects.SetCount(KernelObject::kVmStruct, kernel_addresses_->areas_made());
+    }
+    if (!objects.pending()) return;
+    objects.Settle();
+  }
 }
 
 // After a time without use there is nothing left to reap, however much later `until` is.
@@ -170,10 +189,10 @@ void Machine::SetComputedSysctls() {
   sysctls_->Set(Sysctl::kVmAdminReserveKbytes, std::min<uint64_t>(free_kbytes / 32, 8192));
   // set_max_threads(): thread stacks may take an eighth of memory. THREAD_SIZE is 8 KiB, on ARM64 16 KiB.
   const uint64_t stack = layout_->is_x86() ? 8192 : 16384;
-  // Computed before init sections and initramfs are freed, and CMA areas come to the page allocator.
+  // Computed before init sections and initramfs are freed, and CMA areas and gigantic pages come to the page allocator.
   uint64_t pages = memory_->managed_pages().raw();
   for (const BootReservation& r : spec_.reserved_ranges) {
-    if (r.freed_late) pages -= std::min(pages, r.range.length().raw() >> shift);
+    if (r.freed_late || r.purpose == kBootHugePage) pages -= std::min(pages, r.range.length().raw() >> shift);
   }
   for (const Zone& zone : memory_->zones()) pages -= std::min<uint64_t>(pages, zone.cma_pages);
   const uint64_t threads = (pages << shift) / (stack * 8);
@@ -245,8 +264,7 @@ void Machine::Follow(Sysctl id) {
       break;
     case Sysctl::kVmNrHugepages:
     case Sysctl::kVmNrHugepagesMempolicy:
-      // The default size is never one that the machine can't make pages of (SetUpHugetlb).
-      static_cast<void>(files_->hugetlb().SetMaximum(files_->hugetlb().default_pool(), sysctls_->value(id)));
+      files_->hugetlb().SetMaximum(files_->hugetlb().default_pool(), sysctls_->value(id));
       ShowHugetlbSysctls();
       break;
     case Sysctl::kVmNrOvercommitHugepages:
@@ -279,6 +297,7 @@ void Machine::UpdateProcessLimits() {
   limits.shmmax = sysctls_->value(Sysctl::kKernelShmmax);
   limits.shmall = sysctls_->value(Sysctl::kKernelShmall);
   limits.shmmni = static_cast<int>(number(Sysctl::kKernelShmmni));
+  limits.hugetlb_shm_group = number(Sysctl::kVmHugetlbShmGroup);
 }
 
 // vm.nr_hugepages shows what the pool of the default size keeps, which may be less than what was written.
@@ -289,50 +308,27 @@ void Machine::ShowHugetlbSysctls() {
   sysctls_->Set(Sysctl::kVmNrOvercommitHugepages, pool.overcommit);
 }
 
-// hugepages=, hugepagesz=, default_hugepagesz= of the command line, in their order. A size that the architecture lacks is passed over with
-// the number behind it, as is a second number for the same pool.
-absl::Status Machine::SetUpHugetlb() {
-  using Kind = HugetlbArgument::Kind;
+// hugetlb_init(): gigantic pages were taken before the page allocator started, the others come from it now.
+void Machine::SetUpHugetlb() {
   HugetlbPools& hugetlb = files_->hugetlb();
-  std::vector<uint64_t> counts(hugetlb.pools().size());
-  std::vector<bool> added(counts.size());
-  uint64_t first_count = 0;  // Of the default size, given before any size was named.
-  size_t current = counts.size();
-  bool known = true, default_named = false;
-  for (const HugetlbArgument& argument : ParseBootArguments(spec_.command_line).hugetlb) {
-    if (argument.kind == Kind::kPages) {
-      const bool named = std::find(added.begin(), added.end(), true) != added.end();
-      if (known && !named && first_count == 0) first_count = argument.value;
-      if (known && named && current < counts.size()) counts[current] = argument.value;
-      if (known) current = counts.size();
-      known = true;
+  const HugetlbPlan plan = PlanHugetlb(spec_.command_line, *layout_);
+  hugetlb.SetDefault(plan.default_pool);
+  for (size_t pool = 0; pool < plan.counts.size(); ++pool) {
+    if (!hugetlb.pool(pool).gigantic()) {
+      hugetlb.SetMaximum(pool, plan.counts[pool]);
       continue;
     }
-    const bool power = argument.value > 1 && (argument.value & (argument.value - 1)) == 0;
-    const size_t pool =
-        power ? hugetlb.FindByLog(static_cast<uint32_t>(__builtin_ctzll(argument.value))).value_or(counts.size()) : counts.size();
-    known = pool < counts.size();
-    if (known && argument.kind == Kind::kSize)
-      known = !added[pool] || (default_named && pool == hugetlb.default_pool() && counts[pool] == 0);
-    if (known && argument.kind == Kind::kDefaultSize) known = !default_named;
-    if (!known) continue;
-    added[pool] = true;
-    current = pool;
-    if (argument.kind == Kind::kSize) continue;
-    default_named = true;
-    hugetlb.SetDefault(pool);
-    counts[pool] = std::exchange(first_count, 0);
+    const int order = hugetlb.pool(pool).order;
+    for (const BootReservation& kept : spec_.reserved_ranges) {
+      const uint64_t bytes = kept.range.length().raw();
+      if (kept.purpose != kBootHugePage || bytes != layout_->page_size.BytesOf(PageCount(hugetlb.pool(pool).pages())).raw()) continue;
+      const Pfn head = layout_->page_size.FrameHolding(kept.range.start);
+      memory_->AdoptReserved(head, PageOrder(order), FrameState::kHugetlb);
+      hugetlb.AddBootPage(pool, head);
+    }
   }
-  if (counts[hugetlb.default_pool()] == 0) counts[hugetlb.default_pool()] = first_count;
-  if (hugetlb.pool(hugetlb.default_pool()).gigantic()) {
-    return absl::UnimplementedError("spec.command_line: default_hugepagesz= larger than the page allocator's blocks is not simulated yet");
-  }
-  for (size_t pool = 0; pool < counts.size(); ++pool) {
-    if (hugetlb.SetMaximum(pool, counts[pool])) continue;
-    return absl::UnimplementedError("spec.command_line: huge pages larger than the page allocator's blocks are not simulated yet");
-  }
+  files_->SetTmpfsLimit(PageCount(memory_->managed_pages().raw() / 2));
   ShowHugetlbSysctls();
-  return absl::OkStatus();
 }
 
 void Machine::UpdateOomSettings() {
@@ -443,6 +439,7 @@ Bytes Machine::HostMemory() const {
                         spec_.firmware_ranges.capacity() * sizeof(FirmwareRange) +
                         spec_.reserved_ranges.capacity() * sizeof(BootReservation) + spec_.kernel_sections.capacity() * sizeof(NamedRange) +
                         spec_.iomem_resources.capacity() * sizeof(IomemResource) + spec_.recorded_areas.capacity() * sizeof(KernelArea) +
+                        spec_.recorded_slabs.capacity() * sizeof(SlabinfoCounts) +
                         spec_.recorded_lazy_areas.capacity() * sizeof(FreeAreaTree::Area);
   return Bytes(sizeof(Machine) + sizeof(Sysctls) + sizeof(Tracer) + spec_bytes + memory_->HostMemory() + cgroups_->HostMemory() +
                (slab_ != nullptr ? slab_->HostMemory() : 0) + kernel_objects_->HostMemory() + sizeof(ObjectSource) +

@@ -105,7 +105,7 @@ class Machine {
   // What follows from a changed sysctl.
   void Follow(Sysctl id);
   void UpdateProcessLimits();
-  absl::Status SetUpHugetlb();
+  void SetUpHugetlb();
   void ShowHugetlbSysctls();
   Outcome WriteHugepages(absl::string_view path, absl::string_view value);
   void AdvanceClock(int64_t nanoseconds);
@@ -115,6 +115,8 @@ class Machine {
   std::unique_ptr<SlabAllocator> FreshSlab() const;
   SlabAllocator& MakeSlab();
   void ReapSlabs(int64_t until);
+  // Accounts what the operation made and ended.
+  void SettleKernelObjects();
   void UpdateOomSettings();
   void ForgetEndedProcesses();
   struct KernelAddresses;  // kernel_addresses.h

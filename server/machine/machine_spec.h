@@ -61,6 +61,8 @@ struct MachineSpec {
   std::map<std::string, std::string> recorded_sysctls;  // Of the recorded boot, where no rule derives them.
   std::vector<KernelArea> recorded_areas;               // Likewise: of the kernel's address space, by address.
   std::vector<FreeAreaTree::Area> recorded_lazy_areas;  // Likewise: freed by vfree() and not purged yet, by address.
+  std::vector<SlabinfoCounts> recorded_slabs;           // Likewise: of the slab caches.
+  uint32_t recorded_large_kmalloc_pages = 0;            // Likewise: of kmalloc()s that took whole pages.
   bool no_hardware_access_flag = false;
   uint64_t seed = 0;
   std::string hostname;

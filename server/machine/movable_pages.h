@@ -34,7 +34,8 @@ class MovablePages final : public PageOwner {
 
   // PageOwner
   bool MovePage(Pfn from, Pfn to) override;
-  void PutOnLru(Pfn) override {}  // They never were on a list.
+  bool SplitHuge(Pfn) override { return false; }  // They are single pages.
+  void PutOnLru(Pfn) override {}                  // They never were on a list.
   void DrainLru() override {}
 
   void CheckInvariants(std::vector<std::string>* violations) const;

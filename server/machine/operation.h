@@ -152,12 +152,16 @@ struct WritePhysicalMemory {
 
 enum class FileSystem : uint8_t { kTmpfs, kExt4, kBlockDevice, kHugetlbfs };
 
+enum class TmpfsHuge : uint8_t { kNever, kAlways, kWithinSize, kAdvise };
+
 struct CreateFile {
   std::string path;
   FileSystem file_system = FileSystem::kTmpfs;
   uint64_t size = 0;
   std::string content;
   bool resident = false;
+  uint64_t huge_page_size = 0;  // hugetlbfs: pagesize= of the mount, 0 the default size.
+  TmpfsHuge tmpfs_huge = TmpfsHuge::kNever;
 };
 struct Open {
   Pid pid;
@@ -251,6 +255,7 @@ struct KmemCacheAlloc {
   std::string cache;
   GfpClass gfp = GfpClass::kKernel;
   int32_t cpu = 0;
+  bool zero = false;
 };
 struct KmemCacheFree {
   std::string cache;
@@ -272,6 +277,7 @@ struct Kmalloc {
   uint64_t size = 0;
   GfpClass gfp = GfpClass::kKernel;
   int32_t cpu = 0;
+  bool zero = false;
 };
 struct Krealloc {
   uint64_t address = 0;

@@ -20,6 +20,7 @@ enum class GfpClass : uint8_t {
   kReclaimable = 9,
   kUserMovable = 10,
   kMemalloc = 11,
+  kAccount = 12,
 };
 
 struct AllocPages {

@@ -80,8 +80,17 @@ void PercpuMemory::Depopulate(VirtRange range) {
   }
 }
 
+std::optional<VirtAddr> BootPercpuArea(const MachineSpec& spec, const Layout& layout, PercpuMemory& memory, const Vmalloc& vmalloc) {
+  const Bytes size(uint64_t{PerCpuSizesOf(layout.kind).unit} * static_cast<uint64_t>(spec.cpus));
+  if (layout.kind != LayoutKind::kArm64 || !FirstUnit(spec, size.raw())) return std::nullopt;
+  for (auto area = vmalloc.areas().rbegin(); area != vmalloc.areas().rend(); ++area) {
+    if (absl::StartsWith(area->second.caller, kAreaCaller)) return VirtAddr(area->first);
+  }
+  return memory.GetArea(size);
+}
+
 std::unique_ptr<PercpuAllocator> MakePercpuAllocator(const MachineSpec& spec, const Layout& layout, const KernelLayout& kernel,
-                                                     PercpuMemory& memory, const Vmalloc& vmalloc, Tracer& tracer) {
+                                                     PercpuMemory& memory, std::optional<VirtAddr> area, Tracer& tracer) {
   const PerCpuSizes sizes = PerCpuSizesOf(layout.kind);
   const std::optional<PhysAddr> first = FirstUnit(spec, uint64_t{sizes.unit} * static_cast<uint64_t>(spec.cpus));
   if (!first) return nullptr;
@@ -95,14 +104,7 @@ std::unique_ptr<PercpuAllocator> MakePercpuAllocator(const MachineSpec& spec, co
   boot.populated = sizes.unit / page;
   boot.immutable = true;
   std::vector<PercpuBootChunk> chunks = {boot};
-  if (arm64) {
-    std::optional<VirtAddr> base;
-    for (const auto& [start, area] : vmalloc.areas()) {
-      if (absl::StartsWith(area.caller, kAreaCaller)) base = VirtAddr(start);
-    }
-    if (!base) base = memory.GetArea(Bytes(uint64_t{sizes.unit} * static_cast<uint64_t>(spec.cpus)));
-    if (base) chunks.push_back({*base, 0, sizes.unit, 0, kSecondChunkPages, false});
-  }
+  if (area) chunks.push_back({*area, 0, sizes.unit, 0, kSecondChunkPages, false});
   return std::make_unique<PercpuAllocator>(PercpuConfig{spec.cpus, sizes.unit, layout.page_size}, chunks, memory, tracer);
 }
 

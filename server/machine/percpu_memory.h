@@ -41,11 +41,15 @@ class PercpuMemory final : public PercpuPages {
   BuddyMemory& memory_;
 };
 
-// The allocator as boot leaves it. What boot itself allocated is not known one by one, only how many pages it made: on x86-32 the first
-// chunk was enough for it and left three pages of a unit; on ARM64 it left one, so that a second chunk has three pages. Null: the
-// description does not say where the first chunk lies.
+// Where boot's second chunk lies, which only ARM64 has: the area that the description names, or the one that the allocator takes. Nothing:
+// no such chunk.
+std::optional<VirtAddr> BootPercpuArea(const MachineSpec& spec, const Layout& layout, PercpuMemory& memory, const Vmalloc& vmalloc);
+
+// The allocator as boot leaves it, its second chunk at `area`. What boot itself allocated is not known one by one, only how many pages it
+// made: on x86-32 the first chunk was enough for it and left three pages of a unit; on ARM64 it left one, so that a second chunk has three
+// pages. Null: the description does not say where the first chunk lies.
 std::unique_ptr<PercpuAllocator> MakePercpuAllocator(const MachineSpec& spec, const Layout& layout, const KernelLayout& kernel,
-                                                     PercpuMemory& memory, const Vmalloc& vmalloc, Tracer& tracer);
+                                                     PercpuMemory& memory, std::optional<VirtAddr> area, Tracer& tracer);
 
 // pcpu_nr_pages() as boot leaves it.
 uint64_t BootPercpuPages(LayoutKind kind, int cpus);

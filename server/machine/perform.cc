@@ -184,7 +184,8 @@ class Machine::Performer {
                           : o.file_system == op::FileSystem::kBlockDevice ? FileKind::kBlockDevice
                           : o.file_system == op::FileSystem::kHugetlbfs   ? FileKind::kHugetlbfs
                                                                           : FileKind::kTmpfs;
-    const auto file = machine_.files_->CreateFile(o.path, kind, o.size, o.content, o.resident);
+    const MountOptions mount{o.huge_page_size, static_cast<ShmemHuge>(o.tmpfs_huge)};
+    const auto file = machine_.files_->CreateFile(o.path, kind, o.size, o.content, o.resident, mount);
     Outcome outcome = Answer(file.error());
     if (file.ok()) outcome.value = file.value()->number;
     return outcome;
@@ -330,6 +331,11 @@ class Machine::Performer {
 
   Outcome operator()(const op::WriteSysctl& o) {
     On(Pid());
+    // hugetlb_overcommit_handler(): pages larger than the page allocator's blocks are never made on demand.
+    const HugetlbPools& pools = machine_.files_->hugetlb();
+    if (pools.pool(pools.default_pool()).gigantic() && machine_.sysctls_->Find(o.name) == Sysctl::kVmNrOvercommitHugepages) {
+      return Answer(Errno::kEINVAL);
+    }
     const SysctlWrite written = machine_.sysctls_->Write(o.name, o.value);
     if (written.changed) machine_.Follow(*written.changed);
     return Answer(written.error);
@@ -425,15 +431,15 @@ Outcome Machine::Apply(const Operation& operation, Explanation* explanation, Eve
   processes_->BeginOperation();
   const size_t processes = processes_->all().size();
   Outcome outcome = std::visit(Performer(*this), operation);
-  if (kernel_objects_->pending()) kernel_objects_->Settle();
+  if (kernel_objects_->pending()) SettleKernelObjects();
   cgroups_->ReturnToUser();
   reclaim_->EndOperation();
-  if (kernel_objects_->pending()) kernel_objects_->Settle();
+  SettleKernelObjects();
   compaction_->RunKcompactd();  // Of a daemon's work nobody is in the middle of an operation.
   if (processes_->ReapKilled()) {
     outcome.error = Errno::kOk;
     outcome.signal = Signal{.number = SignalNumber::kSigKill};
-    kernel_objects_->Settle();
+    SettleKernelObjects();
   }
   if (processes_->all().size() < processes) ForgetEndedProcesses();
   return outcome;

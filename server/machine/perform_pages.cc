@@ -41,6 +41,8 @@ Gfp GfpOf(op::GfpClass gfp) {
       return kGfpUser | kGfpMovable;
     case op::GfpClass::kMemalloc:
       return kGfpKernel | kGfpMemalloc;
+    case op::GfpClass::kAccount:
+      return kGfpKernelAccount;
   }
   return kGfpKernel;
 }

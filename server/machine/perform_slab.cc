@@ -26,6 +26,7 @@ Outcome KernelHolds() {
 }  // namespace
 
 std::optional<Outcome> SlabPerformer::Refusal(VirtAddr address, const SlabObjectView& view) {
+  if (slab_.InBootSlab(address)) return KernelHolds();
   if (view.fault != SlabFault::kNone) return Reported(slab_.FaultReport(address, view));
   if (!Kernels(view)) return std::nullopt;
   return KernelHolds();
@@ -42,6 +43,24 @@ Outcome SlabPerformer::Reported(std::string report) {
 
 bool SlabPerformer::Kernels(const SlabObjectView& view) const {
   return view.cache.has_value() && kernels_.Holds(*view.cache, *view.object);
+}
+
+void SlabPerformer::ForEachPage(VirtAddr address, uint64_t size, absl::FunctionRef<void(Pfn, uint64_t, uint64_t, uint64_t)> visit) const {
+  const PageSize page_size = memory_.page_size();
+  for (uint64_t done = 0; done < size;) {
+    const uint64_t offset = (address - slab_.AddressOfPage(Pfn(0))).raw() + done;
+    const uint64_t count = std::min(size - done, page_size.bytes().raw() - (offset & page_size.mask()));
+    visit(Pfn(offset >> page_size.shift()), offset & page_size.mask(), done, count);
+    done += count;
+  }
+}
+
+void SlabPerformer::Zero(VirtAddr address, uint64_t size) {
+  ForEachPage(address, size, [&](Pfn pfn, uint64_t offset, uint64_t, uint64_t count) {
+    if (memory_.contents().BytesIfAny(pfn) == nullptr) return;  // All of it is zero.
+    const std::string zeros(count, '\0');
+    memory_.contents().Write(pfn, offset, zeros.data(), count);
+  });
 }
 
 Outcome SlabPerformer::Perform(const op::KmemCacheCreate& o) {
@@ -65,7 +84,10 @@ Outcome SlabPerformer::Perform(const op::KmemCacheAlloc& o) {
   if (!id.has_value()) return Answer(Errno::kENOENT);
   const std::optional<SlabObject> object = slab_.AllocObject(*id, GfpOf(o.gfp));
   slab_.TellAlloc(*id, object, GfpOf(o.gfp));
-  return object.has_value() ? Value(slab_.AddressOf(*object).raw()) : Answer(Errno::kENOMEM);
+  if (!object.has_value()) return Answer(Errno::kENOMEM);
+  const VirtAddr address = slab_.AddressOf(*object);
+  if (o.zero) Zero(address, slab_.View(*id).geometry.object_size);
+  return Value(address.raw());
 }
 
 Outcome SlabPerformer::Perform(const op::KmemCacheFree& o) {
@@ -112,7 +134,9 @@ Outcome SlabPerformer::Perform(const op::KmemCacheFreeBulk& o) {
 Outcome SlabPerformer::Perform(const op::Kmalloc& o) {
   const std::optional<VirtAddr> address = slab_.Kmalloc(o.size, GfpOf(o.gfp));
   slab_.TellKmalloc(o.size, address, GfpOf(o.gfp));
-  return address.has_value() ? Value(address->raw()) : Answer(Errno::kENOMEM);
+  if (!address.has_value()) return Answer(Errno::kENOMEM);
+  if (o.zero && o.size > 0) Zero(*address, slab_.Ksize(*address).value());
+  return Value(address->raw());
 }
 
 Outcome SlabPerformer::Perform(const op::Krealloc& o) {
@@ -141,6 +165,7 @@ Outcome SlabPerformer::Perform(const op::WriteSlabinfo& o) {
 
 Outcome SlabPerformer::Perform(const op::WriteSlabMemory& o) {
   const VirtAddr address(o.address);
+  if (slab_.InBootSlab(address)) return KernelHolds();
   SlabObjectView view = slab_.Locate(address);
   if (view.fault == SlabFault::kNotSlab && !view.object.has_value()) return Answer(Errno::kEFAULT);
   if (view.object.has_value()) view = slab_.Locate(view.start);
@@ -149,13 +174,9 @@ Outcome SlabPerformer::Perform(const op::WriteSlabMemory& o) {
   const uint64_t size = view.cache.has_value() ? slab_.View(*view.cache).geometry.object_size : usable.ok() ? usable.value() : 0;
   const bool inside = address >= view.start && (address - view.start).raw() + o.data.size() <= size;
   if (view.fault == SlabFault::kNone && inside) {
-    const PageSize page_size = memory_.page_size();
-    for (uint64_t done = 0; done < o.data.size();) {
-      const uint64_t offset = (address - slab_.AddressOfPage(Pfn(0))).raw() + done;
-      const uint64_t count = std::min(o.data.size() - done, page_size.bytes().raw() - (offset & page_size.mask()));
-      memory_.contents().Write(Pfn(offset >> page_size.shift()), offset & page_size.mask(), o.data.data() + done, count);
-      done += count;
-    }
+    ForEachPage(address, o.data.size(), [&](Pfn pfn, uint64_t offset, uint64_t done, uint64_t count) {
+      memory_.contents().Write(pfn, offset, o.data.data() + done, count);
+    });
     return Value(o.data.size());
   }
   std::string report = view.object.has_value() ? slab_.OverwriteReport(address, o.data, view) : "";

@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 
+#include "absl/functional/function_ref.h"
 #include "server/kernel/kernel_objects.h"
 #include "server/kernel/slab_allocator.h"
 #include "server/machine/kernel_log.h"
@@ -37,6 +38,10 @@ class SlabPerformer {
   std::optional<Outcome> Refusal(VirtAddr address, const SlabObjectView& view);
   Outcome Reported(std::string report);            // EINVAL, with what the checks write to the log.
   bool Kernels(const SlabObjectView& view) const;  // Whether the kernel itself holds the object.
+  // Calls `visit` with each frame behind kernel addresses: where the bytes start in it and in the range, and how many they are.
+  void ForEachPage(VirtAddr address, uint64_t size,
+                   absl::FunctionRef<void(Pfn pfn, uint64_t offset, uint64_t done, uint64_t count)> visit) const;
+  void Zero(VirtAddr address, uint64_t size);
 
   SlabAllocator& slab_;
   const KernelObjects& kernels_;  // What the kernel itself holds.

@@ -8,9 +8,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/base/status_macros.h"
+#include "server/files/hugetlb_pools.h"
 #include "server/machine/board.h"
 #include "server/machine/boot_tables.h"
 #include "server/machine/early_memory.h"
+#include "server/machine/hugetlb_boot.h"
 #include "server/machine/memory_map.h"
 
 namespace mmlab {
@@ -348,5 +350,29 @@ class Planner {
 }  // namespace
 
 absl::Status PlanReservations(MachineSpec& spec) { return Planner(spec).Plan(); }
+
+void ReserveHugePages(MachineSpec& spec) {
+  const Layout& layout = GetLayout(spec.layout);
+  const HugetlbPools::Sizes sizes = HugetlbPools::SizesOf(layout);
+  const HugetlbPlan plan = PlanHugetlb(spec.command_line, layout);
+  std::vector<PhysRange> ram;
+  for (const PfnRange range : RamFrames(layout.page_size, KernelMemoryMap(spec))) {
+    ram.push_back({layout.page_size.StartOf(range.start), layout.page_size.StartOf(range.end)});
+  }
+  EarlyMemory memory(ram);
+  for (const BootReservation& kept : spec.reserved_ranges) {
+    if (kept.purpose == kBootHugePage) return;  // The description says where they are.
+    memory.Reserve(kept.range);
+  }
+  for (const NamedRange& area : spec.cma_areas) memory.Reserve(area.range);
+  for (size_t pool = 0; pool < plan.counts.size(); ++pool) {
+    const uint64_t bytes = kPage << sizes.orders[pool];
+    for (uint64_t i = 0; sizes.orders[pool] > kMaxOrder && i < plan.counts[pool]; ++i) {
+      const std::optional<PhysRange> range = memory.Take(bytes, bytes);
+      if (!range) break;
+      spec.reserved_ranges.push_back({*range, std::string(kBootHugePage), /*freed_late=*/false});
+    }
+  }
+}
 
 }  // namespace mmlab

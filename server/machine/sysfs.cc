@@ -274,7 +274,7 @@ std::vector<std::string> Machine::SysfsPaths() const {
 }
 
 Outcome Machine::WriteSysfs(absl::string_view path, absl::string_view value) {
-  if (absl::StartsWith(path, kHugepagesFolder)) return WriteHugepages(path, value);
+  if (absl::StartsWith(path, kHugepagesFolder) || absl::StartsWith(path, kNodeHugepagesFolder)) return WriteHugepages(path, value);
   const Attribute* attribute = FindAttribute(path, layout_->kind);
   if (attribute == nullptr) return Answer(Errno::kENOENT);
   if (attribute->write == nullptr) return Answer(Errno::kEACCES);

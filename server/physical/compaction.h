@@ -15,6 +15,7 @@ namespace mmlab {
 
 class BuddyMemory;
 class PageOwner;
+class PageReclaimer;
 class Tracer;
 
 // enum compact_result of include/linux/compaction.h, in its order: of several zones the largest counts.
@@ -75,6 +76,12 @@ class Compaction {
   // compact_nodes(), writing to vm.compact_memory: all zones from end to end. Returns how many pages moved.
   uint64_t CompactAll();
 
+  // __alloc_contig_migrate_range(): moves what is in use out of a range whose page blocks are isolated, and takes clean pages of files away
+  // that nobody needs to be moved. False: something stays.
+  bool Evacuate(uint32_t start, uint32_t end);
+  // Who takes those pages away; null: nobody, they are moved. Outlives its use here.
+  void SetReclaimer(PageReclaimer* reclaimer) { reclaimer_ = reclaimer; }
+
   // kswapd goes to sleep: page blocks that were skipped are looked at again if compaction got through its zone since.
   void ResetSkipped();
   // wakeup_kcompactd(). It runs at the next RunKcompactd().
@@ -134,6 +141,8 @@ class Compaction {
   // migrate_pages(): false when one could not be moved; *no_target: for want of a free page.
   bool MigratePages(Control& cc, uint64_t* moved, bool* no_target);
   bool MigratePage(uint32_t from, uint32_t to);
+  void ReclaimClean(uint32_t start, uint32_t end);
+  bool EvacuatePage(uint32_t pfn);
   void PutBack(Control& cc);
 
   // compaction_scan.cc
@@ -173,6 +182,7 @@ class Compaction {
   BuddyMemory& memory_;
   PageOwner& users_;
   PageOwner& holders_;
+  PageReclaimer* reclaimer_ = nullptr;
   Tracer& tracer_;
   CompactSettings settings_;
   std::array<ZoneState, kZones> zones_;

@@ -3,6 +3,7 @@
 #include "server/base/event.h"
 #include "server/physical/compact_control.h"
 #include "server/physical/page_owner.h"
+#include "server/physical/reverse_map.h"
 
 namespace mmlab {
 namespace {
@@ -84,6 +85,67 @@ bool Compaction::MigratePages(Control& cc, uint64_t* moved, bool* no_target) {
     events->Emit(EventKind::kMmCompactionMigratepages, {*moved, cc.wanted - *moved});
   }
   return failed == 0;
+}
+
+// reclaim_clean_pages_from_list()
+void Compaction::ReclaimClean(uint32_t start, uint32_t end) {
+  constexpr uint32_t kStays = kPgDirty | kPgWriteback | kPgUnevictable | kPgMlocked | kPgSwapBacked;
+  if (reclaimer_ == nullptr) return;
+  std::vector<Pfn> clean;
+  for (uint32_t pfn = start; pfn < end; ++pfn) {
+    const Frame frame = memory_.lists_.Peek(pfn);
+    if (frame.state == FrameState::kFile && (frame.flags & (kStays | kPgLru)) == kPgLru) clean.push_back(Pfn(pfn));
+  }
+  if (clean.empty()) return;
+  reclaimer_->ReclaimPages(clean);
+  users_.DrainLru();
+}
+
+// Moves a page that is on an LRU list or has a holder who can move it. False: it stays.
+bool Compaction::EvacuatePage(uint32_t pfn) {
+  Frame& frame = memory_.lists_.frame(pfn);
+  const bool movable = (frame.flags & kPgMovable) != 0;
+  if ((frame.flags & kPgLru) == 0 && !movable) return false;
+  if (!movable) memory_.lru_.Remove(Pfn(pfn));
+  ++frame.refcount;
+  // A huge page goes in pieces.
+  bool moved = !IsCompound(frame) || users_.SplitHuge(Pfn(pfn));
+  if (moved) {
+    const bool highmem = memory_.InHighmem(Pfn(pfn));
+    const Gfp gfp = kGfpUser | kGfpMovable | kGfpRetryMayFail | (highmem ? kGfpZoneHighmem : 0);  // alloc_migration_target()
+    const std::optional<Pfn> to = memory_.AllocPages(gfp, PageOrder(0));
+    moved = to.has_value() && MigratePage(pfn, static_cast<uint32_t>(to->raw()));
+    if (to.has_value() && !moved) memory_.FreePages(*to, PageOrder(0));
+  }
+  if (moved) return true;
+  --frame.refcount;
+  if (!movable) users_.PutOnLru(Pfn(pfn));
+  return false;
+}
+
+bool Compaction::Evacuate(uint32_t start, uint32_t end) {
+  users_.DrainLru();
+  ReclaimClean(start, end);
+  uint64_t moved = 0;
+  bool all = true;
+  for (uint32_t pfn = start; pfn < end && all;) {
+    const Frame frame = memory_.lists_.Peek(pfn);
+    if (frame.state == FrameState::kFree && frame.order <= kMaxOrder) {
+      pfn += 1u << frame.order;
+      continue;
+    }
+    all = EvacuatePage(pfn);
+    moved += all ? 1 : 0;
+    ++pfn;
+  }
+  users_.DrainLru();
+  memory_.vm_stat_.Count(VmEvent::kCompactIsolated, moved);
+  memory_.vm_stat_.Count(VmEvent::kPgmigrateSuccess, moved);
+  if (!all) memory_.vm_stat_.Count(VmEvent::kPgmigrateFail);
+  if (EventSink* events = tracer_.events()) {
+    if (moved > 0 || !all) events->Emit(EventKind::kMmMigratePages, {moved, all ? 0 : 1, 0, 0, 0, "MIGRATE_SYNC", "contig_range"});
+  }
+  return all;
 }
 
 }  // namespace mmlab

@@ -11,8 +11,8 @@ namespace mmlab {
 namespace {
 
 bool IsFreeHead(const Frame& frame) { return frame.state == FrameState::kFree && frame.order != kTailOrder; }
-// compound_order(): a tail does not know.
-int CompoundOrder(const Frame& frame) { return (frame.flags & kPgHead) != 0 ? frame.order : 0; }
+// compound_order(): a tail does not know. Of gigantic pages each frame is looked at, as in Linux.
+int CompoundOrder(const Frame& frame) { return (frame.flags & kPgHead) != 0 && frame.order <= kMaxOrder ? frame.order : 0; }
 bool IsMovableType(int type) { return type == kMigrateMovable || type == kMigrateCma; }
 
 // freelist_scan_limit()
@@ -37,6 +37,8 @@ bool Compaction::InsideUntouchedRun(uint32_t pfn) const {
 
 bool Compaction::SuitableSource(const Control& cc, uint32_t pfn) const {
   const Frame frame = memory_.lists_.Peek(pfn);
+  // pageblock_skip_persistent(): a compound page that fills the page block; one that began before it does too.
+  if ((frame.flags & kPgTail) != 0) return false;
   if ((frame.flags & kPgHead) != 0 && frame.order >= memory_.lists_.pageblock_order()) return false;
   if (!cc.optimistic()) return true;
   const int type = memory_.lists_.PageblockType(pfn);

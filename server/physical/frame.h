@@ -56,6 +56,9 @@ inline constexpr uint32_t kPgGenerationMask = 7u << kPgGenerationShift;
 inline constexpr uint32_t kPgRefsShift = 22;
 inline constexpr uint32_t kPgRefsMask = 3u << kPgRefsShift;
 
+// Frame::mapping of a kSlab frame of PhysicalConfig::boot_slabs.
+inline constexpr uint32_t kBootSlabMapping = 0xffffff;
+
 inline constexpr uint32_t kNoFrame = 0xffffffff;  // End of a list of frames.
 
 // Metadata of one page frame. Linux: struct page, include/linux/mm_types.h. 32 bytes; exists on the host only in blocks of frames that

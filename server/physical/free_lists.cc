@@ -121,9 +121,32 @@ int FreeLists::ZoneOf(uint32_t pfn) const {
   return last;
 }
 
+bool FreeLists::IsBootSlab(uint32_t pfn) const {
+  return std::any_of(boot_slabs_.begin(), boot_slabs_.end(), [&](const auto& range) { return range.first <= pfn && pfn < range.second; });
+}
+
+static Frame BootSlabFrame() {
+  Frame frame;
+  frame.state = FrameState::kSlab;
+  frame.refcount = 1;
+  frame.mapping = kBootSlabMapping;
+  return frame;
+}
+
+void FreeLists::FillBootSlabs(FrameBlock& block, uint32_t base) const {
+  for (const auto& [first, end] : boot_slabs_) {
+    for (uint32_t pfn = std::max(first, base); pfn < std::min(end, base + FrameBlock::kFrames); ++pfn) {
+      Frame& frame = block.frames[pfn - base];
+      const uint8_t zone = frame.zone;
+      frame = BootSlabFrame();
+      frame.zone = zone;
+    }
+  }
+}
+
 int FreeLists::BootPageblockType(uint32_t pfn) const {
   const uint32_t first = pfn & ~(pageblock_pages() - 1);
-  if (first < zones_[ZoneOf(pfn)].start_pfn) return kMigrateUnmovable;
+  if (first < zones_[ZoneOf(pfn)].start_pfn || IsBootSlab(first)) return kMigrateUnmovable;
   const auto after = std::upper_bound(ram_.begin(), ram_.end(), first, [](uint32_t at, const auto& range) { return at < range.first; });
   return after != ram_.begin() && first < std::prev(after)->second ? kMigrateMovable : kMigrateUnmovable;
 }
@@ -241,6 +264,7 @@ Frame& FreeLists::Materialise(uint32_t pfn) {
     for (size_t i = 0; i < 2; ++i) block.pageblocks[half + i].zone = block.frames[last].zone;
   }
   SetBootTypes(block, base);
+  FillBootSlabs(block, base);
   auto entry = Holding(base);
   if (entry != untouched_.end() && entry->second.order == kMaxOrder) {
     SplitRun(block, base, entry);
@@ -256,6 +280,7 @@ Frame& FreeLists::Materialise(uint32_t pfn) {
 Frame FreeLists::Peek(uint32_t pfn) const {
   if (const Frame* frame = table_.Find(pfn)) return *frame;
   Frame frame;
+  if (IsBootSlab(pfn)) frame = BootSlabFrame();
   frame.zone = static_cast<uint8_t>(ZoneOf(pfn));
   const auto entry = Holding(pfn);
   if (entry == untouched_.end()) return frame;

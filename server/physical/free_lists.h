@@ -23,9 +23,11 @@ namespace mmlab {
 // zones[zone].free_area[order].lists[migrate_type].
 class FreeLists {
  public:
-  // `ram`: ascending [first, end) ranges. They decide the migrate type with which a page block starts.
-  FreeLists(uint32_t end_pfn, int pageblock_order, std::vector<std::pair<uint32_t, uint32_t>> ram)
-      : table_(end_pfn), pageblock_order_(pageblock_order), ram_(std::move(ram)) {}
+  using Ranges = std::vector<std::pair<uint32_t, uint32_t>>;  // Ascending [first, end).
+  // `ram` and `boot_slabs` decide the migrate type with which a page block starts. Frames of boot_slabs need no metadata to be what they
+  // are.
+  FreeLists(uint32_t end_pfn, int pageblock_order, Ranges ram, Ranges boot_slabs = {})
+      : table_(end_pfn), pageblock_order_(pageblock_order), ram_(std::move(ram)), boot_slabs_(std::move(boot_slabs)) {}
 
   std::array<Zone, kZones>& zones() { return zones_; }
   const std::array<Zone, kZones>& zones() const { return zones_; }
@@ -83,7 +85,7 @@ class FreeLists {
   }
   void SetPageblockType(uint32_t pfn, int type);
   // What it is before anybody changes it: movable if its first frame is RAM of the same zone (memmap_init_range() looks at no other), else
-  // unmovable. CMA areas come later.
+  // unmovable; so are those in which boot took slabs. CMA areas come later.
   int BootPageblockType(uint32_t pfn) const;
 
   // --- Boot. ---
@@ -92,6 +94,8 @@ class FreeLists {
   // Ascending ones go to the tail; descending ones (from the highest to the lowest) to the head. REQUIRES: blocks == 1 unless order ==
   // kMaxOrder.
   void AddUntouched(Zone& zone, uint32_t pfn, int order, int type, uint32_t blocks, bool descending);
+
+  const Ranges& boot_slabs() const { return boot_slabs_; }
 
   uint64_t HostMemory() const;
   // Blocks of metadata that exist, ascending: pfn of the first frame.
@@ -129,10 +133,13 @@ class FreeLists {
   void SplitRun(FrameBlock& block, uint32_t base, UntouchedMap::iterator run);
   int UntouchedPageblockType(uint32_t pfn) const;
   void SetBootTypes(FrameBlock& block, uint32_t base) const;
+  bool IsBootSlab(uint32_t pfn) const;
+  void FillBootSlabs(FrameBlock& block, uint32_t base) const;
 
   FrameTable table_;
   int pageblock_order_;
-  std::vector<std::pair<uint32_t, uint32_t>> ram_;
+  Ranges ram_;
+  Ranges boot_slabs_;
   std::array<Zone, kZones> zones_;
   UntouchedMap untouched_;
 };

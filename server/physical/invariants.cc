@@ -96,22 +96,23 @@ void BuddyMemory::CheckInvariants(std::vector<std::string>* problems) const {
   lists_.ForEachTouched([&](uint32_t base, const FrameBlock& block) {
     for (uint32_t i = 0; i < FrameBlock::kFrames;) {
       const Frame& head = block.frames[i];
-      if (head.order > kMaxOrder || i + (1u << head.order) > FrameBlock::kFrames) {
+      const int order = head.order > kMaxOrder && head.order != kTailOrder && (head.flags & kPgHead) != 0 ? kMaxOrder : head.order;
+      if (order > kMaxOrder || i + (1u << order) > FrameBlock::kFrames) {
         problems->push_back(absl::StrCat("pfn ", base + i, ": not the head of a block, but none before it covers it"));
         ++i;
         continue;
       }
       if (head.state == FrameState::kFree) ++listed[0];
       if (head.state == FrameState::kPcp) ++listed[1];
-      for (uint32_t j = 1; j < (1u << head.order); ++j) {
+      for (uint32_t j = 1; j < (1u << order); ++j) {
         const Frame& tail = block.frames[i + j];
-        const bool alone = head.state > FrameState::kPcp && (head.flags & kPgHead) == 0;
+        const bool alone = head.state > FrameState::kPcp && !IsCompound(head);
         if (alone && (tail.flags != 0 || tail.refcount != 0 || tail.mapcount != 0 || tail.mapping != 0)) {
           problems->push_back(absl::StrCat("pfn ", base + i + j, ": inside a block that is not compound, but in use"));
         }
         if (tail.order != kTailOrder) problems->push_back(absl::StrCat("pfn ", base + i + j, ": inside a block, but not a tail"));
       }
-      i += 1u << head.order;
+      i += 1u << order;
     }
   });
   uint64_t touched = 0;
@@ -189,6 +190,7 @@ void BuddyMemory::StateHash(StateHasher& hasher) const {
     for (uint32_t i = 0; i < FrameBlock::kFrames; ++i) {
       const Frame& frame = block.frames[i];
       if (frame.state <= FrameState::kPcp && frame.flags == 0 && frame.refcount == 0) continue;
+      if (frame.state == FrameState::kSlab && frame.mapping == kBootSlabMapping) continue;
       hasher.Add(uint64_t{base} + i);
       hasher.Add(uint64_t{frame.flags} << 32 | static_cast<uint32_t>(frame.state) << 16 | frame.order);
       if (frame.memcg != 0) hasher.Add(frame.memcg);

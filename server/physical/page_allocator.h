@@ -49,6 +49,8 @@ class BuddyMemory final : public PhysicalMemory {
 
   [[nodiscard]] std::optional<Pfn> AllocPages(Gfp gfp, PageOrder order) override;
   void FreePages(Pfn head, PageOrder order) override;
+  [[nodiscard]] std::optional<Pfn> AllocContig(Gfp gfp, PageOrder order, FrameState state) override;
+  void FreeContig(Pfn head, PageOrder order) override;
   void SplitPage(Pfn head, PageOrder order) override;
   Frame& frame(Pfn pfn) override {
     MMLAB_CHECK(pfn < end_pfn());
@@ -93,6 +95,10 @@ class BuddyMemory final : public PhysicalMemory {
   // What the kernel's vmstat worker does every second: adds the CPUs' parts of the counters to the zones'.
   void FoldCpuCounters();
 
+  // gather_bootmem_prealloc(): what was kept from the allocator at boot becomes such a page as AllocContig() makes, under its rule from now
+  // on. REQUIRES: all of it is reserved RAM of one zone.
+  void AdoptReserved(Pfn head, PageOrder order, FrameState state);
+
   // Which CPU runs the operations from now on; decides whose lists are used. REQUIRES: cpu < cpus.
   void SetCurrentCpu(int cpu) {
     MMLAB_CHECK(cpu >= 0 && cpu < cpus_);
@@ -123,9 +129,10 @@ class BuddyMemory final : public PhysicalMemory {
   absl::Span<const Zone> zones() const { return absl::MakeConstSpan(lists_.zones()).first(zone_count_); }
   ZoneSet zone_set() const { return zone_set_; }
   int pageblock_order() const { return lists_.pageblock_order(); }
-  PageCount managed_pages() const;       // totalram_pages()
-  PageCount free_pages() const;          // nr_free_pages as /proc reads it.
-  uint64_t total_reserve_pages() const;  // totalreserve_pages
+  PageCount managed_pages() const;                               // totalram_pages()
+  PageCount free_pages() const;                                  // nr_free_pages as /proc reads it.
+  uint64_t total_reserve_pages() const;                          // totalreserve_pages
+  uint64_t boot_slab_pages() const { return boot_slab_pages_; }  // Of PhysicalConfig::boot_slabs.
   Pfn end_pfn() const { return Pfn(lists_.table().end_pfn()); }
   // What frame() would show, without making it exist on the host. A tail of a block shows order kTailOrder: see HeadOf.
   Frame PeekFrame(Pfn pfn) const {
@@ -194,7 +201,7 @@ class BuddyMemory final : public PhysicalMemory {
   static constexpr Gfp kQuickMask = 31;
   // The same for a block that is freed: the lists of the current CPU for a kind of page block.
   struct QuickFree {
-    FrameBlock::Pageblock of{kMigrateIsolate, 0};  // Of blocks that are isolated nothing is freed to lists.
+    FrameBlock::Pageblock of{kMigrateTypes, 0};  // No block is of that kind.
     PerCpuPages* pcp = nullptr;
     PcpList* lists = nullptr;
   };
@@ -215,6 +222,7 @@ class BuddyMemory final : public PhysicalMemory {
   // To be called whenever anything changes that quick_, pcp_now_ and PerCpuPages::limit are made of.
   void RecomputeQuick();
   void ReleaseBootMemory(const PhysicalConfig& config);
+  void TakeBootSlabs(const PhysicalConfig& config);
   void ReleaseRange(Zone& zone, uint32_t start, uint32_t end, bool cma, bool page_by_page);
   void AddLateFreed(const PhysicalConfig& config, bool managed);
   void ChooseZeroFrame(const PhysicalConfig& config);
@@ -328,6 +336,16 @@ class BuddyMemory final : public PhysicalMemory {
     if (zone_set_ == ZoneSet::kArm64) zone.numa_hits += requests;  // The one kernel with NUMA, of one node.
   }
 
+  // contig.cc: ranges larger than the largest block.
+  bool UntouchedFree(const Zone& zone, uint32_t pfn) const;
+  bool RangeValid(const Zone& zone, uint32_t start, uint32_t end) const;
+  std::optional<uint32_t> FindUnmovable(const Zone& zone, uint32_t start, uint32_t end) const;
+  void IsolateRange(Zone& zone, uint32_t start, uint32_t end);
+  void UndoIsolation(Zone& zone, uint32_t start, uint32_t end);
+  bool TakeIsolated(Zone& zone, uint32_t start, uint32_t end);
+  bool TryContig(Zone& zone, uint32_t start, uint32_t end);
+  void MakeCompound(uint32_t pfn, int order, FrameState state);
+
   // fallback.cc: taking over pages of other migrate types.
   bool StealFallback(Zone& zone, int order, int type, uint32_t flags);
   int FindFallback(const FreeArea& area, int order, int type, bool* can_steal) const;
@@ -347,6 +365,7 @@ class BuddyMemory final : public PhysicalMemory {
   std::array<QuickRequest, kQuickMask + 1> quick_{};
   QuickFree free_to_;  // Where the last block went.
   uint32_t zero_frame_ = 0;
+  uint64_t boot_slab_pages_ = 0;
   // By the three zone bits and kGfpMovable of a request: the highest zone it may use; and the first populated one from each zone downward.
   std::array<int8_t, 16> highest_zone_{};
   std::array<int8_t, kZones> first_zone_{};
@@ -367,6 +386,7 @@ class BuddyMemory final : public PhysicalMemory {
   Compaction* compaction_ = nullptr;
   Capture* capture_ = nullptr;  // While compaction for a request runs.
   bool freeing_ = false;        // Inside the slow path: memory is being freed (PF_MEMALLOC).
+  bool isolating_ = false;      // Some page blocks are isolated.
   int boosted_zone_ = kNoZone;  // Within a request: kswapd is to be woken for this zone's boost when the page is there.
 };
 

@@ -62,7 +62,7 @@ BuddyMemory::BuddyMemory(const PhysicalConfig& config, Tracer& tracer)
       watermark_scale_factor_(config.watermark_scale_factor),
       watermark_boost_factor_(config.watermark_boost_factor),
       lowmem_reserve_ratio_(config.lowmem_reserve_ratio),
-      lists_(EndOfRam(config), config.pageblock_order, RawRanges(config.ram)),
+      lists_(EndOfRam(config), config.pageblock_order, RawRanges(config.ram), RawRanges(config.boot_slabs)),
       contents_(EndOfRam(config), config.page_size) {
   MMLAB_CHECK(cpus_ >= 1 && config.pageblock_order <= kMaxOrder && config.pageblock_order >= kMaxOrder - 1);
   SetUpZones(config);
@@ -210,6 +210,7 @@ void BuddyMemory::ReleaseBootMemory(const PhysicalConfig& config) {
   std::vector<PfnRange> taken;
   for (const ReservedRange& reserved : config.reserved) taken.push_back(reserved.range);
   taken.insert(taken.end(), config.cma.begin(), config.cma.end());
+  taken.insert(taken.end(), config.boot_slabs.begin(), config.boot_slabs.end());
   const std::vector<PfnRange> free = Without(config.ram, std::move(taken));
   const auto release = [&](const PfnRange& range, bool cma) {
     for (Zone& zone : lists_.zones()) {
@@ -222,10 +223,24 @@ void BuddyMemory::ReleaseBootMemory(const PhysicalConfig& config) {
     }
   };
   for (const PfnRange& range : free) release(range, false);
+  TakeBootSlabs(config);
   for (const PfnRange& range : config.cma) {
     MMLAB_CHECK(range.start.raw() % lists_.pageblock_pages() == 0 && range.end.raw() % lists_.pageblock_pages() == 0);
     release(range, true);
   }
+}
+
+// Start-up had these pages from the allocator, whose they stay.
+void BuddyMemory::TakeBootSlabs(const PhysicalConfig& config) {
+  for (const PfnRange& range : config.boot_slabs) {
+    Zone& zone = lists_.zones()[lists_.ZoneOf(Raw(range.start))];
+    MMLAB_CHECK(zone.Spans(Raw(range.start)) && zone.Spans(Raw(range.end) - 1));
+    zone.managed += static_cast<uint32_t>(range.length().raw());
+    boot_slab_pages_ += range.length().raw();
+  }
+  MMLAB_CHECK(config.boot_slab_reclaimable <= boot_slab_pages_);
+  vm_stat_.Add(NodeStat::kNrSlabReclaimable, static_cast<int64_t>(config.boot_slab_reclaimable));
+  vm_stat_.Add(NodeStat::kNrSlabUnreclaimable, static_cast<int64_t>(boot_slab_pages_ - config.boot_slab_reclaimable));
 }
 
 void BuddyMemory::AddLateFreed(const PhysicalConfig& config, bool managed) {
@@ -334,10 +349,17 @@ std::array<uint64_t, kFrameStates> BuddyMemory::FrameCounts() const {
   lists_.ForEachTouched([&](uint32_t, const FrameBlock& block) {
     for (uint32_t i = 0; i < FrameBlock::kFrames;) {
       const Frame& head = block.frames[i];
-      if (head.state > FrameState::kPcp) counts[static_cast<size_t>(head.state)] += uint64_t{1} << head.order;
-      i += 1u << head.order;
+      const uint32_t pages = 1u << std::min<int>(head.order, kMaxOrder);
+      if (head.state > FrameState::kPcp) counts[static_cast<size_t>(head.state)] += pages;
+      i += pages;
     }
   });
+  for (const auto& [first, end] : lists_.boot_slabs()) {
+    for (uint32_t pfn = first; pfn < end; pfn = (pfn | (FrameBlock::kFrames - 1)) + 1) {
+      if (lists_.table().BlockOf(pfn) != nullptr) continue;
+      counts[static_cast<size_t>(FrameState::kSlab)] += std::min(end, (pfn | (FrameBlock::kFrames - 1)) + 1) - pfn;
+    }
+  }
   for (const uint64_t count : counts) left -= count;
   counts[static_cast<size_t>(FrameState::kReserved)] = left;
   return counts;
@@ -350,7 +372,11 @@ Pfn BuddyMemory::HeadOf(Pfn pfn) const {
   for (int order = 0; order <= kMaxOrder; ++order) {
     const uint32_t head = at & ~((1u << order) - 1);
     const Frame frame = lists_.Peek(head);
-    if (frame.order != kTailOrder) return Pfn(head);
+    if (frame.order == kTailOrder) continue;
+    // Gigantic pages: each part as large as the largest block has a frame that looks like the head of one.
+    uint32_t first = head;
+    while ((lists_.Peek(first).flags & kPgTail) != 0) first -= FrameBlock::kFrames;
+    return Pfn(first);
   }
   return pfn;
 }

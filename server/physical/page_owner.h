@@ -15,6 +15,9 @@ class PageOwner {
   // on no LRU list, and the only one of `to`, which was just allocated. Afterwards `from` has the caller's reference alone.
   // False: somebody holds `from` who cannot be told; then nothing has changed.
   virtual bool MovePage(Pfn from, Pfn to) = 0;
+  // split_folio_to_list(): makes a huge page, of which the caller holds one reference and which is on no LRU list, small ones, of which the
+  // caller holds the first and the others are on the LRU lists. False: somebody else holds it.
+  virtual bool SplitHuge(Pfn head) = 0;
   // folio_add_lru(): a page that was taken off the LRU lists, or came in place of one, goes back there.
   virtual void PutOnLru(Pfn pfn) = 0;
   // lru_add_drain(): pages on their way to the LRU lists arrive there, so that nobody holds them on the way.

@@ -89,7 +89,7 @@ void BuddyMemory::FreePcpBulk(Zone& zone, PerCpuPages& pcp, int64_t count, int i
       const uint32_t pfn = PcpPopTail(list);
       count -= int64_t{1} << order;
       pcp.count -= 1u << order;
-      const int type = lists_.table().At(pfn).migrate_type;
+      const int type = isolating_ ? lists_.PageblockType(pfn) : lists_.table().At(pfn).migrate_type;
       FreeBlock(zone, pfn, order, type, false);
       if (EventSink* events = tracer_.events()) events->Emit(EventKind::kMmPagePcpuDrain, {pfn, order, type});
     } while (count > 0 && !list.empty());

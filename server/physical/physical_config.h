@@ -29,8 +29,8 @@ struct ReservedRange {
 
 // All that decides what the physical memory of a machine looks like when its init process starts.
 //
-// REQUIRES: ranges of one list ascend and do not overlap; reserved, late_freed and cma ranges do not overlap each other and lie within ram
-// (a reserved range may also lie outside: then it is ignored).
+// REQUIRES: ranges of one list ascend and do not overlap; reserved, late_freed, cma and boot_slabs ranges do not overlap each other and lie
+// within ram (a reserved range may also lie outside: then it is ignored).
 struct PhysicalConfig {
   ZoneSet zones = ZoneSet::kX86_32;
   PageSize page_size{12};
@@ -42,6 +42,9 @@ struct PhysicalConfig {
   // Given to the allocator only after the kernel has computed its watermarks: init sections, initramfs.
   std::vector<PfnRange> late_freed;
   std::vector<PfnRange> cma;  // Whole page blocks.
+  // What start-up took of the page allocator's memory for slabs: frames of state kSlab, in use for good.
+  std::vector<PfnRange> boot_slabs;
+  uint64_t boot_slab_reclaimable = 0;  // As many of these pages count as nr_slab_reclaimable.
 
   // First frame beyond each kind of zone, indexed by ZoneType; a kind that the ZoneSet has not is ignored. Ascending. Zones that hold no
   // RAM come out empty. Movable takes nothing unless its start is below the end of RAM.

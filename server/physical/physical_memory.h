@@ -32,6 +32,13 @@ class PhysicalMemory {
   // __free_pages(): gives back exactly a block that AllocPages returned. Clears its metadata and its bytes.
   virtual void FreePages(Pfn head, PageOrder order) = 0;
 
+  // alloc_contig_pages(): 2^order frames, naturally aligned and more than the largest block has, in a place out of which everything that is
+  // in use can be moved. They are one compound page in that state with one reference; the bytes read as zero. Nothing: there is no such
+  // place.
+  [[nodiscard]] virtual std::optional<Pfn> AllocContig(Gfp gfp, PageOrder order, FrameState state) = 0;
+  // free_contig_range(): gives back such a page, frame by frame.
+  virtual void FreeContig(Pfn head, PageOrder order) = 0;
+
   // split_page(): makes a block 2^order blocks of order 0, each to be freed on its own. REQUIRES: allocated, not compound.
   virtual void SplitPage(Pfn head, PageOrder order) = 0;
 

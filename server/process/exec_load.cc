@@ -82,7 +82,7 @@ Errno Processes::LoadImage(Process& process, const ElfImage& image, const LoadKi
   std::shared_ptr<Inode> inode = files_.Find(image.path);
   if (inode == nullptr) return Errno::kENOENT;
   const auto file = std::make_shared<OpenFile>(std::move(inode), true, false);
-  file->object = KernelObjectRef(anon_vmas_->kernel_objects(), KernelObject::kFilp);
+  file->Account(anon_vmas_->kernel_objects());
   if (kind.program) mm.exe_file = file;
   uint64_t bias = 0;
   bool first = true;

@@ -50,7 +50,7 @@ SysResult<uint64_t> Processes::InstallFile(Process& process, std::shared_ptr<Ope
         .Text("file", file->inode->path)
         .Number("fd", fd);
   }
-  file->object = KernelObjectRef(anon_vmas_->kernel_objects(), KernelObject::kFilp);
+  file->Account(anon_vmas_->kernel_objects());
   (*process.files)[fd] = std::move(file);
   return static_cast<uint64_t>(fd);
 }

@@ -27,7 +27,7 @@ SysResult<std::shared_ptr<OpenFile>> MmCall::AnonymousHugetlb(uint64_t* length, 
   MMLAB_TRY_ASSIGN(std::shared_ptr<Inode> inode,
                    core_.files.NewHugetlb(FileKind::kHugetlbfs, "/anon_hugepage (deleted)", *length, *pool, /*reserve=*/false));
   auto file = std::make_shared<OpenFile>(std::move(inode), true, true);
-  file->object = KernelObjectRef(mm_.anon_vmas->kernel_objects(), KernelObject::kFilp);
+  file->Account(mm_.anon_vmas->kernel_objects());
   return file;
 }
 

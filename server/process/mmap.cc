@@ -234,7 +234,7 @@ SysResult<VmArea*> MmCall::NewRegion(const std::shared_ptr<OpenFile>& file, uint
     MMLAB_TRY_ASSIGN(std::shared_ptr<Inode> inode,
                      core_.files.NewShmem(FileKind::kSharedAnon, "/dev/zero (deleted)", length, (vm_flags & kVmNoReserve) != 0));
     vma->file = std::make_shared<OpenFile>(std::move(inode), true, true);
-    vma->file->object = KernelObjectRef(mm_.anon_vmas->kernel_objects(), KernelObject::kFilp);
+    vma->file->Account(mm_.anon_vmas->kernel_objects());
     vma->backing = VmaBacking::kFile;
   } else {
     vma->backing = file == nullptr || zero_device ? VmaBacking::kAnonymous : VmaBacking::kFile;

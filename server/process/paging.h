@@ -410,6 +410,7 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   int HugetlbLevel(int order) const;
   uint32_t HugetlbEntries(int order) const;
   HugetlbEntry EnsureHugetlb(AddressSpace& mm, VirtAddr address, int order);
+  void FreeEmptyTable(AddressSpace& mm, uint8_t* table, uint32_t index, int level);
   uint64_t LoadHugetlb(const HugetlbEntry& at) const;
   void StoreHugetlb(const HugetlbEntry& at, uint64_t entry);
   Pfn HugetlbPfn(const HugetlbEntry& at, uint64_t entry) const;

@@ -62,7 +62,8 @@ Errno Paging::PopulateRange(Process& task, VmArea& vma, VirtRange range, bool wr
       const FaultOutcome outcome = HandleFault(task, vma, address, access);
       if (outcome == FaultOutcome::kMinor || outcome == FaultOutcome::kMajor) continue;
       // Pages that were there let GUP answer how many first; its caller goes on at the page that is not, and only then hears why.
-      if (address > range.start) HandleFault(task, vma, address, access);
+      // Whoever is to die hears nothing more (fatal_signal_pending()).
+      if (address > range.start && !task.killed) HandleFault(task, vma, address, access);
       return outcome == FaultOutcome::kOom ? Errno::kENOMEM : Errno::kEFAULT;
     }
   }

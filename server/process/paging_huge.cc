@@ -267,15 +267,22 @@ uint64_t Paging::HugeEntryAt(const AddressSpace& mm, VirtAddr address) const {
 }
 
 Paging::HardwareAccess Paging::TryHugeAccess(const AddressSpace& mm, VirtAddr address, bool write, bool execute) {
-  uint8_t* table = FindTable(mm, address, 2);
-  if (table == nullptr) return {PteVerdict::kNotPresent, Pfn(), nullptr};
-  const uint32_t index = format_.IndexOf(address, 2);
-  const uint64_t entry = format_.Load(table, index);
-  if (!format_.Huge(entry)) return {PteVerdict::kNotPresent, Pfn(), nullptr};
-  const PageTableFormat::Checked checked = format_.Check(entry, write, execute, hardware_access_flag_);
-  if (checked.verdict != PteVerdict::kAllowed) return {checked.verdict, Pfn(), nullptr};
-  if (checked.pte != entry) format_.Store(table, index, checked.pte);
-  return {PteVerdict::kAllowed, format_.HugePfn(entry) + PageCount(format_.IndexOf(address, 1)), nullptr};
+  uint8_t* table = TableBytes(mm.pgd);
+  for (int level = format_.levels(); level > 1; --level) {
+    const uint32_t index = format_.IndexOf(address, level);
+    const uint64_t entry = format_.Load(table, index);
+    if (format_.TablePresent(entry)) {
+      table = TableBytes(format_.TableOf(entry));
+      continue;
+    }
+    if (level > 3 || !format_.Huge(entry)) break;
+    const PageTableFormat::Checked checked = format_.Check(entry, write, execute, hardware_access_flag_);
+    if (checked.verdict != PteVerdict::kAllowed) return {checked.verdict, Pfn(), nullptr};
+    if (checked.pte != entry) format_.Store(table, index, checked.pte);
+    const uint64_t offset = address.raw() & (format_.coverage(level) - 1);
+    return {PteVerdict::kAllowed, format_.HugePfn(entry) + PageCount(offset >> layout_.page_size.shift()), nullptr};
+  }
+  return {PteVerdict::kNotPresent, Pfn(), nullptr};
 }
 
 // copy_huge_pmd(): false when memory is short.

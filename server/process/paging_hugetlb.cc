@@ -31,16 +31,21 @@ uint32_t Paging::HugetlbEntries(int order) const { return 1u << (order + format_
 Paging::HugetlbEntry Paging::EnsureHugetlb(AddressSpace& mm, VirtAddr address, int order) {
   const int level = HugetlbLevel(order);
   HugetlbEntry at{EnsureTable(mm, address, level), format_.IndexOf(address, level), HugetlbEntries(order), level};
-  for (uint32_t i = 0; at.table != nullptr && level == 2 && i < at.count; ++i) {
-    // A lowest table that somebody left behind, empty, goes.
-    const uint64_t entry = format_.Load(at.table, at.index + i);
-    if (!format_.TablePresent(entry)) continue;
-    const Pfn below = format_.TableOf(entry);
-    for (uint32_t j = 0; j < format_.entries(1); ++j) MMLAB_CHECK(format_.None(format_.Load(TableBytes(below), j)));
-    format_.Store(at.table, at.index + i, 0);
-    FreeTable(mm, 1, below);
-  }
+  for (uint32_t i = 0; at.table != nullptr && level > 1 && i < at.count; ++i) FreeEmptyTable(mm, at.table, at.index + i, level);
   return at;
+}
+
+// A table that somebody left behind, empty, goes from the entry of that level, with those below it.
+void Paging::FreeEmptyTable(AddressSpace& mm, uint8_t* table, uint32_t index, int level) {
+  const uint64_t entry = format_.Load(table, index);
+  if (!format_.TablePresent(entry)) return;
+  const Pfn below = format_.TableOf(entry);
+  for (uint32_t i = 0; i < format_.entries(level - 1); ++i) {
+    if (level > 2) FreeEmptyTable(mm, TableBytes(below), i, level - 1);
+    MMLAB_CHECK(format_.None(format_.Load(TableBytes(below), i)));
+  }
+  format_.Store(table, index, 0);
+  FreeTable(mm, level - 1, below);
 }
 
 // huge_ptep_get(): what the processor noted in one of several entries counts for the page.

@@ -23,7 +23,8 @@ struct ProcessLimits {
   uint64_t shmmax = 0;  // Bytes.
   uint64_t shmall = 0;  // Pages.
   int shmmni = 4096;
-  bool anon_vma_name = false;  // CONFIG_ANON_VMA_NAME: Debian's kernels are built without it, so that naming memory answers EINVAL.
+  int64_t hugetlb_shm_group = 0;  // Whose members may make segments of huge pages.
+  bool anon_vma_name = false;     // CONFIG_ANON_VMA_NAME: Debian's kernels are built without it, so that naming memory answers EINVAL.
 };
 
 }  // namespace mmlab

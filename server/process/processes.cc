@@ -34,11 +34,7 @@ Processes::Processes(const Layout& layout, PhysicalMemory& memory, Files& files,
       commit_(std::make_unique<CommitAccount>(limits_, files.hugetlb(), tracer)),
       shm_(std::make_unique<ShmTable>()),
       random_(seed) {
-  // ARM64's kernel knows its contiguous entries as well (arch_hugetlb_valid_size()), and alone of the three moves huge pages.
-  const PageTableFormat& format = paging_->format();
-  const int pmd_order = format.shift(2) - format.shift(1);
-  files_.hugetlb().SetSizes(layout.is_x86() ? HugetlbPools::Sizes{{pmd_order}, 0, false}
-                                            : HugetlbPools::Sizes{{18, 13, pmd_order, 4}, 2, true});
+  files_.hugetlb().SetSizes(HugetlbPools::SizesOf(layout));
   files_.SetCommitCharger(commit_.get());
   files_.SetMapper(paging_.get());
 }

@@ -124,7 +124,9 @@ SysResult<uint64_t> Processes::Shmget(Pid pid, int32_t key, uint64_t size, uint3
   if ((flags & kShmHugetlb) != 0) {
     const std::optional<size_t> pool = files_.hugetlb().FindByLog(flags >> kShmHugeShift & kShmHugeMask);
     if (!pool.has_value()) return refuse(Errno::kEINVAL, "no huge pages of that size");
-    if (!process->capable()) return refuse(Errno::kEPERM, "SHM_HUGETLB needs CAP_IPC_LOCK or the group vm.hugetlb_shm_group");
+    // can_do_hugetlb_shm(). Every user is alone in a group of the same number.
+    const bool in_group = limits_.hugetlb_shm_group == int64_t{process->uid};
+    if (!process->capable() && !in_group) return refuse(Errno::kEPERM, "SHM_HUGETLB needs CAP_IPC_LOCK or the group vm.hugetlb_shm_group");
     const uint64_t mask = (files_.hugetlb().pool(*pool).pages() << layout_.page_size.shift()) - 1;
     const uint64_t aligned = (size + mask) & ~mask & word_max;
     MMLAB_TRY_ASSIGN(inode, files_.NewHugetlb(FileKind::kSysvShm, path, aligned, *pool, (flags & kShmNoReserve) == 0));
@@ -200,7 +202,7 @@ SysResult<uint64_t> Processes::Shmat(Pid pid, int32_t shm_id, uint64_t address, 
     }
   }
   auto file = std::make_shared<OpenFile>(inode, true, (flags & kShmReadOnly) == 0);
-  file->object = KernelObjectRef(anon_vmas_->kernel_objects(), KernelObject::kFilp);
+  file->Account(anon_vmas_->kernel_objects());
   uint64_t populate = 0;
   const SysResult<uint64_t> start = call.DoMmap(file, address, size, prot, map_flags, 0, &populate);
   if (populate != 0) call.Populate(start.value(), populate, /*ignore_errors=*/true);

@@ -22,7 +22,9 @@ TaskObjects TaskObjects::Fork(KernelObjects* objects, const TaskObjects& parent,
   const bool thread = (clone_flags & kCloneThread) != 0;
   child.task = KernelObjectRef(objects, KernelObject::kTaskStruct);
   child.stack = KernelObjectRef(objects, KernelObject::kKernelStack);
+  child.security = KernelObjectRef(objects, KernelObject::kTaskSecurity);
   child.cred = ShareOrTake(thread, parent.cred, objects, KernelObject::kCred);
+  child.cred_security = ShareOrTake(thread, parent.cred_security, objects, KernelObject::kCredSecurity);
   child.files = ShareOrTake((clone_flags & kCloneFiles) != 0, parent.files, objects, KernelObject::kFilesStruct);
   child.fs = ShareOrTake((clone_flags & kCloneFs) != 0, parent.fs, objects, KernelObject::kFsStruct);
   child.sighand = ShareOrTake((clone_flags & kCloneSighand) != 0, parent.sighand, objects, KernelObject::kSighand);
@@ -34,6 +36,7 @@ TaskObjects TaskObjects::Fork(KernelObjects* objects, const TaskObjects& parent,
 void TaskObjects::Exec(KernelObjects* objects) {
   if (objects == nullptr) return;
   cred = std::make_shared<KernelObjectRef>(objects, KernelObject::kCred);
+  cred_security = std::make_shared<KernelObjectRef>(objects, KernelObject::kCredSecurity);
   if (files.use_count() > 1) files = std::make_shared<KernelObjectRef>(objects, KernelObject::kFilesStruct);
   if (sighand.use_count() > 1) sighand = std::make_shared<KernelObjectRef>(objects, KernelObject::kSighand);
 }

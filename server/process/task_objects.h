@@ -13,7 +13,9 @@ struct TaskObjects {
   KernelObjectRef task;   // task_struct
   KernelObjectRef stack;  // Its kernel stack.
   KernelObjectRef pid;
+  KernelObjectRef security;
   std::shared_ptr<KernelObjectRef> cred;
+  std::shared_ptr<KernelObjectRef> cred_security;
   std::shared_ptr<KernelObjectRef> files;
   std::shared_ptr<KernelObjectRef> fs;
   std::shared_ptr<KernelObjectRef> sighand;

@@ -87,14 +87,11 @@ int32_t UserMemory::X86ErrorCode(FaultAccess access, PteVerdict verdict) const {
 
 // ESR_EL1 of an abort taken from user mode.
 uint64_t UserMemory::Arm64Syndrome(uint64_t address, FaultAccess access, PteVerdict verdict) const {
-  const bool huge = address < mm_.task_size.raw() && core_.paging.HugeEntryAt(mm_, VirtAddr(address)) != 0;
-  uint64_t status = kStatusPermission | (huge ? 2 : 3);
-  if (verdict == PteVerdict::kAccessFlag) status = kStatusAccessFlag | (huge ? 2 : 3);
-  if (verdict == PteVerdict::kNotPresent) {
-    // ARM64 counts levels from the top: 0 is the pgd, 3 the pte.
-    status = kStatusTranslation;
-    if (address < mm_.task_size.raw()) status |= static_cast<uint64_t>(core_.paging.Walk(mm_, VirtAddr(address)).count - 1);
-  }
+  uint64_t status = kStatusPermission;
+  if (verdict == PteVerdict::kAccessFlag) status = kStatusAccessFlag;
+  if (verdict == PteVerdict::kNotPresent) status = kStatusTranslation;
+  // Where the walk ended; ARM64 counts levels from the top: 0 is the pgd, 3 the pte.
+  if (address < mm_.task_size.raw()) status |= static_cast<uint64_t>(core_.paging.Walk(mm_, VirtAddr(address)).count - 1);
   return ((access.execute ? kClassInstructionAbort : kClassDataAbort) << 26) | kLongInstruction | (access.write ? kWriteNotRead : 0) |
          status;
 }

@@ -108,6 +108,7 @@ uint64_t EntireMaps(const BuddyMemory& memory, Pfn head, const Frame& first) {
 // page_mapped(): of any part of a compound page.
 bool IsMapped(const BuddyMemory& memory, Pfn head, const Frame& first) {
   if (EntireMaps(memory, head, first) > 0) return true;
+  if (first.state == FrameState::kHugetlb) return false;
   for (uint32_t i = 0; i < CompoundPages(first); ++i) {
     if (memory.PeekFrame(head + PageCount(i)).mapcount > 0) return true;
   }

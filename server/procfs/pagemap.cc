@@ -36,7 +36,7 @@ Look LookAt(const Machine& machine, const PageTableFormat& format, const Process
   const WalkStep& last = walk.steps[static_cast<size_t>(walk.count - 1)];
   const uint64_t covered = format.coverage(last.level);
   const uint64_t offset = address.raw() & (covered - 1);
-  if (last.level > 2 || format.None(last.entry)) return {0, covered - offset};
+  if (format.None(last.entry) || (last.level > 2 && !format.IsBlock(last.entry, last.level))) return {0, covered - offset};
   if (format.IsSwap(last.entry)) {
     return {kPagemapSwap | format.SwapArea(last.entry) | uint64_t{format.SwapSlot(last.entry)} << kPagemapSlotShift, covered - offset};
   }

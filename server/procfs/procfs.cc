@@ -247,7 +247,7 @@ absl::StatusOr<std::string> ReadProcFile(const Machine& machine, absl::string_vi
   for (const MachineFile& file : kMachineFiles) {
     if (file.path == path && Exists(machine, file)) return file.text(machine);
   }
-  if (absl::StartsWith(path, "/sys/kernel/mm/")) {
+  if (absl::StartsWith(path, "/sys/kernel/mm/") || absl::StartsWith(path, "/sys/devices/system/node/")) {
     std::optional<std::string> text = machine.SysfsText(path);
     return text ? absl::StatusOr<std::string>(*std::move(text)) : absl::NotFoundError(absl::StrCat(path, ": no such file"));
   }

@@ -20,8 +20,9 @@ std::string SlabinfoText(const Machine& machine) {
       const SlabGeometry& g = view.geometry;
       // SLUB has no tunables, and takes what stands on CPUs' lists for active.
       absl::StrAppendFormat(&text, "%-17s %6u %6u %6u %4u %4d : tunables %4u %4u %4u : slabdata %6u %6u %6u\n", view.name,
-                            view.active_objects, view.total_objects, g.size, g.objects, 1 << g.order, g.limit, g.batchcount, g.shared,
-                            view.active_slabs, view.slabs, view.shared_objects);
+                            view.boot_active_objects + view.active_objects, view.boot_total_objects + view.total_objects, g.size, g.objects,
+                            1 << g.order, g.limit, g.batchcount, g.shared, view.boot_slabs + view.active_slabs,
+                            view.boot_slabs + view.slabs, view.shared_objects);
     }
   });
   return text;

@@ -148,6 +148,7 @@ absl::Status CheckFields(const v1::CreateFileRequest& request) {
   MMLAB_RETURN_IF_ERROR(CheckPath("path", request.path()));
   if (request.path().front() != '/') return InvalidField("path", "must be absolute");
   if (!v1::FileSystem_IsValid(request.file_system())) return InvalidField("file_system", "must be a value of FileSystem");
+  if (!v1::TmpfsHuge_IsValid(request.tmpfs_huge())) return InvalidField("tmpfs_huge", "must be a value of TmpfsHuge");
   if (request.content().size() > kMaxTransfer) return FieldOutOfRange("content", "must have at most 1 MiB");
   if (request.size_bytes() < request.content().size()) return InvalidField("size_bytes", "must be at least the length of content");
   return absl::OkStatus();
@@ -233,7 +234,11 @@ op::CreateFile ToNative(const v1::CreateFileRequest& r) {
                     : r.file_system() == v1::FILE_SYSTEM_BLOCK_DEVICE ? op::FileSystem::kBlockDevice
                     : r.file_system() == v1::FILE_SYSTEM_HUGETLBFS    ? op::FileSystem::kHugetlbfs
                                                                       : op::FileSystem::kTmpfs;
-  return {r.path(), kind, r.size_bytes(), r.content(), r.resident()};
+  const auto huge = r.tmpfs_huge() == v1::TMPFS_HUGE_ALWAYS        ? op::TmpfsHuge::kAlways
+                    : r.tmpfs_huge() == v1::TMPFS_HUGE_WITHIN_SIZE ? op::TmpfsHuge::kWithinSize
+                    : r.tmpfs_huge() == v1::TMPFS_HUGE_ADVISE      ? op::TmpfsHuge::kAdvise
+                                                                   : op::TmpfsHuge::kNever;
+  return {r.path(), kind, r.size_bytes(), r.content(), r.resident(), r.huge_page_size_bytes(), huge};
 }
 op::Open ToNative(const v1::OpenRequest& r) { return {Pid(r.pid()), r.path(), r.flags(), WishedFd(r.wished_fd())}; }
 op::Pipe ToNative(const v1::PipeRequest& r) { return {Pid(r.pid()), WishedFd(r.wished_fd())}; }

@@ -64,13 +64,13 @@ op::KmemCacheCreate ToNative(const v1::KmemCacheCreateRequest& r) {
 }
 op::KmemCacheDestroy ToNative(const v1::KmemCacheDestroyRequest& r) { return {r.cache()}; }
 op::KmemCacheShrink ToNative(const v1::KmemCacheShrinkRequest& r) { return {r.cache()}; }
-op::KmemCacheAlloc ToNative(const v1::KmemCacheAllocRequest& r) { return {r.cache(), GfpToNative(r.gfp()), r.cpu()}; }
+op::KmemCacheAlloc ToNative(const v1::KmemCacheAllocRequest& r) { return {r.cache(), GfpToNative(r.gfp()), r.cpu(), r.zero()}; }
 op::KmemCacheFree ToNative(const v1::KmemCacheFreeRequest& r) { return {r.cache(), r.address(), r.cpu()}; }
 op::KmemCacheAllocBulk ToNative(const v1::KmemCacheAllocBulkRequest& r) { return {r.cache(), r.count(), GfpToNative(r.gfp()), r.cpu()}; }
 op::KmemCacheFreeBulk ToNative(const v1::KmemCacheFreeBulkRequest& r) {
   return {r.cache(), {r.addresses().begin(), r.addresses().end()}, r.cpu()};
 }
-op::Kmalloc ToNative(const v1::KmallocRequest& r) { return {r.size_bytes(), GfpToNative(r.gfp()), r.cpu()}; }
+op::Kmalloc ToNative(const v1::KmallocRequest& r) { return {r.size_bytes(), GfpToNative(r.gfp()), r.cpu(), r.zero()}; }
 op::Krealloc ToNative(const v1::KreallocRequest& r) { return {r.address(), r.size_bytes(), GfpToNative(r.gfp()), r.cpu()}; }
 op::Kfree ToNative(const v1::KfreeRequest& r) { return {r.address(), r.cpu()}; }
 op::Ksize ToNative(const v1::KsizeRequest& r) { return {r.address()}; }

@@ -64,10 +64,13 @@ void CacheToProto(const SlabCacheView& view, v1::SlabCache* proto) {
   proto->set_constructor(view.constructor);
   proto->set_usersize_bytes(view.usersize);
   proto->set_refcount(view.refcount);
-  proto->set_slabs(static_cast<int64_t>(view.slabs));
-  proto->set_total_objects(static_cast<int64_t>(view.total_objects));
-  proto->set_allocated_objects(static_cast<int64_t>(view.allocated));
-  proto->set_active_objects(static_cast<int64_t>(view.active_objects));
+  proto->set_slabs(static_cast<int64_t>(view.boot_slabs + view.slabs));
+  proto->set_total_objects(static_cast<int64_t>(view.boot_total_objects + view.total_objects));
+  proto->set_allocated_objects(static_cast<int64_t>(view.boot_active_objects + view.allocated));
+  proto->set_active_objects(static_cast<int64_t>(view.boot_active_objects + view.active_objects));
+  proto->set_boot_slabs(static_cast<int64_t>(view.boot_slabs));
+  proto->set_boot_total_objects(static_cast<int64_t>(view.boot_total_objects));
+  proto->set_boot_active_objects(static_cast<int64_t>(view.boot_active_objects));
   proto->set_partial(static_cast<int64_t>(view.node_partial));
   proto->set_cpu_partial_slabs(static_cast<int64_t>(view.cpu_partial_slabs));
   proto->set_free_pointer_offset_bytes(g.free_ptr_offset);

@@ -246,7 +246,7 @@ void FrameToProto(const Machine& machine, uint64_t pfn, v1::Frame* proto) {
   proto->set_state(FrameStateName(frame.state));
   proto->set_reference_count(frame.refcount);
   proto->set_map_count(frame.mapcount);
-  if (frame.order != kTailOrder) proto->set_order(frame.order);
+  if (frame.order != kTailOrder && (frame.flags & kPgTail) == 0) proto->set_order(frame.order);
   for (const auto& [flag, name] : kFlagNames) {
     if ((frame.flags & flag) != 0) proto->add_flags(name);
   }

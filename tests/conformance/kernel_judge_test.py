@@ -1,7 +1,7 @@
 """`mmlab replay` and compare_kernel.py judge recordings made inside kernels alike, and the recorded answers have no part in the machine's.
 
 Each recording is replayed as it is and with recorded answers and dumps altered: the answers must be the same, and both judges must count the
-same operations and dumps as exact."""
+same operations and dumps as exact. What differs in recordings of slabs is the order of objects that the kernel drew at random, and nothing else."""
 import gzip
 import json
 import os
@@ -69,6 +69,62 @@ class KernelJudge(unittest.TestCase):
                     with open(os.path.join(folder, "answers-plain", name), encoding="utf-8") as plain, \
                          open(os.path.join(folder, "answers-altered", name), encoding="utf-8") as other:
                         self.assertEqual(plain.read(), other.read())
+
+
+def lines(path):
+    with (gzip.open if path.endswith(".gz") else open)(path, "rt", encoding="utf-8") as text:
+        return {line["i"]: line for line in map(json.loads, text) if "op" in line}
+
+
+class RandomOrder(unittest.TestCase):
+    """CONFIG_SLAB_FREELIST_RANDOM draws, when a cache is made, the order of the objects of its slabs, and for each slab where to begin; frames of
+    slabs come from lists that these recordings do not show. No answer before the first that shows it can say where an object lies."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.TemporaryDirectory()
+        cls.files = [os.path.join(folder, name) for folder, _, names in sorted(os.walk(DATA)) for name in sorted(names)
+                     if folder.endswith("/slab") and name.split(".")[0] in ("kmalloc", "bulk")]
+        subprocess.run([MMLAB, "replay", *cls.files, "--answers", cls.folder.name], stdout=subprocess.DEVNULL, check=True)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.folder.cleanup()
+
+    def both(self, name):
+        """(file, recorded, answered) of each recording of that name."""
+        for path in (f for f in self.files if os.path.basename(f).startswith(name)):
+            answers = [os.path.join(folder, n) for folder, _, names in os.walk(self.folder.name) for n in names
+                       if os.path.join(folder, n).endswith(path.removesuffix(".gz").split("/kernel/")[1].replace("/", os.sep))]
+            yield path, lines(path), lines(answers[0])
+
+    def test_kmalloc_differs_where_a_class_is_first_seen(self):
+        for path, recorded, answered in self.both("kmalloc"):
+            seen = set()
+            with self.subTest(path):
+                for i, want in recorded.items():
+                    got = dict(answered[i])
+                    if want.get("cache") not in seen:
+                        seen.add(want.get("cache"))
+                        got["offset_in_page"] = want.get("offset_in_page")
+                    self.assertEqual({key: got.get(key) for key in want}, want)
+
+    def test_bulk_differs_in_names_of_slabs_and_places_in_them(self):
+        for path, recorded, answered in self.both("bulk"):
+            names = {}  # Recorded frame -> answered frame.
+            with self.subTest(path):
+                for i, want in recorded.items():
+                    got = answered[i]
+                    self.assertEqual(len(want.get("objs", [])), len(got.get("objs", [])))
+                    for a, b in zip(want.get("objs", []), got.get("objs", [])):
+                        self.assertEqual(names.setdefault(a["slab_pfn"], b["slab_pfn"]), b["slab_pfn"])
+                    for key in set(want) - {"objs", "name", "cpu_slab_pfn"}:
+                        self.assertEqual(got.get(key), want[key], f"{key} of {i}")
+                self.assertEqual(len(set(names.values())), len(names))
+                # Both give each object of a slab out once before any of it comes back.
+                for objects in ([o for line in side.values() for o in line.get("objs", [])] for side in (recorded, answered)):
+                    places = [(o["slab_pfn"], o["index"]) for o in objects]
+                    self.assertEqual(len(set(places)), len(places))
 
 
 if __name__ == "__main__":

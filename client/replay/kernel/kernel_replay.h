@@ -18,8 +18,9 @@ struct KernelAnswers {
   std::vector<std::string> broken;              // Invariants that did not hold at a dump.
 };
 
-// Performs the operations of a recording from its first state and says what the allocators answered. Of the recorded answers nothing is
-// read: only what stands before the first operation, and of each operation its arguments. INVALID_ARGUMENT: not as the format says;
+// Performs the operations of a recording from its first state and says what the allocators answered. Of a recorded
+// answer nothing goes into the answer to the same operation: read is what stands before the first operation, of each operation its
+// arguments, and afterwards what its answer showed of an order that the kernel drew at random. INVALID_ARGUMENT: not as the format says;
 // UNIMPLEMENTED: a suite that is not simulated.
 absl::StatusOr<KernelAnswers> ReplayKernel(const Recording& recording);
 

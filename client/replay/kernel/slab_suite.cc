@@ -313,6 +313,12 @@ void SlabSuite::CounterSet(const Json& op, Json& answer) {
   answer["local"] = counter.local(0);
 }
 
+void SlabSuite::Learn(const Json& recorded) {
+  if (recorded.at("op") != "kmalloc" || !recorded.contains("offset_in_page")) return;
+  const std::optional<SlabCacheId> cache = slub_->KmallocCache(recorded.at("bytes").get<uint64_t>(), GfpOfClass(recorded));
+  if (cache.has_value()) slub_->MakeNext(*cache, recorded.at("offset_in_page").get<uint32_t>());
+}
+
 void SlabSuite::Dump(Json& answer) {
   const auto cache = answer.contains("cache") ? caches_.find(answer["cache"].get<int64_t>()) : caches_.end();
   if (cache == caches_.end()) return;

@@ -23,6 +23,9 @@ class SlabSuite final : public KernelSuiteReplayer {
   absl::Span<const absl::string_view> Arguments(absl::string_view op) const override;
   absl::Status Load(const nlohmann::ordered_json& line) override;
   void Perform(const nlohmann::ordered_json& op, nlohmann::ordered_json& answer) override;
+  // kmalloc() and kfree() alone: the object comes back at the next kmalloc() of its class. Which one it is was drawn before the recording
+  // began, and its first answer is the first that anybody can know of it.
+  void Learn(const nlohmann::ordered_json& recorded) override;
   void Dump(nlohmann::ordered_json& answer) override;
   std::vector<std::string> CheckInvariants() const override;
 

@@ -55,9 +55,10 @@ struct ZoneShape {
 
 absl::StatusOr<std::vector<ZoneShape>> ZonesOf(const Json& header) {
   std::vector<ZoneShape> zones;
-  for (const Json& zone : header.at("zones")) {
-    ZoneShape shape{zone.at("start_pfn"), zone.at("spanned"), zone.at("present"), zone.at("managed"),
-                    zone.at("cma"),       zone.at("min"),     zone.at("name")};
+  for (const Json& zone : header.value("zones", Json::array())) {
+    ZoneShape shape{
+        zone.at("start_pfn"),           zone.at("spanned"), zone.at("present"), zone.at("managed"), zone.value("cma", uint64_t{0}),
+        zone.value("min", uint64_t{0}), zone.at("name")};
     if (shape.start > kMostPages || shape.spanned > kMostPages || shape.present > shape.spanned || shape.managed > shape.present ||
         shape.cma > shape.managed) {
       return absl::InvalidArgumentError(absl::StrCat("zone ", shape.name, ": its pages do not add up"));

@@ -1,7 +1,11 @@
+#include <algorithm>
+#include <iterator>
 #include <string>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "client/replay/system/scenario_player_state.h"
@@ -29,6 +33,17 @@ absl::Status CheckPath(const std::string& cgroup) {
   return absl::OkStatus();
 }
 
+// Controllers other than memory's change nothing of what is looked at.
+std::string WithoutOtherControllers(const std::string& value) {
+  constexpr const char* kOthers[] = {"cpu", "cpuset", "io", "misc", "pids", "rdma"};
+  std::vector<absl::string_view> left;
+  for (absl::string_view word : absl::StrSplit(value, absl::ByAnyChar(" \n"), absl::SkipEmpty())) {
+    const absl::string_view name = word.substr(1);
+    if (std::none_of(std::begin(kOthers), std::end(kOthers), [&](const char* other) { return name == other; })) left.push_back(word);
+  }
+  return absl::StrJoin(left, " ");
+}
+
 }  // namespace
 
 absl::Status ScenarioPlayer::MakeCgroup(const std::string& cgroup) {
@@ -49,17 +64,16 @@ absl::StatusOr<ScenarioPlayer::Tried> ScenarioPlayer::WriteCgroupFile(const std:
   v1::Operation write;
   write.mutable_write_cgroup_file()->set_cgroup(cgroup);
   write.mutable_write_cgroup_file()->set_file(file);
-  write.mutable_write_cgroup_file()->set_value(value);
+  write.mutable_write_cgroup_file()->set_value(file == "cgroup.subtree_control" ? WithoutOtherControllers(value) : value);
   return Try(absl::StrCat("write of ", file), write);
 }
 
 absl::Status ScenarioPlayer::SnapshotCgroup(const Json& op) {
   const std::string cgroup = op.at("cgroup");
-  MMLAB_RETURN_IF_ERROR(CheckPath(cgroup));
+  if (!cgroup.empty()) MMLAB_RETURN_IF_ERROR(CheckPath(cgroup));
   const std::string prefix = absl::StrCat(op.at("name").get<std::string>(), "/cgroup-", absl::StrReplaceAll(cgroup, {{"/", "+"}}), "-");
-  for (const char* file : kCgroupFiles) {
-    MMLAB_RETURN_IF_ERROR(AddProcFile(absl::StrCat("/sys/fs/cgroup/", cgroup, "/", file), absl::StrCat(prefix, file)));
-  }
+  const std::string folder = absl::StrCat("/sys/fs/cgroup", cgroup.empty() ? "" : "/", cgroup, "/");
+  for (const char* file : kCgroupFiles) MMLAB_RETURN_IF_ERROR(AddProcFile(absl::StrCat(folder, file), absl::StrCat(prefix, file)));
   return absl::OkStatus();
 }
 

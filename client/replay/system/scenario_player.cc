@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
+#include <map>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
@@ -21,6 +24,7 @@ using Json = nlohmann::ordered_json;
 constexpr int kEnosys = 38;
 constexpr uint32_t kReadWrite = 2;  // O_RDWR
 constexpr uint64_t kPage = 4096;
+constexpr int64_t kHighestSwapPriority = 0x7fff;  // SWAP_FLAG_PRIO_MASK
 constexpr char kDisk[] = "/dev/vda";
 constexpr uint64_t kMostFileBytes = uint64_t{1} << 36;
 
@@ -46,9 +50,9 @@ std::string MachineId(const Json& header) {
 absl::Status CheckName(const Json& op, const char* key) {
   const std::string name = op.value(key, "plain");
   const bool plain = !name.empty() && name[0] != '.' && std::all_of(name.begin(), name.end(), [](char c) {
-    return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_' || c == '.';
+    return absl::ascii_isprint(static_cast<unsigned char>(c)) && c != '/';
   });
-  return plain ? absl::OkStatus() : absl::InvalidArgumentError(absl::StrCat(key, ": letters, digits, '-', '_' and '.' only"));
+  return plain ? absl::OkStatus() : absl::InvalidArgumentError(absl::StrCat(key, ": no name of a file"));
 }
 
 absl::StatusOr<Stage> MakeMachine(Connection& connection, const Json& header, const v1::MachineSpec& spec) {
@@ -87,8 +91,10 @@ absl::StatusOr<ScenarioPlayer::Tried> ScenarioPlayer::Try(const std::string& wha
 }
 
 absl::Status ScenarioPlayer::SetUp() {
-  for (const Json& file : header_.at("files")) {
-    MMLAB_RETURN_IF_ERROR(stage_.MustApply(CreateFile(file.at("path"), FileSystemOf(file), file.at("bytes"))).status());
+  for (const Json& file : header_.value("files", Json::array())) {
+    const std::string path = file.at("path");
+    file_bytes_[path] = file.at("bytes");
+    MMLAB_RETURN_IF_ERROR(stage_.MustApply(CreateFile(path, FileSystemOf(file), file_bytes_[path])).status());
   }
   // The first page of a swap device is its header, which is not among the bytes that can be used.
   for (const Json& device : header_.value("swap_devices", Json::array())) {
@@ -99,9 +105,10 @@ absl::Status ScenarioPlayer::SetUp() {
   // It had started workers before, so that the kernel has what such things are made from.
   Worker earlier;
   MMLAB_RETURN_IF_ERROR(MakePipes(earlier));
-  MMLAB_ASSIGN_OR_RETURN(earlier.pid, ForkWorker(stage_, layout_, init_));
+  MMLAB_ASSIGN_OR_RETURN(const std::optional<int32_t> pid, ForkWorker(stage_, layout_, init_));
+  if (!pid.has_value()) return absl::FailedPreconditionError("the machine has no memory for a worker");
   v1::Operation exit;
-  exit.mutable_exit()->set_pid(earlier.pid);
+  exit.mutable_exit()->set_pid(*pid);
   MMLAB_RETURN_IF_ERROR(stage_.MustApply(exit).status());
   MMLAB_RETURN_IF_ERROR(ClosePipes(earlier));
   MMLAB_RETURN_IF_ERROR(PlanBaseline());
@@ -113,46 +120,51 @@ absl::Status ScenarioPlayer::ReadDisk() {
   const auto bytes = baseline.value("Buffers", uint64_t{0});
   if (bytes == 0) return absl::OkStatus();
   MMLAB_RETURN_IF_ERROR(stage_.MustApply(CreateFile(kDisk, v1::FILE_SYSTEM_BLOCK_DEVICE, bytes)).status());
-  MMLAB_ASSIGN_OR_RETURN(const int32_t fd, OpenIn(init_, kDisk));
+  MMLAB_ASSIGN_OR_RETURN(const std::optional<int32_t> fd, OpenIn(init_, kDisk));
+  if (!fd.has_value()) return absl::InternalError("the disk can't be opened");
   // Twice: a file system uses them again and again, which makes them active.
-  MMLAB_RETURN_IF_ERROR(MoveBytes(/*write=*/false, fd, bytes));
-  MMLAB_RETURN_IF_ERROR(MoveBytes(/*write=*/false, fd, bytes));
-  return CloseIn(init_, fd);
+  MMLAB_RETURN_IF_ERROR(MoveBytes(/*write=*/false, *fd, bytes));
+  MMLAB_RETURN_IF_ERROR(MoveBytes(/*write=*/false, *fd, bytes));
+  return CloseIn(init_, *fd);
 }
 
 absl::Status ScenarioPlayer::Perform(const Json& op) {
   const std::string name = op.at("op");
   MMLAB_RETURN_IF_ERROR(CheckName(op, "name"));
   MMLAB_RETURN_IF_ERROR(CheckName(op, "process"));
-  if (name == "start") {
-    MMLAB_RETURN_IF_ERROR(StartWorker(op));
-  } else if (name == "end") {
-    MMLAB_RETURN_IF_ERROR(EndWorker(op));
-  } else if (name == "mmap") {
-    MMLAB_RETURN_IF_ERROR(MapRegion(op));
-  } else if (name == "touch" || name == "fill_identical") {
-    MMLAB_RETURN_IF_ERROR(TouchRegion(op, name == "fill_identical"));
-  } else if (name == "munmap" || name == "mlock" || name == "madvise") {
-    MMLAB_RETURN_IF_ERROR(RangeCall(op));
-  } else if (name == "punch") {
-    MMLAB_RETURN_IF_ERROR(PunchRegion(op));
-  } else if (name == "hog") {
-    MMLAB_RETURN_IF_ERROR(Hog(op));
-  } else if (name == "write_file") {
-    MMLAB_RETURN_IF_ERROR(WriteFile(op));
-  } else if (name == "read_file") {
-    MMLAB_RETURN_IF_ERROR(ReadWholeFile(op));
-  } else if (name == "create_file") {
-    MMLAB_RETURN_IF_ERROR(MakeFile(op));
-  } else if (name == "snapshot_cgroup") {
-    MMLAB_RETURN_IF_ERROR(SnapshotCgroup(op));
-  } else if (name == "unlink" || name == "sync" || name == "swapon" || name == "swapoff") {
-    MMLAB_RETURN_IF_ERROR(WholeMachine(op));
-  } else if (name == "snapshot") {
-    MMLAB_RETURN_IF_ERROR(Snapshot(op.at("name")));
-  } else if (name != "note") {
+  static const std::map<std::string, Performer> kOperations = {
+      {"create_file", &ScenarioPlayer::MakeFile},
+      {"end", &ScenarioPlayer::EndWorker},
+      {"fill_identical", &ScenarioPlayer::TouchRegion},
+      {"hog", &ScenarioPlayer::Hog},
+      {"madvise", &ScenarioPlayer::RangeCall},
+      {"mlock", &ScenarioPlayer::RangeCall},
+      {"mmap", &ScenarioPlayer::MapRegion},
+      {"munlock", &ScenarioPlayer::RangeCall},
+      {"munmap", &ScenarioPlayer::RangeCall},
+      {"note", nullptr},
+      {"punch", &ScenarioPlayer::PunchRegion},
+      {"read_file", &ScenarioPlayer::ReadWholeFile},
+      {"snapshot", &ScenarioPlayer::Snapshot},
+      {"snapshot_cgroup", &ScenarioPlayer::SnapshotCgroup},
+      {"start", &ScenarioPlayer::StartWorker},
+      {"swapoff", &ScenarioPlayer::WholeMachine},
+      {"swapon", &ScenarioPlayer::WholeMachine},
+      {"sync", &ScenarioPlayer::WholeMachine},
+      {"touch", &ScenarioPlayer::TouchRegion},
+      {"unlink", &ScenarioPlayer::WholeMachine},
+      {"write_file", &ScenarioPlayer::WriteFile},
+  };
+  const auto performer = kOperations.find(name);
+  if (performer == kOperations.end()) {
     CountMissing(name);
+  } else if (performer->second != nullptr) {
+    MMLAB_RETURN_IF_ERROR((this->*performer->second)(op));
   }
+  // What needs memory, or gives less of it to somebody, may have killed.
+  constexpr const char* kHarmless[] = {"end", "munmap", "note", "snapshot", "snapshot_cgroup", "swapon", "sync", "unlink"};
+  const bool harmless = std::any_of(std::begin(kHarmless), std::end(kHarmless), [&](const char* of) { return name == of; });
+  if (!harmless) MMLAB_RETURN_IF_ERROR(ReportKilled(op.value("process", "")));
   return SnapshotBetween(op);
 }
 
@@ -172,12 +184,8 @@ absl::Status ScenarioPlayer::WriteFile(const Json& op) {
     write.mutable_write_sysfs()->set_value(op.at("value").get<std::string>());
     MMLAB_ASSIGN_OR_RETURN(const Tried tried, Try(absl::StrCat("write ", path), write));
     result["error"] = tried.ErrorText();
-    if (path == "/sys/kernel/mm/ksm/run" && op.at("value") == "1") {
-      // The recorder waited until ksmd had nothing more to merge.
-      v1::Operation wait;
-      wait.mutable_advance_time()->set_nanoseconds(int64_t{1'000'000'000});
-      MMLAB_RETURN_IF_ERROR(stage_.MustApply(wait).status());
-    }
+    if (path == "/sys/kernel/mm/transparent_hugepage/enabled" && op.at("value") != "never") huge_aligned_ = true;
+    if (path == "/sys/kernel/mm/ksm/run" && op.at("value") == "1") MMLAB_RETURN_IF_ERROR(WaitForKsmd());
   } else if (absl::ConsumePrefix(&name, "/cg/")) {
     const size_t slash = name.rfind('/');
     const std::string cgroup(slash == absl::string_view::npos ? "" : name.substr(0, slash));
@@ -193,13 +201,34 @@ absl::Status ScenarioPlayer::WriteFile(const Json& op) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<int32_t> ScenarioPlayer::OpenIn(int32_t pid, const std::string& path) {
+// The recorder waited until ksmd had nothing more to merge: some rounds over all that it looks at. It may have been told not to look.
+absl::Status ScenarioPlayer::WaitForKsmd() {
+  constexpr int64_t kRounds = 6;
+  constexpr int kMostSteps = 1200;
+  v1::Operation wait;
+  wait.mutable_advance_time()->set_nanoseconds(int64_t{50'000'000});
+  const auto rounds = [&]() -> absl::StatusOr<int64_t> {
+    MMLAB_ASSIGN_OR_RETURN(const std::string text, ReadProcFile("/sys/kernel/mm/ksm/full_scans"));
+    int64_t number = 0;
+    return absl::SimpleAtoi(text, &number) ? number : 0;
+  };
+  MMLAB_ASSIGN_OR_RETURN(const int64_t before, rounds());
+  for (int step = 0; step < kMostSteps; ++step) {
+    MMLAB_RETURN_IF_ERROR(stage_.MustApply(wait).status());
+    MMLAB_ASSIGN_OR_RETURN(const int64_t now, rounds());
+    if (now >= before + kRounds) break;
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::optional<int32_t>> ScenarioPlayer::OpenIn(int32_t pid, const std::string& path) {
   v1::Operation open;
   open.mutable_open()->set_pid(pid);
   open.mutable_open()->set_path(path);
   open.mutable_open()->set_flags(kReadWrite);
   open.mutable_open()->set_wished_fd(-1);
-  MMLAB_ASSIGN_OR_RETURN(const v1::Outcome opened, stage_.MustApply(open));
+  MMLAB_ASSIGN_OR_RETURN(const v1::Outcome opened, stage_.Apply(open));
+  if (opened.error_number() != 0) return std::nullopt;
   return static_cast<int32_t>(opened.value());
 }
 
@@ -239,21 +268,23 @@ absl::Status ScenarioPlayer::MoveBytes(bool write, int32_t fd, uint64_t bytes) {
 
 absl::Status ScenarioPlayer::ReadWholeFile(const Json& op) {
   const std::string path = op.at("path");
-  for (const Json& file : header_.at("files")) {
-    if (file.at("path") != path) continue;
-    MMLAB_ASSIGN_OR_RETURN(const int32_t fd, OpenIn(init_, path));
-    MMLAB_RETURN_IF_ERROR(MoveBytes(/*write=*/false, fd, file.at("bytes")));
-    return CloseIn(init_, fd);
-  }
-  return absl::InvalidArgumentError(absl::StrCat("read_file: the header has no file ", path));
+  MMLAB_ASSIGN_OR_RETURN(const std::optional<int32_t> fd, OpenIn(init_, path));
+  if (!fd.has_value()) return absl::OkStatus();
+  MMLAB_RETURN_IF_ERROR(MoveBytes(/*write=*/false, *fd, file_bytes_[path]));
+  return CloseIn(init_, *fd);
 }
 
 absl::Status ScenarioPlayer::MakeFile(const Json& op) {
   const std::string path = op.at("path");
+  v1::Operation unlink;  // O_TRUNC, as far as it can be told from a new file.
+  unlink.mutable_unlink()->set_path(path);
+  MMLAB_RETURN_IF_ERROR(stage_.Apply(unlink).status());
   MMLAB_RETURN_IF_ERROR(stage_.MustApply(CreateFile(path, FileSystemOf(op), 0)).status());
-  MMLAB_ASSIGN_OR_RETURN(const int32_t fd, OpenIn(init_, path));
-  MMLAB_RETURN_IF_ERROR(MoveBytes(/*write=*/true, fd, op.at("kib").get<uint64_t>() << 10));
-  return CloseIn(init_, fd);
+  file_bytes_[path] = op.at("kib").get<uint64_t>() << 10;
+  MMLAB_ASSIGN_OR_RETURN(const std::optional<int32_t> fd, OpenIn(init_, path));
+  if (!fd.has_value()) return absl::InternalError(absl::StrCat(path, ": can't be opened"));
+  MMLAB_RETURN_IF_ERROR(MoveBytes(/*write=*/true, *fd, file_bytes_[path]));
+  return CloseIn(init_, *fd);
 }
 
 absl::Status ScenarioPlayer::WholeMachine(const Json& op) {
@@ -267,15 +298,15 @@ absl::Status ScenarioPlayer::WholeMachine(const Json& op) {
     operation.mutable_swapoff()->set_path(op.at("device").get<std::string>());
   } else {
     operation.mutable_swapon()->set_path(op.at("device").get<std::string>());
-    if (const int32_t priority = op.value("priority", -1); priority >= 0) operation.mutable_swapon()->set_priority(priority);
+    const auto priority = op.value("priority", int64_t{-1});
+    if (priority >= 0) operation.mutable_swapon()->set_priority(static_cast<int32_t>(std::min(priority, kHighestSwapPriority)));
   }
   return Try(name, operation).status();
 }
 
-absl::StatusOr<ScenarioAnswers> PlayScenario(Connection& connection, const Scenario& scenario, bool keep_machine) {
+absl::Status PlayScenario(Connection& connection, const Scenario& scenario, bool keep_machine, ScenarioAnswers& answers) {
   MMLAB_ASSIGN_OR_RETURN(const v1::MachineSpec spec, ReadingRecording([&] { return SpecOfScenario(scenario.header); }));
   MMLAB_ASSIGN_OR_RETURN(Stage stage, MakeMachine(connection, scenario.header, spec));
-  ScenarioAnswers answers;
   answers.machine = stage.machine();
   ScenarioPlayer player(connection, stage, scenario, spec.layout(), answers);
   absl::Status status = ReadingRecording([&] { return player.SetUp(); });
@@ -287,8 +318,7 @@ absl::StatusOr<ScenarioAnswers> PlayScenario(Connection& connection, const Scena
     if (!status.ok()) status = absl::Status(status.code(), absl::StrCat("operation ", number, ", ", op.dump(), ": ", status.message()));
   }
   if (!keep_machine) stage.Delete().IgnoreError();
-  MMLAB_RETURN_IF_ERROR(status);
-  return answers;
+  return status;
 }
 
 }  // namespace mmlab

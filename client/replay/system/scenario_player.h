@@ -23,8 +23,8 @@ struct ScenarioAnswers {
 };
 
 // Performs a scenario's operations on a fresh machine. What is not simulated is left out, answered with ENOSYS where the script wants a
-// result, and counted.
-absl::StatusOr<ScenarioAnswers> PlayScenario(Connection& connection, const Scenario& scenario, bool keep_machine);
+// result, and counted. INVALID_ARGUMENT: the script is not as its format says; what was answered before that is in `answers` all the same.
+absl::Status PlayScenario(Connection& connection, const Scenario& scenario, bool keep_machine, ScenarioAnswers& answers);
 
 }  // namespace mmlab
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -57,7 +58,9 @@ class ScenarioPlayer {
   absl::Status WholeMachine(const Json& op);
   // What the recorded machine had read of its disks' own data before it was first looked at: the Buffers of its meminfo.
   absl::Status ReadDisk();
-  absl::StatusOr<int32_t> OpenIn(int32_t pid, const std::string& path);
+  absl::Status WaitForKsmd();
+  // Nothing: it can't be opened.
+  absl::StatusOr<std::optional<int32_t>> OpenIn(int32_t pid, const std::string& path);
   absl::Status CloseIn(int32_t pid, int32_t fd);
   absl::Status MoveBytes(bool write, int32_t fd, uint64_t bytes);
 
@@ -67,25 +70,28 @@ class ScenarioPlayer {
   absl::Status MakePipes(Worker& worker);
   absl::Status ClosePipes(const Worker& worker);
   absl::Status MapRegion(const Json& op);
-  absl::StatusOr<uint64_t> MapHugeAligned(int32_t pid, uint64_t bytes);
-  absl::Status TouchRegion(const Json& op, bool identical);
+  absl::StatusOr<Tried> MapHugeAligned(v1::Operation map);
+  absl::Status TouchRegion(const Json& op);
   absl::Status RangeCall(const Json& op);
   absl::Status PunchRegion(const Json& op);
   absl::Status Hog(const Json& op);
   absl::StatusOr<Worker*> Acting(const Json& op);
   absl::StatusOr<uint64_t> RegionStart(const Worker& worker, const Json& op) const;
-  // Adds a result for each process that is gone without having ended, the acting one first; true when there was one.
-  absl::StatusOr<bool> ReportKilled(const std::string& acting);
+  // A process that does not handle the signal that its access ended with dies of it.
+  absl::Status DieOfSignal(int32_t pid, const Tried& tried);
+  // Adds a result for each process that is gone without having ended, the acting one first.
+  absl::Status ReportKilled(const std::string& acting);
   absl::StatusOr<bool> Lives(int32_t pid);
 
   // scenario_snapshots.cc
-  absl::Status Snapshot(const std::string& name);
+  absl::Status Snapshot(const Json& op);
   absl::Status SmallSnapshot(const std::string& name);
   // The recorder looked at a few files in between, of which the script says nothing.
   absl::Status SnapshotBetween(const Json& op);
   absl::Status AddProcFile(const std::string& path, const std::string& as);
   absl::StatusOr<std::string> ReadProcFile(const std::string& path);
   absl::Status AddHugepageFiles(const std::string& folder);
+  absl::Status ReadSysctls();
   // Takes away as much memory as the recorded machine did not have free when it was first looked at.
   absl::Status MatchBaseline();
   // What of it has to be known before anything is changed.
@@ -97,6 +103,8 @@ class ScenarioPlayer {
   absl::Status TakePages(v1::GfpClass gfp, PfnSpan span, int64_t pages, int highest_order, std::vector<uint64_t>* taken);
   absl::Status GivePages(uint64_t pfn, int order);
 
+  using Performer = absl::Status (ScenarioPlayer::*)(const Json&);
+
   Connection& connection_;
   Stage& stage_;
   const Json& header_;
@@ -105,6 +113,8 @@ class ScenarioPlayer {
   int32_t init_ = 0;
   std::map<std::string, Worker> workers_;  // Living ones.
   std::vector<std::string> started_;       // Names in the order of their start.
+  std::map<std::string, uint64_t> file_bytes_;
+  bool huge_aligned_ = false;  // Huge pages are to be had: private mappings are aligned to them.
   bool baseline_matched_ = false;
   std::map<std::string, int64_t> kept_;  // By zone: pages that its CPUs keep when it is first looked at.
   int between_ = 0;                      // SnapshotBetween's count.

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "client/replay/recording.h"
@@ -100,11 +101,13 @@ absl::Status ScenarioPlayer::StartWorker(const Json& op) {
   const std::string name = op.at("process");
   Worker worker;
   MMLAB_RETURN_IF_ERROR(MakePipes(worker));
-  MMLAB_ASSIGN_OR_RETURN(worker.pid, ForkWorker(stage_, layout_, init_));
+  MMLAB_ASSIGN_OR_RETURN(const std::optional<int32_t> pid, ForkWorker(stage_, layout_, init_));
+  if (!pid.has_value()) return ClosePipes(worker);
+  worker.pid = *pid;
   v1::Operation adjust;
   adjust.mutable_write_oom_score_adj()->set_pid(worker.pid);
   adjust.mutable_write_oom_score_adj()->set_oom_score_adj(op.value("oom_score_adj", 0));
-  MMLAB_RETURN_IF_ERROR(stage_.MustApply(adjust).status());
+  MMLAB_RETURN_IF_ERROR(Try("oom_score_adj", adjust).status());
   if (const std::string cgroup = op.value("cgroup", ""); !cgroup.empty()) {
     MMLAB_RETURN_IF_ERROR(MakeCgroup(cgroup));
     MMLAB_RETURN_IF_ERROR(WriteCgroupFile(cgroup, "cgroup.procs", absl::StrCat(worker.pid)).status());
@@ -133,59 +136,70 @@ absl::Status ScenarioPlayer::MapRegion(const Json& op) {
   MMLAB_ASSIGN_OR_RETURN(Worker* const worker, Acting(op));
   if (worker == nullptr) return absl::OkStatus();
   MMLAB_ASSIGN_OR_RETURN(const uint64_t bytes, KibBytes(op, "kib"));
-  if (header_.value("name", "") == "thp") {
-    MMLAB_ASSIGN_OR_RETURN(const uint64_t start, MapHugeAligned(worker->pid, bytes));
-    worker->regions.push_back(start);
-    worker->lengths.push_back(bytes);
-    answers_.results.push_back(
-        {{"kind", "result"}, {"process", op.at("process")}, {"mmap", static_cast<int64_t>(worker->regions.size()) - 1}});
-    return absl::OkStatus();
-  }
-  v1::Operation map = AnonymousMap(worker->pid, bytes, kind == "shared_anon" ? kMapShared : kMapPrivate);
-  int32_t fd = -1;
-  if (kind == "file_shared") {
+  uint64_t more = 0;
+  if (op.contains("flags")) ParseWord(op.at("flags"), &more);
+  const bool shared = absl::StrContains(kind, "shared");
+  v1::Operation map = AnonymousMap(worker->pid, bytes, (shared ? kMapShared : kMapPrivate) | static_cast<uint32_t>(more));
+  std::optional<int32_t> fd;
+  if (kind == "hugetlb") map.mutable_mmap()->set_flags(map.mmap().flags() | kMapHugetlb);
+  if (absl::StartsWith(kind, "file")) {
     MMLAB_ASSIGN_OR_RETURN(fd, OpenIn(worker->pid, op.at("file")));
-    map.mutable_mmap()->set_flags(kMapShared);
-    map.mutable_mmap()->set_fd(fd);
-  } else if (kind == "hugetlb") {
-    uint64_t more = 0;
-    if (op.contains("flags")) ParseWord(op.at("flags"), &more);
-    map.mutable_mmap()->set_flags(map.mmap().flags() | kMapHugetlb | static_cast<uint32_t>(more));
+    if (!fd.has_value()) return absl::OkStatus();
+    map.mutable_mmap()->set_flags(map.mmap().flags() & ~kMapAnonymous);
+    map.mutable_mmap()->set_fd(*fd);
   }
-  MMLAB_ASSIGN_OR_RETURN(const Tried tried, Try(absl::StrCat("mmap ", kind), map));
+  Tried tried;
+  if (kind == "anon" && huge_aligned_) {
+    MMLAB_ASSIGN_OR_RETURN(tried, MapHugeAligned(map));
+  } else {
+    MMLAB_ASSIGN_OR_RETURN(tried, Try(absl::StrCat("mmap ", kind), map));
+  }
   if (tried.ok()) {
     worker->regions.push_back(tried.outcome.value());
     worker->lengths.push_back(bytes);
   }
-  if (fd >= 0) return CloseIn(worker->pid, fd);  // The mapping keeps the file. The script wants no result of these.
+  MMLAB_ASSIGN_OR_RETURN(const bool lives, Lives(worker->pid));
+  if (!lives) return absl::OkStatus();
+  if (fd.has_value()) return CloseIn(worker->pid, *fd);  // The mapping keeps the file. The script wants no result of these.
   answers_.results.push_back({{"kind", "result"},
                               {"process", op.at("process")},
                               {"mmap", tried.ok() ? static_cast<int64_t>(worker->regions.size()) - 1 : tried.Return()}});
   return absl::OkStatus();
 }
 
-// The recorder kept room for one more huge page, without permissions, and gave them to the aligned part.
-absl::StatusOr<uint64_t> ScenarioPlayer::MapHugeAligned(int32_t pid, uint64_t bytes) {
+// The recorder kept room for one more huge page, without permissions, and gave them to the aligned part. Its mmap() is what fails.
+absl::StatusOr<ScenarioPlayer::Tried> ScenarioPlayer::MapHugeAligned(v1::Operation map) {
   MMLAB_ASSIGN_OR_RETURN(const std::string text, ReadProcFile("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size"));
   uint64_t huge = 0;
   if (!absl::SimpleAtoi(absl::StripAsciiWhitespace(text), &huge) || huge == 0) return absl::InternalError("hpage_pmd_size: no number");
-  v1::Operation map = AnonymousMap(pid, bytes + huge, kMapPrivate);
+  const uint64_t bytes = map.mmap().length_bytes();
+  map.mutable_mmap()->set_length_bytes(bytes + huge);
   map.mutable_mmap()->set_prot(0);
-  MMLAB_ASSIGN_OR_RETURN(const v1::Outcome mapped, stage_.MustApply(map));
-  const uint64_t start = (mapped.value() + huge - 1) / huge * huge;
+  MMLAB_ASSIGN_OR_RETURN(Tried mapped, Try("mmap anon", map));
+  if (!mapped.ok()) return mapped;
+  mapped.outcome.set_value((mapped.outcome.value() + huge - 1) / huge * huge);
   v1::Operation protect;
-  protect.mutable_mprotect()->set_pid(pid);
-  protect.mutable_mprotect()->set_address(start);
+  protect.mutable_mprotect()->set_pid(map.mmap().pid());
+  protect.mutable_mprotect()->set_address(mapped.outcome.value());
   protect.mutable_mprotect()->set_length_bytes(bytes);
   protect.mutable_mprotect()->set_prot(kReadWriteProt);
-  MMLAB_RETURN_IF_ERROR(stage_.MustApply(protect).status());
-  return start;
+  MMLAB_ASSIGN_OR_RETURN(const Tried protect_tried, Try("mprotect", protect));
+  if (!protect_tried.ok()) return protect_tried;
+  return mapped;
 }
 
-absl::StatusOr<bool> ScenarioPlayer::ReportKilled(const std::string& acting) {
+absl::Status ScenarioPlayer::DieOfSignal(int32_t pid, const Tried& tried) {
+  if (!tried.outcome.has_signal()) return absl::OkStatus();
+  MMLAB_ASSIGN_OR_RETURN(const bool lives, Lives(pid));
+  if (!lives) return absl::OkStatus();
+  v1::Operation exit;
+  exit.mutable_exit()->set_pid(pid);
+  return stage_.MustApply(exit).status();
+}
+
+absl::Status ScenarioPlayer::ReportKilled(const std::string& acting) {
   std::vector<std::string> names = started_;
   std::stable_partition(names.begin(), names.end(), [&](const std::string& name) { return name == acting; });
-  bool any = false;
   for (const std::string& name : names) {
     const auto it = workers_.find(name);
     if (it == workers_.end()) continue;
@@ -194,21 +208,20 @@ absl::StatusOr<bool> ScenarioPlayer::ReportKilled(const std::string& acting) {
     MMLAB_RETURN_IF_ERROR(ClosePipes(it->second));
     workers_.erase(it);
     answers_.results.push_back({{"kind", "result"}, {"process", name}, {"killed", true}});
-    any = true;
   }
-  return any;
+  return absl::OkStatus();
 }
 
-absl::Status ScenarioPlayer::TouchRegion(const Json& op, bool identical) {
+absl::Status ScenarioPlayer::TouchRegion(const Json& op) {
   MMLAB_ASSIGN_OR_RETURN(Worker* const worker, Acting(op));
   if (worker == nullptr) return absl::OkStatus();
   const absl::StatusOr<uint64_t> start = RegionStart(*worker, op);
   if (!start.ok()) return absl::OkStatus();  // The mapping was refused; that is among the results already.
   MMLAB_ASSIGN_OR_RETURN(const uint64_t bytes, KibBytes(op, "kib"));
   MMLAB_ASSIGN_OR_RETURN(const uint64_t offset, KibBytes(op, "offset_kib"));
-  const bool write = identical || op.at("write").get<bool>();
-  MMLAB_RETURN_IF_ERROR(Try("touch", Touch(worker->pid, write, *start + offset, bytes)).status());
-  return ReportKilled(op.at("process")).status();
+  const bool write = op.at("op") == "fill_identical" || op.at("write").get<bool>();
+  MMLAB_ASSIGN_OR_RETURN(const Tried tried, Try("touch", Touch(worker->pid, write, *start + offset, bytes)));
+  return DieOfSignal(worker->pid, tried);
 }
 
 absl::Status ScenarioPlayer::RangeCall(const Json& op) {
@@ -234,11 +247,15 @@ absl::Status ScenarioPlayer::RangeCall(const Json& op) {
     fill(*operation.mutable_munmap(), *start + offset, bytes);
   } else if (name == "mlock") {
     fill(*operation.mutable_mlock(), *start + offset, bytes);
+  } else if (name == "munlock") {
+    fill(*operation.mutable_munlock(), *start + offset, bytes);
   } else {
     fill(*operation.mutable_madvise(), *start, worker->lengths[op.at("region").get<size_t>()]);
     operation.mutable_madvise()->set_advice(op.at("advice"));
   }
   MMLAB_ASSIGN_OR_RETURN(const Tried tried, Try(name, operation));
+  MMLAB_ASSIGN_OR_RETURN(const bool lives, Lives(worker->pid));
+  if (!lives) return absl::OkStatus();  // Nobody is left to say what the call returned.
   result["ret"] = tried.Return();
   answers_.results.push_back(std::move(result));
   return absl::OkStatus();
@@ -247,7 +264,8 @@ absl::Status ScenarioPlayer::RangeCall(const Json& op) {
 absl::Status ScenarioPlayer::PunchRegion(const Json& op) {
   MMLAB_ASSIGN_OR_RETURN(Worker* const worker, Acting(op));
   if (worker == nullptr) return absl::OkStatus();
-  MMLAB_ASSIGN_OR_RETURN(const uint64_t start, RegionStart(*worker, op));
+  const absl::StatusOr<uint64_t> start = RegionStart(*worker, op);
+  if (!start.ok()) return absl::OkStatus();
   const auto every = op.at("every").get<uint64_t>();
   if (every == 0) return absl::InvalidArgumentError("every: must be positive");
   const uint64_t length = worker->lengths[op.at("region").get<size_t>()];
@@ -256,7 +274,7 @@ absl::Status ScenarioPlayer::PunchRegion(const Json& op) {
   for (uint64_t offset = 0; offset < length; offset += every * kPage) {
     v1::MadviseRequest& madvise = *batch.add_operations()->mutable_madvise();
     madvise.set_pid(worker->pid);
-    madvise.set_address(start + offset);
+    madvise.set_address(*start + offset);
     madvise.set_length_bytes(kPage);
     madvise.set_advice(kMadvDontneed);
     if (batch.operations_size() < 16384 && offset + every * kPage < length) continue;
@@ -269,7 +287,7 @@ absl::Status ScenarioPlayer::PunchRegion(const Json& op) {
 // Maps and writes a step at a time until somebody is killed, as "until" says: itself or another one.
 absl::Status ScenarioPlayer::Hog(const Json& op) {
   const std::string name = op.at("process");
-  const bool until_another = op.at("until") == "another process is killed";
+  const bool until_another = op.value("until", "") == "another process is killed";
   MMLAB_ASSIGN_OR_RETURN(Worker* const worker, Acting(op));
   if (worker == nullptr) return absl::OkStatus();
   MMLAB_ASSIGN_OR_RETURN(const uint64_t step, KibBytes(op, "step_kib"));
@@ -290,6 +308,7 @@ absl::Status ScenarioPlayer::Hog(const Json& op) {
     if (!mapped.ok()) break;
     MMLAB_ASSIGN_OR_RETURN(const Tried touched, Try("touch", Touch(pid, /*write=*/true, mapped.outcome.value(), step)));
     hogged += step;
+    MMLAB_RETURN_IF_ERROR(DieOfSignal(pid, touched));
     if (!touched.ok()) break;
     if (!until_another) continue;
     MMLAB_ASSIGN_OR_RETURN(const bool gone, others_gone());
@@ -297,7 +316,7 @@ absl::Status ScenarioPlayer::Hog(const Json& op) {
   }
   MMLAB_ASSIGN_OR_RETURN(const bool lives, Lives(pid));
   if (lives && until_another) answers_.results.push_back({{"kind", "result"}, {"process", name}, {"hogged_mib", hogged >> 20}});
-  return ReportKilled(name).status();
+  return absl::OkStatus();
 }
 
 }  // namespace mmlab

@@ -19,6 +19,20 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr const char* kMachineFiles[] = {"meminfo", "vmstat", "zoneinfo", "buddyinfo", "swaps", "pagetypeinfo"};
+constexpr const char* kKsmFiles[] = {"full_scans",
+                                     "max_page_sharing",
+                                     "pages_shared",
+                                     "pages_sharing",
+                                     "pages_to_scan",
+                                     "pages_unshared",
+                                     "pages_volatile",
+                                     "run",
+                                     "sleep_millisecs",
+                                     "stable_node_chains",
+                                     "stable_node_chains_prune_millisecs",
+                                     "stable_node_dups",
+                                     "use_zero_pages"};
+constexpr const char* kThpFiles[] = {"defrag", "enabled", "hpage_pmd_size", "shmem_enabled", "use_zero_page"};
 constexpr const char* kProcessFiles[] = {"maps", "oom_score", "oom_score_adj", "smaps_rollup", "stat", "status"};
 
 // The number behind the first such label of a zone: of "Node 0, zone   Normal\n  pages free     1234", with "pages free", 1234; -1 when
@@ -79,33 +93,41 @@ absl::Status ScenarioPlayer::AddHugepageFiles(const std::string& folder) {
   return absl::OkStatus();
 }
 
-absl::Status ScenarioPlayer::Snapshot(const std::string& name) {
+absl::Status ScenarioPlayer::Snapshot(const Json& op) {
+  const std::string name = op.at("name");
   // What the CPUs still hold of the counters is added up before anybody looks.
   v1::Operation refresh;
   refresh.mutable_write_sysctl()->set_sysctl("vm.stat_refresh");
   refresh.mutable_write_sysctl()->set_value("1");
   MMLAB_RETURN_IF_ERROR(stage_.MustApply(refresh).status());
-  if (!std::exchange(baseline_matched_, true)) MMLAB_RETURN_IF_ERROR(MatchBaseline());
+  const bool first = !std::exchange(baseline_matched_, true);
+  if (first) MMLAB_RETURN_IF_ERROR(MatchBaseline());
   for (const char* file : kMachineFiles) MMLAB_RETURN_IF_ERROR(AddProcFile(file, absl::StrCat(name, "/", file)));
   MMLAB_RETURN_IF_ERROR(AddHugepageFiles(name));
-  if (header_.value("name", "") == "ksm" && !workers_.empty()) {
-    for (const char* file :
-         {"full_scans", "max_page_sharing", "pages_shared", "pages_sharing", "pages_to_scan", "pages_unshared", "pages_volatile", "run",
-          "sleep_millisecs", "stable_node_chains", "stable_node_chains_prune_millisecs", "stable_node_dups", "use_zero_pages"}) {
-      MMLAB_RETURN_IF_ERROR(AddProcFile(absl::StrCat("/sys/kernel/mm/ksm/", file), absl::StrCat(name, "/ksm_", file)));
-    }
+  for (const char* file : kKsmFiles) {
+    MMLAB_RETURN_IF_ERROR(AddProcFile(absl::StrCat("/sys/kernel/mm/ksm/", file), absl::StrCat(name, "/ksm_", file)));
   }
-  if (header_.value("name", "") == "thp") {
-    for (const char* file : {"defrag", "enabled", "hpage_pmd_size", "shmem_enabled", "use_zero_page"}) {
-      MMLAB_RETURN_IF_ERROR(AddProcFile(absl::StrCat("/sys/kernel/mm/transparent_hugepage/", file), absl::StrCat(name, "/thp_", file)));
-    }
+  for (const char* file : kThpFiles) {
+    MMLAB_RETURN_IF_ERROR(AddProcFile(absl::StrCat("/sys/kernel/mm/transparent_hugepage/", file), absl::StrCat(name, "/thp_", file)));
   }
+  if (first && header_.value("name", "") == "watermarks") MMLAB_RETURN_IF_ERROR(ReadSysctls());
   for (const auto& [process, worker] : workers_) {
     for (const char* file : kProcessFiles) {
       MMLAB_RETURN_IF_ERROR(AddProcFile(absl::StrCat(worker.pid, "/", file), absl::StrCat(name, "/process-", process, "-", file)));
     }
   }
   return absl::OkStatus();
+}
+
+// A read of a sysctl takes a buffer in the kernel that is as large as the reader's and one byte more (proc_sys_call_handler()): the
+// recorder's needed the largest block. Whether such a block stays on the CPU's list afterwards is the allocator's to decide.
+absl::Status ScenarioPlayer::ReadSysctls() {
+  constexpr int kHighestOrder = 10;  // MAX_ORDER - 1
+  v1::Operation alloc;
+  alloc.mutable_alloc_pages()->set_gfp(v1::GFP_CLASS_KERNEL);
+  alloc.mutable_alloc_pages()->set_order(kHighestOrder);
+  MMLAB_ASSIGN_OR_RETURN(const Tried tried, Try("alloc_pages", alloc));
+  return tried.ok() ? GivePages(tried.outcome.value(), kHighestOrder) : absl::OkStatus();
 }
 
 absl::Status ScenarioPlayer::SmallSnapshot(const std::string& name) {
@@ -151,7 +173,7 @@ absl::Status ScenarioPlayer::PlanBaseline() {
 
 absl::Status ScenarioPlayer::MatchBaseline() {
   MMLAB_ASSIGN_OR_RETURN(const std::string zoneinfo, ReadProcFile("zoneinfo"));
-  const Json& zones = header_.at("zones");
+  const Json zones = header_.value("zones", Json::array());
   for (auto it = zones.rbegin(); it != zones.rend(); ++it) {
     const std::string name = it->at("name");
     const auto first = it->at("start_pfn").get<uint64_t>();
@@ -164,6 +186,7 @@ absl::Status ScenarioPlayer::MatchBaseline() {
     if (const auto kept = kept_.find(name); kept != kept_.end()) {
       MMLAB_RETURN_IF_ERROR(TakePages(gfp, span, kept->second - NumberOf(zoneinfo, name, "count:"), 0, &held));
     }
+    if (!it->contains("free_at_start")) continue;
     const auto wanted = it->at("free_at_start").get<int64_t>();
     MMLAB_ASSIGN_OR_RETURN(const std::string now, ReadProcFile("zoneinfo"));
     // Large enough to be quick, small enough not to leave a hole that nothing fits in.

@@ -159,17 +159,19 @@ absl::StatusOr<int32_t> StartWorkerProgram(Stage& stage, v1::Layout layout) {
 
 uint64_t WorkerBuffer(v1::Layout layout) { return ProgramOf(layout).bss; }
 
-absl::StatusOr<int32_t> ForkWorker(Stage& stage, v1::Layout layout, int32_t parent) {
+absl::StatusOr<std::optional<int32_t>> ForkWorker(Stage& stage, v1::Layout layout, int32_t parent) {
   const Program program = ProgramOf(layout);
   v1::Operation fork;
   fork.mutable_fork()->set_pid(parent);
-  MMLAB_ASSIGN_OR_RETURN(const v1::Outcome forked, stage.MustApply(fork));
+  MMLAB_ASSIGN_OR_RETURN(const v1::Outcome forked, stage.Apply(fork));
+  if (forked.error_number() != 0) return std::nullopt;
   const auto child = static_cast<int32_t>(forked.value());
   for (const v1::Operation& operation :
        {Touch(child, v1::ACCESS_KIND_TOUCH_READ, program.entry, 1),
         Touch(child, v1::ACCESS_KIND_TOUCH_WRITE, program.data, program.data_pages),
         Touch(child, v1::ACCESS_KIND_TOUCH_WRITE, program.bss, 3), Touch(child, v1::ACCESS_KIND_TOUCH_WRITE, program.stack, 1)}) {
-    MMLAB_RETURN_IF_ERROR(stage.MustApply(operation).status());
+    MMLAB_ASSIGN_OR_RETURN(const v1::Outcome touched, stage.Apply(operation));
+    if (touched.has_signal()) break;
   }
   return child;
 }

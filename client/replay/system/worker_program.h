@@ -2,6 +2,7 @@
 #define MMLAB_CLIENT_REPLAY_SYSTEM_WORKER_PROGRAM_H_
 
 #include <cstdint>
+#include <optional>
 
 #include "absl/status/statusor.h"
 #include "client/replay/stage.h"
@@ -15,8 +16,8 @@ namespace mmlab {
 // Starts it; returns its pid.
 absl::StatusOr<int32_t> StartWorkerProgram(Stage& stage, v1::Layout layout);
 
-// A fork of it, with what a child writes first (its stack, its data); returns the child's pid.
-absl::StatusOr<int32_t> ForkWorker(Stage& stage, v1::Layout layout, int32_t parent);
+// A fork of it, with what a child writes first (its stack, its data); returns the child's pid. Nothing: there is no memory for a child.
+absl::StatusOr<std::optional<int32_t>> ForkWorker(Stage& stage, v1::Layout layout, int32_t parent);
 
 // Where it keeps the bytes that it reads and writes: kWorkerBufferBytes of touched memory.
 uint64_t WorkerBuffer(v1::Layout layout);

@@ -273,6 +273,25 @@ def arm64_reservations(capture, sections, iomem, zone):
     return reserved, late, cma
 
 
+def boot_slabs(capture):
+    """Lines of slabinfo of the caches that have slabs, and the slab pages in no cache: large kmalloc()s."""
+    account = {}
+    for line in (capture / "slab_attrs.tsv").read_text().splitlines()[1:]:
+        fields = line.split("\t")
+        account[fields[0]] = fields[10] == "1"
+    lines, unreclaimable = [], 0
+    for line in (capture / "slabinfo").read_text().splitlines()[2:]:
+        fields = line.split()
+        slabs = int(fields[14])
+        if slabs == 0:
+            continue
+        lines.append(" ".join(fields))
+        if not account[fields[0]]:
+            unreclaimable += slabs * int(fields[5])
+    shown = int(re.search(r"^SUnreclaim:\s+(\d+) kB", (capture / "meminfo").read_text(), re.M).group(1)) * 1024 // PAGE
+    return lines, max(shown - unreclaimable, 0)
+
+
 def hexadecimal(value):
     return f"0x{value:x}"
 
@@ -338,7 +357,7 @@ def make(capture, captures):
         f"#   reserved_ranges    {source}",
         f"#   residue            {residue}",
         f"#   kernel, command_line, cpus    version, cmdline, cpuinfo",
-        f"#   recorded           sys_vm, sys_kernel_threads_max; managed pages of zoneinfo, as a check",
+        f"#   recorded           sys_vm, sys_kernel_threads_max, vmallocinfo, slabinfo, SUnreclaim of meminfo; managed pages of zoneinfo, as a check",
         f"layout: {layout}",
         f"cpus: {cpus}",
         "kernel {",
@@ -382,6 +401,10 @@ def make(capture, captures):
             out.append(f"  managed_pages {{ key: {text(name)} value: {figures['managed']} }}")
     for line in (capture / "vmallocinfo").read_text().splitlines():
         out.append(f"  vmallocinfo: {text(line)}")
+    slabs, large = boot_slabs(capture)
+    for line in slabs:
+        out.append(f"  slabinfo: {text(line)}")
+    out.append(f"  large_kmalloc_pages: {large}")
     out.append(f"  how: {text(how)}")
     out.append("}")
     return "\n".join(out) + "\n", residue

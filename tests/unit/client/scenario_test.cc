@@ -40,17 +40,19 @@ class ScenarioTest : public testing::Test {
     return folder_ + "/one";
   }
 
-  absl::StatusOr<ScenarioAnswers> Play(const std::vector<std::string>& ops) {
+  absl::Status Play(const std::vector<std::string>& ops, const ordered_json& header = Header()) {
     Scenario scenario;
-    scenario.header = Header();
+    scenario.header = header;
     for (const std::string& op : ops) scenario.operations.push_back(ordered_json::parse(op));
     const auto server = Server::Start(ServerOptions{});
     if (!server.ok()) return server.status();
     Connection connection((*server)->InProcessChannel());
-    return PlayScenario(connection, scenario, /*keep_machine=*/false);
+    answers_ = ScenarioAnswers();
+    return PlayScenario(connection, scenario, /*keep_machine=*/false, answers_);
   }
 
   const std::string folder_;
+  ScenarioAnswers answers_;
 };
 
 TEST_F(ScenarioTest, TakesTheOperationsAndLeavesTheAnswersToTheJudge) {
@@ -70,15 +72,14 @@ TEST_F(ScenarioTest, OtherScriptsAreRefused) {
 }
 
 TEST_F(ScenarioTest, TheMachineHasTheRecordedZones) {
-  const absl::StatusOr<ScenarioAnswers> answers = Play({R"({"kind":"op","op":"snapshot","name":"before"})"});
-  ASSERT_TRUE(answers.ok()) << answers.status();
-  EXPECT_THAT(answers->snapshot_files.at("before/meminfo"), HasSubstr("MemTotal:          81532 kB\n"));
-  EXPECT_THAT(answers->snapshot_files.at("before/zoneinfo"), HasSubstr("pages free     117"));
-  EXPECT_THAT(answers->snapshot_files.at("before/zoneinfo"), HasSubstr("min      225\n        low      281\n        high     337"));
+  ASSERT_EQ(Play({R"({"kind":"op","op":"snapshot","name":"before"})"}), absl::OkStatus());
+  EXPECT_THAT(answers_.snapshot_files.at("before/meminfo"), HasSubstr("MemTotal:          81532 kB\n"));
+  EXPECT_THAT(answers_.snapshot_files.at("before/zoneinfo"), HasSubstr("pages free     117"));
+  EXPECT_THAT(answers_.snapshot_files.at("before/zoneinfo"), HasSubstr("min      225\n        low      281\n        high     337"));
 }
 
 TEST_F(ScenarioTest, ResultsAreInTheScriptsForm) {
-  const absl::StatusOr<ScenarioAnswers> answers = Play({
+  const absl::Status status = Play({
       R"({"kind":"op","op":"write_file","path":"/proc/sys/vm/swappiness","value":"201"})",
       R"({"kind":"op","op":"start","process":"p","cgroup":"","oom_score_adj":0})",
       R"({"kind":"op","op":"mmap","process":"p","kib":64,"kind_of":"anon","region":0})",
@@ -88,20 +89,75 @@ TEST_F(ScenarioTest, ResultsAreInTheScriptsForm) {
       R"({"kind":"op","op":"fly","process":"p"})",
       R"({"kind":"op","op":"end","process":"p"})",
   });
-  ASSERT_TRUE(answers.ok()) << answers.status();
-  EXPECT_THAT(answers->results,
+  ASSERT_TRUE(status.ok()) << status;
+  EXPECT_THAT(answers_.results,
               ElementsAre(ordered_json::parse(R"({"kind":"result","path":"/proc/sys/vm/swappiness","error":"Invalid argument"})"),
                           ordered_json::parse(R"({"kind":"result","process":"p","mmap":0})"),
                           ordered_json::parse(R"({"kind":"result","process":"p","ret":0})"),
                           ordered_json::parse(R"({"kind":"result","process":"p","ret":-12})")));
-  EXPECT_THAT(answers->not_simulated, ElementsAre(Pair("fly", 1)));
+  EXPECT_THAT(answers_.not_simulated, ElementsAre(Pair("fly", 1)));
 }
 
 TEST_F(ScenarioTest, NoNameLeavesTheFolder) {
-  EXPECT_TRUE(absl::IsInvalidArgument(Play({R"({"kind":"op","op":"snapshot","name":"../up"})"}).status()));
-  EXPECT_TRUE(absl::IsInvalidArgument(Play({R"({"kind":"op","op":"start","process":"a/b","cgroup":""})"}).status()));
-  EXPECT_TRUE(absl::IsInvalidArgument(Play({R"({"kind":"op","op":"read_file","path":"/none"})"}).status()));
-  EXPECT_TRUE(absl::IsInvalidArgument(Play({R"({"kind":"op","op":"snapshot"})"}).status()));
+  EXPECT_TRUE(absl::IsInvalidArgument(Play({R"({"kind":"op","op":"snapshot","name":"../up"})"})));
+  EXPECT_TRUE(absl::IsInvalidArgument(Play({R"({"kind":"op","op":"snapshot","name":"a/b"})"})));
+  EXPECT_TRUE(absl::IsInvalidArgument(Play({R"({"kind":"op","op":"start","process":"a/b","cgroup":""})"})));
+  EXPECT_TRUE(absl::IsInvalidArgument(Play({R"({"kind":"op","op":"snapshot"})"})));
+}
+
+TEST_F(ScenarioTest, WhatWasAnsweredBeforeAnErrorIsKept) {
+  EXPECT_TRUE(absl::IsInvalidArgument(Play({
+      R"({"kind":"op","op":"write_file","path":"/proc/sys/vm/swappiness","value":"10"})",
+      R"({"kind":"op","op":"snapshot","name":"before"})",
+      R"({"kind":"op","op":"snapshot"})",
+  })));
+  EXPECT_EQ(answers_.results.size(), 1u);
+  EXPECT_EQ(answers_.snapshot_files.count("before/meminfo"), 1u);
+}
+
+TEST_F(ScenarioTest, FilesThatAreNotThereAreNoReasonToStop) {
+  EXPECT_EQ(Play({
+                R"({"kind":"op","op":"read_file","path":"/none"})",
+                R"({"kind":"op","op":"unlink","path":"/none"})",
+                R"({"kind":"op","op":"create_file","path":"/e/a","kib":64,"fs":"ext4"})",
+                R"({"kind":"op","op":"create_file","path":"/e/a","kib":32,"fs":"ext4"})",
+                R"({"kind":"op","op":"read_file","path":"/e/a"})",
+                R"({"kind":"op","op":"swapon","device":"/dev/none","priority":40000})",
+                R"({"kind":"op","op":"swapoff","device":"/dev/none"})",
+                R"({"kind":"op","op":"start","process":"p"})",
+                R"({"kind":"op","op":"mmap","process":"p","kib":64,"kind_of":"file_shared","file":"/none","region":0})",
+                R"({"kind":"op","op":"touch","process":"p","region":0,"write":true,"kib":64,"offset_kib":0})",
+                R"({"kind":"op","op":"punch","process":"p","region":0,"every":2})",
+                R"({"kind":"op","op":"snapshot_cgroup","cgroup":"","name":"before"})",
+            }),
+            absl::OkStatus());
+  EXPECT_THAT(answers_.results, ElementsAre());
+  EXPECT_THAT(answers_.snapshot_files.at("before/cgroup--cgroup.procs"), HasSubstr("1\n"));
+}
+
+// Nobody handles a signal in a worker.
+TEST_F(ScenarioTest, WhoTouchesWhatIsNotThereDies) {
+  ASSERT_EQ(Play({
+                R"({"kind":"op","op":"start","process":"p"})",
+                R"({"kind":"op","op":"mmap","process":"p","kib":64,"kind_of":"anon","region":0})",
+                R"({"kind":"op","op":"munmap","process":"p","region":0,"kib":32,"offset_kib":0})",
+                R"({"kind":"op","op":"touch","process":"p","region":0,"write":false,"kib":64,"offset_kib":0})",
+                R"({"kind":"op","op":"end","process":"p"})",
+            }),
+            absl::OkStatus());
+  ASSERT_EQ(answers_.results.size(), 3u);
+  EXPECT_EQ(answers_.results[2], ordered_json::parse(R"({"kind":"result","process":"p","killed":true})"));
+}
+
+TEST_F(ScenarioTest, HeadersMayLackWhatNobodyNeeds) {
+  ordered_json header = Header();
+  for (const char* key : {"baseline", "swap_devices", "files", "page_size"}) header.erase(key);
+  for (ordered_json& zone : header["zones"]) {
+    for (const char* key : {"free_at_start", "cma", "min", "low", "high", "node"}) zone.erase(key);
+  }
+  header["new"] = 1;
+  EXPECT_EQ(Play({R"({"kind":"op","op":"snapshot","name":"before","new":2})"}, header), absl::OkStatus());
+  EXPECT_THAT(answers_.snapshot_files.at("before/meminfo"), HasSubstr("MemTotal:          81532 kB\n"));
 }
 
 }  // namespace

@@ -138,8 +138,67 @@ TEST_P(KernelObjectsTest, NobodyElseFreesThem) {
 
 TEST_P(KernelObjectsTest, AnIdleMachineHasNone) {
   EXPECT_THAT(machine_->CheckInvariants(), IsEmpty());
-  EXPECT_EQ(machine_->vm_stat().Get(NodeStat::kNrSlabUnreclaimable), 0);
+  const VmStat& stat = machine_->vm_stat();
+  EXPECT_EQ(stat.Get(NodeStat::kNrSlabReclaimable) + stat.Get(NodeStat::kNrSlabUnreclaimable),
+            static_cast<int64_t>(machine_->memory().boot_slab_pages()));
   EXPECT_EQ(StackKib(), 0);
+}
+
+TEST_P(KernelObjectsTest, APipeIsFiveThingsAndTwoFiles) {
+  const Pid shell = Start();
+  const std::map<std::string, uint64_t> before = Allocated();
+  const Outcome ends = machine_->Apply(op::Pipe{shell});
+  ASSERT_EQ(ends.error, Errno::kOk);
+  std::map<std::string, uint64_t> after = Allocated();
+  EXPECT_EQ(after["filp"], before.at("filp") + 2);
+  EXPECT_EQ(after["lsm_file_cache"], before.at("lsm_file_cache") + 2);
+  EXPECT_EQ(after["inode_cache"], before.at("inode_cache") + 1);
+  EXPECT_EQ(after["dentry"], before.at("dentry") + 1);
+  if (std::get<1>(GetParam()) == SlabAllocatorKind::kSlub) {
+    const bool x86 = machine_->layout().is_x86();
+    for (const char* one : {x86 ? "kmalloc-cg-128" : "kmalloc-cg-256", x86 ? "kmalloc-cg-512" : "kmalloc-cg-1k"}) {
+      EXPECT_EQ(after[one], before.at(one) + 1) << one;
+    }
+  }
+  EXPECT_THAT(machine_->CheckInvariants(), IsEmpty());
+}
+
+TEST_P(KernelObjectsTest, PageCachesHaveTreesOfNodes) {
+  Must(op::CreateFile{"/data", op::FileSystem::kTmpfs, 4096 * 4096, "", true});
+  EXPECT_EQ(Held(KernelObject::kXarrayNode), 65u);  // 64 leaves of 64 pages, and their root.
+  Must(op::CreateFile{"/small", op::FileSystem::kTmpfs, 4096, "", true});
+  EXPECT_EQ(Held(KernelObject::kXarrayNode), 65u);  // A page at index 0 alone needs none.
+  EXPECT_EQ(Allocated().at("radix_tree_node"), 65u);
+  Must(op::Unlink{"/data"});
+  EXPECT_EQ(Held(KernelObject::kXarrayNode), 0u);
+  EXPECT_THAT(machine_->CheckInvariants(), IsEmpty());
+}
+
+TEST_P(KernelObjectsTest, AreasOfTheKernelsAddressesAreObjects) {
+  op::Vmalloc vmalloc;
+  vmalloc.size = 1 << 20;
+  const uint64_t address = Must(vmalloc);
+  const uint64_t structs = std::get<1>(GetParam()) == SlabAllocatorKind::kSlob ? 0 : 1;  // Its kmalloc() has no cache.
+  EXPECT_EQ(Held(KernelObject::kVmStruct), structs);
+  EXPECT_GE(Held(KernelObject::kVmapArea), 1u);
+  Must(op::Vfree{address});
+  EXPECT_EQ(Held(KernelObject::kVmStruct), 0u);
+  EXPECT_GE(Held(KernelObject::kVmapArea), 1u);  // Lazily freed.
+  EXPECT_THAT(machine_->CheckInvariants(), IsEmpty());
+}
+
+TEST_P(KernelObjectsTest, ACacheIsAnObjectToo) {
+  op::KmemCacheCreate create;
+  create.cache = "mine";
+  create.object_size = 300;
+  create.constructor = true;
+  Must(create);
+  EXPECT_EQ(Held(KernelObject::kKmemCache), 1u);
+  EXPECT_EQ(Allocated().at("kmem_cache"), 1u);
+  Must(op::KmemCacheDestroy{"mine"});
+  EXPECT_EQ(Held(KernelObject::kKmemCache), 0u);
+  EXPECT_EQ(Held(KernelObject::kKmemCacheNode), 0u);
+  EXPECT_THAT(machine_->CheckInvariants(), IsEmpty());
 }
 
 INSTANTIATE_TEST_SUITE_P(AllKernels, KernelObjectsTest,

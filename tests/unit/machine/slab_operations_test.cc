@@ -1,5 +1,6 @@
 // Objects of the kernel as operations of a whole machine, under each of the three allocators.
 
+#include <optional>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -42,6 +43,7 @@ class SlabOperationsTest : public SlabMachineTest {
 
 TEST_P(SlabOperationsTest, ManyObjectsComeAndGoAtOnce) {
   ASSERT_EQ(Create("mine", 300), Errno::kOk);
+  const uint64_t at_first = Usage().objects;  // The cache itself.
   op::KmemCacheAllocBulk alloc;
   alloc.cache = "mine";
   alloc.count = 500;
@@ -49,7 +51,7 @@ TEST_P(SlabOperationsTest, ManyObjectsComeAndGoAtOnce) {
   ASSERT_EQ(taken.error, Errno::kOk);
   EXPECT_EQ(taken.value, 500u);
   ASSERT_EQ(taken.addresses.size(), 500u);
-  EXPECT_EQ(Usage().objects, 500u);
+  EXPECT_EQ(Usage().objects, at_first + 500);
   EXPECT_GE(SlabPages(), 500 * 300 / 4096);
   EXPECT_THAT(machine_->CheckInvariants(), IsEmpty());
 
@@ -60,10 +62,10 @@ TEST_P(SlabOperationsTest, ManyObjectsComeAndGoAtOnce) {
   const Outcome twice = machine_->Apply(free);
   EXPECT_EQ(twice.error, Errno::kEINVAL);
   EXPECT_THAT(twice.data, testing::Not(IsEmpty()));
-  EXPECT_EQ(Usage().objects, 500u);  // One wrong address: nothing was freed.
+  EXPECT_EQ(Usage().objects, at_first + 500);  // One wrong address: nothing was freed.
   free.addresses.pop_back();
   EXPECT_EQ(machine_->Apply(free).value, 500u);
-  EXPECT_EQ(Usage().objects, 0u);
+  EXPECT_EQ(Usage().objects, at_first);
   EXPECT_EQ(machine_->Apply(free).error, Errno::kEINVAL);
   EXPECT_THAT(machine_->CheckInvariants(), IsEmpty());
 
@@ -98,6 +100,68 @@ TEST_P(SlabOperationsTest, AWrongFreeChangesNothingAndSaysWhy) {
   if (Is(SlabAllocatorKind::kSlab)) {
     EXPECT_THAT(again.data, HasSubstr("double free detected in cache"));
   }
+}
+
+TEST_P(SlabOperationsTest, WhatIsZeroedHoldsZeros) {
+  op::Kmalloc kmalloc;
+  kmalloc.size = 5000;
+  const uint64_t address = machine_->Apply(kmalloc).value;
+  ASSERT_EQ(machine_->Apply(op::WriteSlabMemory{address + 4090, std::string(100, 'x')}).error, Errno::kOk);
+  op::Kfree kfree;
+  kfree.address = address;
+  machine_->Apply(kfree);
+  kmalloc.zero = true;
+  ASSERT_EQ(machine_->Apply(kmalloc).value, address);
+  machine_->ReadSlab([&](const SlabAllocator& slab) {
+    const uint64_t offset = (VirtAddr(address) - slab.AddressOfPage(Pfn(0))).raw();
+    for (const uint64_t page : {offset / 4096, offset / 4096 + 1}) {
+      std::string bytes(904, '?');
+      machine_->memory().contents().Read(Pfn(page), 0, bytes.data(), bytes.size());
+      EXPECT_EQ(bytes, std::string(904, '\0')) << page;
+    }
+  });
+}
+
+TEST_P(SlabOperationsTest, WhatIsAccountedComesFromOtherCaches) {
+  if (Is(SlabAllocatorKind::kSlob)) return;
+  op::Kmalloc kmalloc;
+  kmalloc.size = 1000;
+  kmalloc.gfp = op::GfpClass::kAccount;
+  const VirtAddr address(machine_->Apply(kmalloc).value);
+  machine_->ReadSlab([&](const SlabAllocator& slab) { EXPECT_EQ(slab.View(*slab.Locate(address).cache).name, "kmalloc-cg-1k"); });
+}
+
+TEST_P(SlabOperationsTest, BootsSlabsAreTheKernels) {
+  const BuddyMemory& memory = machine_->memory();
+  const uint64_t free = memory.free_pages().raw();
+  EXPECT_EQ(memory.managed_pages().raw(), free + memory.boot_slab_pages());
+  if (!Is(SlabAllocatorKind::kSlub)) {
+    EXPECT_EQ(memory.boot_slab_pages(), 0u);  // The recorded kernels had SLUB.
+    return;
+  }
+  EXPECT_GT(memory.boot_slab_pages(), 2000u);
+  uint64_t slabs = 0;
+  std::optional<VirtAddr> inside;
+  machine_->ReadSlab([&](const SlabAllocator& slab) {
+    for (const SlabCacheId id : slab.Caches()) {
+      const SlabCacheView view = slab.View(id);
+      EXPECT_EQ(view.boot_total_objects, view.boot_slabs * view.geometry.objects) << view.name;
+      slabs += view.boot_slabs << view.geometry.order;
+    }
+    for (uint64_t pfn = 0; pfn < memory.end_pfn().raw() && !inside; ++pfn) {
+      if (slab.InBootSlab(slab.AddressOfPage(Pfn(pfn)))) inside = slab.AddressOfPage(Pfn(pfn));
+    }
+  });
+  EXPECT_LE(slabs, memory.boot_slab_pages());
+  EXPECT_LT(memory.boot_slab_pages() - slabs, 400u);  // Of large kmalloc()s.
+  ASSERT_TRUE(inside.has_value());
+  op::Kfree kfree;
+  kfree.address = inside->raw();
+  EXPECT_EQ(machine_->Apply(kfree).error, Errno::kEBUSY);
+  EXPECT_EQ(machine_->Apply(op::WriteSlabMemory{inside->raw(), "x"}).error, Errno::kEBUSY);
+  EXPECT_EQ(machine_->Apply(op::Ksize{inside->raw()}).error, Errno::kEFAULT);
+  EXPECT_EQ(memory.FrameCounts()[static_cast<size_t>(FrameState::kSlab)], memory.boot_slab_pages());
+  EXPECT_THAT(machine_->CheckInvariants(), IsEmpty());
 }
 
 TEST_P(SlabOperationsTest, WritesStayInsideAnObjectThatSomebodyHolds) {

@@ -112,12 +112,11 @@ TEST(SysfsTest, PoolsOfHugePages) {
   EXPECT_EQ(write("nr_hugepages", "x").error, Errno::kEINVAL);
   EXPECT_EQ(write("free_hugepages", "1").error, Errno::kEACCES);
   EXPECT_EQ(write("nothing", "1").error, Errno::kENOENT);
-  EXPECT_FALSE(write("demote", "1").unimplemented.empty());
+  EXPECT_EQ(write("demote_size", "64K").error, Errno::kEINVAL);
   EXPECT_EQ(write("nr_overcommit_hugepages", "2").error, Errno::kOk);
   EXPECT_EQ(*machine->sysctls().Text(Sysctl::kVmNrOvercommitHugepages), "2\n");
-  // Pages larger than the page allocator's blocks can't be made.
+  // Pages larger than the page allocator's blocks are never made on demand.
   const std::string gigantic = "/sys/kernel/mm/hugepages/hugepages-32768kB/";
-  EXPECT_FALSE(machine->Apply(op::WriteSysfs{gigantic + "nr_hugepages", "1"}).unimplemented.empty());
   EXPECT_EQ(machine->Apply(op::WriteSysfs{gigantic + "nr_overcommit_hugepages", "1"}).error, Errno::kEINVAL);
   EXPECT_EQ(machine->Apply(op::WriteSysctl{"vm.nr_hugepages", "1"}).error, Errno::kOk);
   EXPECT_EQ(machine->SysfsText(folder + "nr_hugepages"), "1\n");

@@ -30,7 +30,7 @@ class HugetlbTest : public testing::TestWithParam<LayoutKind> {
   HugetlbTest() : lab_(GetParam(), true, 32768), huge_(GetParam() == LayoutKind::kX86_32 ? 1024 : 512) {}
 
   HugetlbPools& Pools() { return lab_.files.hugetlb(); }
-  void Keep(uint64_t count) { EXPECT_TRUE(Pools().SetMaximum(Pools().default_pool(), count)); }
+  void Keep(uint64_t count) { Pools().SetMaximum(Pools().default_pool(), count); }
   Counts Now() {
     const HugetlbPool& p = Pools().pool(Pools().default_pool());
     return {p.total, p.free.size(), p.reserved, p.surplus};
@@ -295,8 +295,7 @@ TEST_P(HugetlbTest, PopulatingCountsNoFaults) {
 TEST(HugetlbSizesTest, Arm64MapsSixteenNeighboursAsOne) {
   MemoryLab lab(LayoutKind::kArm64, true, 8192);
   const size_t pool = *lab.files.hugetlb().FindByLog(16);
-  EXPECT_TRUE(lab.files.hugetlb().SetMaximum(pool, 3));
-  EXPECT_FALSE(lab.files.hugetlb().SetMaximum(*lab.files.hugetlb().FindByLog(25), 1));
+  lab.files.hugetlb().SetMaximum(pool, 3);
   ASSERT_TRUE(lab.processes->Mmap(lab.pid, kBase, 2 * 65536, 3, kPrivateHuge | kSmallest | kFixed, -1, 0).ok());
   lab.Access(lab.pid, AccessKind::kStore, 17, 77);
   EXPECT_EQ(lab.files.hugetlb().pool(pool).free.size(), 2u);
@@ -310,6 +309,28 @@ TEST(HugetlbSizesTest, Arm64MapsSixteenNeighboursAsOne) {
   EXPECT_EQ(lab.processes->Mprotect(lab.pid, kBase, 65536, 1), Errno::kOk);
   EXPECT_EQ(lab.Access(lab.pid, AccessKind::kLoad, 17), 77);
   EXPECT_EQ(lab.Violations(), std::vector<std::string>{});
+}
+
+TEST(HugetlbSizesTest, Arm64MapsSixteenBlocksAsOne) {
+  MemoryLab lab(LayoutKind::kArm64, true, 32768);
+  const size_t pool = *lab.files.hugetlb().FindByLog(25);
+  lab.files.hugetlb().SetMaximum(pool, 2);
+  ASSERT_EQ(lab.files.hugetlb().pool(pool).total, 2u);
+  constexpr uint32_t kBlocks = 25u << 26;  // MAP_HUGE_32MB
+  ASSERT_TRUE(lab.processes->Mmap(lab.pid, kBase, uint64_t{32} << 20, 3, kPrivateHuge | kBlocks | kFixed, -1, 0).ok());
+  lab.Access(lab.pid, AccessKind::kStore, 8191, 77);
+  for (uint64_t page = 0; page < 8192; page += 500) {
+    EXPECT_EQ(lab.Access(lab.pid, AccessKind::kLoad, page), 0);
+    EXPECT_EQ(lab.result.minor_faults, 0u);
+  }
+  EXPECT_EQ(lab.Violations(), std::vector<std::string>{});
+  const Pid child = lab.processes->Fork(lab.pid, 0).value();
+  lab.Access(child, AccessKind::kStore, 8191, 78);
+  EXPECT_FALSE(lab.signal.has_value());
+  EXPECT_EQ(lab.Access(lab.pid, AccessKind::kLoad, 8191), 77);
+  EXPECT_EQ(lab.Violations(), std::vector<std::string>{});
+  // What was taken for another reservation is not to be had.
+  EXPECT_EQ(lab.processes->Mmap(lab.pid, 2 * kBase, uint64_t{32} << 20, 3, kPrivateHuge | kBlocks | kFixed, -1, 0).error(), Errno::kENOMEM);
 }
 
 // A program of a few processes on a small pool, and beside it what every byte must read as. By huge page: what was written to two of its
@@ -359,7 +380,7 @@ class HugetlbProgram {
           found->second.second = std::make_shared<Chunk>();
         return;
       case 7:
-        ASSERT_TRUE(Pools().SetMaximum(Pools().default_pool(), random_.Below(9)));
+        Pools().SetMaximum(Pools().default_pool(), random_.Below(9));
         return;
       case 8:
         Pools().SetOvercommit(Pools().default_pool(), random_.Below(4));

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "gtest/gtest.h"
@@ -73,6 +74,42 @@ class RecordedFilesTest : public testing::TestWithParam<std::string> {
 TEST_P(RecordedFilesTest, IomemIsTheSameByteForByte) { EXPECT_EQ(Ours("iomem"), Recorded("iomem")); }
 
 TEST_P(RecordedFilesTest, VmallocinfoIsTheSameByteForByte) { EXPECT_EQ(Ours("vmallocinfo"), Recorded("vmallocinfo")); }
+
+// By name: where in the list a cache stands depends on drivers that make theirs at once, and on caches without a slab.
+TEST_P(RecordedFilesTest, SlabinfoHasTheSlabsThatBootTook) {
+  const auto by_name = [](const std::string& text) {
+    std::map<std::string, Lines> caches;
+    for (const std::string& line : LinesOf(text)) {
+      Lines words = absl::StrSplit(line, ' ', absl::SkipEmpty());
+      caches[words[0]] = std::move(words);
+    }
+    return caches;
+  };
+  const std::map<std::string, Lines> ours = by_name(Ours("slabinfo"));
+  int with_slabs = 0;
+  for (const auto& [name, words] : by_name(Recorded("slabinfo"))) {
+    if (words.size() != 16 || words[14] == "0") continue;
+    ++with_slabs;
+    ASSERT_TRUE(ours.contains(name)) << name;
+    EXPECT_EQ(ours.at(name), words);
+  }
+  EXPECT_GT(with_slabs, 40);
+}
+
+// The two files were read one after the other, while slabs came and went.
+TEST_P(RecordedFilesTest, MeminfoCountsTheSlabsThatBootTook) {
+  std::map<std::string, std::map<std::string, int64_t>> kib;
+  for (const auto& [whose, text] : {std::pair{"ours", Ours("meminfo")}, std::pair{"recorded", Recorded("meminfo")}}) {
+    for (const std::string& line : LinesOf(text)) {
+      const Lines words = absl::StrSplit(line, ' ', absl::SkipEmpty());
+      ASSERT_TRUE(absl::SimpleAtoi(words.at(1), &kib[whose][words.at(0)]));
+    }
+  }
+  for (const char* what : {"Slab:", "SReclaimable:", "SUnreclaim:", "KReclaimable:"}) {
+    EXPECT_NEAR(kib["ours"][what], kib["recorded"][what], 40) << what;
+  }
+  EXPECT_EQ(kib["ours"]["MemFree:"], kib["ours"]["MemTotal:"] - kib["ours"]["Slab:"]);
+}
 
 TEST_P(RecordedFilesTest, CmdlineVersionAndSwapsAreTheSame) {
   EXPECT_EQ(Ours("cmdline"), Recorded("cmdline"));
