@@ -24,43 +24,73 @@ using google::protobuf::EnumValueDescriptor;
 using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
 
-// include/uapi/asm-generic/mman-common.h, mman.h: the same numbers on all layouts.
-const std::map<std::string, uint32_t>& MapFlags() {
-  static const auto* const kFlags = new std::map<std::string, uint32_t>{{"shared", 0x1},
-                                                                        {"private", 0x2},
-                                                                        {"fixed", 0x10},
-                                                                        {"anonymous", 0x20},
-                                                                        {"growsdown", 0x100},
-                                                                        {"locked", 0x2000},
-                                                                        {"noreserve", 0x4000},
-                                                                        {"populate", 0x8000},
-                                                                        {"nonblock", 0x10000},
-                                                                        {"stack", 0x20000},
-                                                                        {"hugetlb", 0x40000},
-                                                                        {"huge_64kb", 16u << 26},
-                                                                        {"huge_2mb", 21u << 26},
-                                                                        {"huge_4mb", 22u << 26},
-                                                                        {"huge_32mb", 25u << 26},
-                                                                        {"huge_1gb", 30u << 26},
-                                                                        {"fixed_noreplace", 0x100000}};
-  return *kFlags;
-}
+// The names that a number of the contract has in Linux, without their prefix.
+using BitNames = std::map<std::string, uint32_t>;
+struct NamedField {
+  const char* prefix;  // "MAP_"
+  bool several;        // Names are bits: any of them, separated by commas.
+  BitNames names;
+};
 
-// include/linux/slab.h
-const std::map<std::string, uint32_t>& SlabFlagNames() {
-  static const auto* const kFlags =
-      new std::map<std::string, uint32_t>{{"consistency_checks", 0x100}, {"red_zone", 0x400},          {"poison", 0x800},
-                                          {"hwcache_align", 0x2000},     {"cache_dma", 0x4000},        {"cache_dma32", 0x8000},
-                                          {"store_user", 0x10000},       {"reclaim_account", 0x20000}, {"panic", 0x40000},
-                                          {"typesafe_by_rcu", 0x80000},  {"trace", 0x200000},          {"noleaktrace", 0x800000},
-                                          {"account", 0x4000000},        {"no_user_flags", 0x10000000}};
-  return *kFlags;
-}
-
-// The names that the bits of a field may be typed by; null: it has none.
-const std::map<std::string, uint32_t>* BitNames(const FieldDescriptor* field) {
-  if (field->full_name() == "mmlab.v1.MmapRequest.flags") return &MapFlags();
-  return field->full_name() == "mmlab.v1.KmemCacheCreateRequest.flags" ? &SlabFlagNames() : nullptr;
+// By the field's full name. include/uapi/asm-generic/mman-common.h, mman.h, fcntl.h, resource.h, linux/mman.h, shm.h, memfd.h,
+// include/linux/slab.h: the same numbers on all layouts.
+const NamedField* NamesOfNumber(const FieldDescriptor* field) {
+  static const auto* const kFields = new std::map<std::string, NamedField>{
+      {"mmlab.v1.MmapRequest.flags",
+       {"MAP_",
+        true,
+        {{"shared", 0x1},
+         {"private", 0x2},
+         {"fixed", 0x10},
+         {"anonymous", 0x20},
+         {"growsdown", 0x100},
+         {"locked", 0x2000},
+         {"noreserve", 0x4000},
+         {"populate", 0x8000},
+         {"nonblock", 0x10000},
+         {"stack", 0x20000},
+         {"hugetlb", 0x40000},
+         {"huge_64kb", 16u << 26},
+         {"huge_2mb", 21u << 26},
+         {"huge_4mb", 22u << 26},
+         {"huge_32mb", 25u << 26},
+         {"huge_1gb", 30u << 26},
+         {"fixed_noreplace", 0x100000}}}},
+      {"mmlab.v1.MadviseRequest.advice",
+       {"MADV_",
+        false,
+        {{"normal", 0},      {"random", 1},         {"sequential", 2},      {"willneed", 3},         {"dontneed", 4},     {"free", 8},
+         {"remove", 9},      {"dontfork", 10},      {"dofork", 11},         {"mergeable", 12},       {"unmergeable", 13}, {"hugepage", 14},
+         {"nohugepage", 15}, {"dontdump", 16},      {"dodump", 17},         {"wipeonfork", 18},      {"keeponfork", 19},  {"cold", 20},
+         {"pageout", 21},    {"populate_read", 22}, {"populate_write", 23}, {"dontneed_locked", 24}, {"collapse", 25}}}},
+      {"mmlab.v1.MsyncRequest.flags", {"MS_", true, {{"async", 1}, {"invalidate", 2}, {"sync", 4}}}},
+      {"mmlab.v1.OpenRequest.flags", {"O_", true, {{"rdonly", 0}, {"wronly", 1}, {"rdwr", 2}}}},
+      {"mmlab.v1.MremapRequest.flags", {"MREMAP_", true, {{"maymove", 1}, {"fixed", 2}, {"dontunmap", 4}}}},
+      {"mmlab.v1.MlockRequest.flags", {"MLOCK_", true, {{"onfault", 1}}}},
+      {"mmlab.v1.MlockallRequest.flags", {"MCL_", true, {{"current", 1}, {"future", 2}, {"onfault", 4}}}},
+      {"mmlab.v1.ShmatRequest.flags", {"SHM_", true, {{"rdonly", 0x1000}, {"rnd", 0x2000}, {"remap", 0x4000}, {"exec", 0x8000}}}},
+      {"mmlab.v1.SetrlimitRequest.resource", {"RLIMIT_", false, {{"data", 2}, {"stack", 3}, {"memlock", 8}, {"as", 9}}}},
+      {"mmlab.v1.MemfdCreateRequest.flags", {"MFD_", true, {{"cloexec", 1}, {"allow_sealing", 2}, {"hugetlb", 4}}}},
+      {"mmlab.v1.KmemCacheCreateRequest.flags",
+       {"SLAB_",
+        true,
+        {{"consistency_checks", 0x100},
+         {"red_zone", 0x400},
+         {"poison", 0x800},
+         {"hwcache_align", 0x2000},
+         {"cache_dma", 0x4000},
+         {"cache_dma32", 0x8000},
+         {"store_user", 0x10000},
+         {"reclaim_account", 0x20000},
+         {"panic", 0x40000},
+         {"typesafe_by_rcu", 0x80000},
+         {"trace", 0x200000},
+         {"noleaktrace", 0x800000},
+         {"account", 0x4000000},
+         {"no_user_flags", 0x10000000}}}},
+  };
+  const auto found = kFields->find(field->full_name());
+  return found == kFields->end() ? nullptr : &found->second;
 }
 
 std::string FlagName(const FieldDescriptor* field) {
@@ -92,8 +122,11 @@ std::string Description(const FieldDescriptor* field) {
   const auto add = [&text](absl::string_view more) { absl::StrAppend(&text, text.empty() ? "" : " ", more); };
   if (field->type() == FieldDescriptor::TYPE_ENUM) add(absl::StrCat("One of ", NamesOf(field), "."));
   if (field->name() == "prot") add("As rwx letters or a number.");
-  if (field->full_name() == "mmlab.v1.MmapRequest.flags") add("As names (private,anonymous,...) or a number.");
-  if (field->full_name() == "mmlab.v1.KmemCacheCreateRequest.flags") add("As names (red_zone,poison,...) or a number.");
+  if (const NamedField* named = NamesOfNumber(field)) {
+    std::string names;
+    for (const auto& [name, bits] : named->names) absl::StrAppend(&names, names.empty() ? "" : ", ", name);
+    add(absl::StrCat(named->several ? "As names, separated by commas (" : "As a name (", names, ") or a number."));
+  }
   if (field->is_repeated()) add("Numbers with commas between them.");
   return text;
 }
@@ -106,15 +139,17 @@ uint64_t Unsigned(const FieldDescriptor* field, const std::string& text, uint64_
   if (field->name() == "prot" && !text.empty() && text.find_first_not_of("rwx-") == std::string::npos) {
     return (absl::StrContains(text, 'r') ? 1u : 0u) | (absl::StrContains(text, 'w') ? 2u : 0u) | (absl::StrContains(text, 'x') ? 4u : 0u);
   }
-  const std::map<std::string, uint32_t>* const names = BitNames(field);
-  if (names != nullptr && !text.empty() && absl::ascii_isalpha(static_cast<unsigned char>(text[0]))) {
-    uint32_t flags = 0;
-    for (const std::string& name : std::vector<std::string>(absl::StrSplit(text, ','))) {
-      const auto found = names->find(absl::AsciiStrToLower(name));
-      if (found == names->end()) BadValue(field, name, "names of flags");
-      flags |= found->second;
+  const NamedField* named = NamesOfNumber(field);
+  if (named != nullptr && !text.empty() && absl::ascii_isalpha(static_cast<unsigned char>(text[0]))) {
+    uint32_t number = 0;
+    for (const std::string& word : std::vector<std::string>(absl::StrSplit(text, ','))) {
+      const std::string name = absl::AsciiStrToLower(word);
+      const auto found = named->names.find(std::string(absl::StripPrefix(name, absl::AsciiStrToLower(named->prefix))));
+      if (found == named->names.end()) BadValue(field, word, absl::StrCat(named->several ? "names" : "the name", " of ", named->prefix));
+      number |= found->second;
     }
-    return flags;
+    if (!named->several && absl::StrContains(text, ',')) BadValue(field, text, "one name");
+    return number;
   }
   const std::optional<uint64_t> value = ParseSize(text);
   if (!value || *value > most) BadValue(field, text, absl::StrCat("a number from 0 to ", most));

@@ -1,9 +1,11 @@
 #include <fmt/core.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <limits>
 #include <map>
 #include <memory>
 #include <optional>
@@ -118,7 +120,7 @@ struct VmstatOptions {
   std::string machine;
   double delay = 0;
   int count = 0;
-  bool forks = false, slabs = false, sums = false, disks = false, disk_sums = false;
+  bool forks = false, slabs = false, sums = false, disks = false, disk_sums = false, one_header = false, no_first = false;
   std::string partition;
   std::string unit = "K";
   VmstatLayout layout;
@@ -133,6 +135,15 @@ VmstatSample SampleOf(Session& session, const std::string& machine) {
   return sample;
 }
 
+// Below each header: what a terminal shows at once, without the three lines that are not rows.
+size_t RowsOfHeader(const VmstatOptions& options) {
+  constexpr size_t kDefaultRows = 21;
+  if (options.one_header) return std::numeric_limits<size_t>::max();
+  winsize size{};
+  if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_row <= 3) return kDefaultRows;
+  return size.ws_row - size_t{3};
+}
+
 std::string PartitionText(Session& session, const VmstatOptions& options) {
   const std::string name = options.partition.substr(options.partition.rfind('/') + 1);
   for (const DiskstatsLine& line : ParseDiskstats(Read(session, options.machine, "diskstats"))) {
@@ -143,19 +154,22 @@ std::string PartitionText(Session& session, const VmstatOptions& options) {
 
 void Vmstat(Session& session, const VmstatOptions& options) {
   const std::string& machine = options.machine;
+  const size_t rows = RowsOfHeader(options);
   if (options.forks) return fmt::print("{}", VmstatForks(ParseProcStat(Read(session, machine, "stat"))));
-  if (options.slabs) return fmt::print("{}", VmstatSlabs(ParseSlabinfo(Read(session, machine, "slabinfo"))));
+  if (options.slabs) return fmt::print("{}", VmstatSlabs(ParseSlabinfo(Read(session, machine, "slabinfo")), rows));
   if (options.sums) return fmt::print("{}", VmstatSums(options.layout, SampleOf(session, machine)));
   if (options.disks) return fmt::print("{}", VmstatDisks(options.layout, ParseDiskstats(Read(session, machine, "diskstats"))));
   if (options.disk_sums) return fmt::print("{}", VmstatDiskSums(ParseDiskstats(Read(session, machine, "diskstats"))));
   if (!options.partition.empty()) return fmt::print("{}", PartitionText(session, options));
   VmstatSample before;
-  fmt::print("{}", VmstatHeader(options.layout));
+  // A first row that is left out is one more look.
+  const int looks = options.count > 0 && options.no_first ? options.count + 1 : options.count;
   for (int look = 1;; ++look) {
     VmstatSample now = SampleOf(session, machine);
-    fmt::print("{}", VmstatRow(options.layout, before, now));
+    if (static_cast<size_t>(look - 1) % rows == 0) fmt::print("{}", VmstatHeader(options.layout));
+    if (look > 1 || !options.no_first) fmt::print("{}", VmstatRow(options.layout, before, now));
     std::fflush(stdout);
-    if (options.delay <= 0 || look == options.count) return;
+    if (options.delay <= 0 || look == looks) return;
     before = std::move(now);
     std::this_thread::sleep_for(std::chrono::duration<double>(options.delay));
   }
@@ -176,6 +190,8 @@ void AddVmstat(CLI::App& app, Session& session) {
   vmstat->add_option("-p,--partition", options->partition, "One partition");
   vmstat->add_option("-S,--unit", options->unit, "Unit of memory: k 1000, K 1024, m 1000000, M 1048576 bytes")
       ->check(CLI::IsMember({"k", "K", "m", "M"}).description(""));
+  vmstat->add_flag("-n,--one-header", options->one_header, "Without a header above each screen");
+  vmstat->add_flag("-y,--no-first", options->no_first, "Without the first line, the average since boot");
   vmstat->add_flag("-w,--wide", options->layout.wide, "Wide columns");
   vmstat->add_flag("-t,--timestamp", options->layout.timestamp, "The machine's clock at the end of each line");
   vmstat->footer("The first line is the average since boot; rates are by the machine's time.\nExample:\n  mmlab vmstat lab1 -a -S M");

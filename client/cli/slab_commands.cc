@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <iterator>
 #include <memory>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -35,9 +37,42 @@ std::vector<v1::SlabCache> AllCaches(Session& session, const std::string& machin
 
 double Percent(int64_t part, int64_t whole) { return whole == 0 ? 0 : 100.0 * static_cast<double>(part) / static_cast<double>(whole); }
 
+// What slabtop can sort by: most first, names in their order.
+struct SlabSort {
+  char key;
+  const char* what;
+  int64_t (*value)(const v1::SlabCache&);  // Null: its name.
+};
+constexpr SlabSort kSlabSorts[] = {
+    {'a', "active objects", [](const v1::SlabCache& c) -> int64_t { return c.active_objects(); }},
+    {'b', "objects per slab", [](const v1::SlabCache& c) -> int64_t { return c.objs_per_slab(); }},
+    {'c', "cache size", [](const v1::SlabCache& c) -> int64_t { return (c.slabs() << c.order()) * kPageKib; }},
+    {'l', "slabs", [](const v1::SlabCache& c) -> int64_t { return c.slabs(); }},
+    {'n', "name", nullptr},
+    {'o', "objects", [](const v1::SlabCache& c) -> int64_t { return c.total_objects(); }},
+    {'p', "pages per slab", [](const v1::SlabCache& c) -> int64_t { return int64_t{1} << c.order(); }},
+    {'s', "object size", [](const v1::SlabCache& c) -> int64_t { return c.slab_size_bytes(); }},
+    {'u', "use",
+     [](const v1::SlabCache& c) -> int64_t { return c.total_objects() == 0 ? 0 : 100 * c.active_objects() / c.total_objects(); }},
+};
+
+std::string SlabSortHelp() {
+  std::string text = "Sort by";
+  for (const SlabSort& sort : kSlabSorts) text += fmt::format("{} {}: {}", &sort == kSlabSorts ? "" : ",", sort.key, sort.what);
+  return text;
+}
+
+void SortSlabs(std::vector<v1::SlabCache>& caches, char key) {
+  const SlabSort& by = *std::find_if(std::begin(kSlabSorts), std::end(kSlabSorts), [key](const SlabSort& sort) { return sort.key == key; });
+  std::stable_sort(caches.begin(), caches.end(), [&](const v1::SlabCache& a, const v1::SlabCache& b) {
+    return by.value == nullptr ? a.name() < b.name() : by.value(a) > by.value(b);
+  });
+}
+
 // As slabtop(1) of procps shows it; `rows` at most, 0 = all.
-std::string SlabtopText(std::vector<v1::SlabCache> caches, size_t rows) {
+std::string SlabtopText(std::vector<v1::SlabCache> caches, char sort, size_t rows) {
   int64_t objects = 0, active = 0, slabs = 0, used_caches = 0, bytes = 0, active_bytes = 0;
+  int64_t smallest = caches.empty() ? 0 : caches[0].slab_size_bytes(), largest = 0;
   for (const v1::SlabCache& cache : caches) {
     objects += cache.total_objects();
     active += cache.active_objects();
@@ -45,23 +80,26 @@ std::string SlabtopText(std::vector<v1::SlabCache> caches, size_t rows) {
     used_caches += cache.slabs() > 0;
     bytes += cache.total_objects() * cache.slab_size_bytes();
     active_bytes += cache.active_objects() * cache.slab_size_bytes();
+    smallest = std::min(smallest, cache.slab_size_bytes());
+    largest = std::max(largest, cache.slab_size_bytes());
   }
+  const auto kib = [](int64_t size) { return static_cast<double>(size) / 1024; };
   std::string text = fmt::format(
       " Active / Total Objects (% used)    : {} / {} ({:.1f}%)\n"
       " Active / Total Slabs (% used)      : {} / {} ({:.1f}%)\n"
       " Active / Total Caches (% used)     : {} / {} ({:.1f}%)\n"
-      " Active / Total Size (% used)       : {:.2f}K / {:.2f}K ({:.1f}%)\n\n"
-      "{:>6} {:>6} {:>4} {:>8} {:>6} {:>8} {:>10} NAME\n",
+      " Active / Total Size (% used)       : {:.2f}K / {:.2f}K ({:.1f}%)\n"
+      " Minimum / Average / Maximum Object : {:.2f}K / {:.2f}K / {:.2f}K\n\n",
       active, objects, Percent(active, objects), slabs, slabs, Percent(slabs, slabs), used_caches, caches.size(),
-      Percent(used_caches, static_cast<int64_t>(caches.size())), static_cast<double>(active_bytes) / 1024,
-      static_cast<double>(bytes) / 1024, Percent(active_bytes, bytes), "OBJS", "ACTIVE", "USE", "OBJ SIZE", "SLABS", "OBJ/SLAB",
-      "CACHE SIZE");
-  std::stable_sort(caches.begin(), caches.end(),
-                   [](const v1::SlabCache& a, const v1::SlabCache& b) { return a.total_objects() > b.total_objects(); });
+      Percent(used_caches, static_cast<int64_t>(caches.size())), kib(active_bytes), kib(bytes), Percent(active_bytes, bytes), kib(smallest),
+      kib(objects == 0 ? 0 : bytes / objects), kib(largest));
+  text += fmt::format("{:>6} {:>6} {:>4} {:>8} {:>6} {:>8} {:>10} {:<23}\n", "OBJS", "ACTIVE", "USE", "OBJ SIZE", "SLABS", "OBJ/SLAB",
+                      "CACHE SIZE", "NAME");
+  SortSlabs(caches, sort);
   if (rows != 0 && caches.size() > rows) caches.resize(rows);
   for (const v1::SlabCache& cache : caches) {
-    text += fmt::format("{:>6} {:>6} {:>3.0f}% {:>7.2f}K {:>6} {:>8} {:>9}K {}\n", cache.total_objects(), cache.active_objects(),
-                        Percent(cache.active_objects(), cache.total_objects()), static_cast<double>(cache.slab_size_bytes()) / 1024,
+    text += fmt::format("{:>6} {:>6} {:>3}% {:>7.2f}K {:>6} {:>8} {:>9}K {:<23}\n", cache.total_objects(), cache.active_objects(),
+                        cache.total_objects() == 0 ? 0 : 100 * cache.active_objects() / cache.total_objects(), kib(cache.slab_size_bytes()),
                         cache.slabs(), cache.objs_per_slab(), (cache.slabs() << cache.order()) * kPageKib, cache.name());
   }
   return text;
@@ -71,22 +109,27 @@ void AddSlabtop(CLI::App& app, Session& session) {
   struct Options {
     std::string machine;
     double delay = 3;
+    std::string sort = "o";
     bool once = false;
   };
   const auto options = std::make_shared<Options>();
   CLI::App* slabtop = app.add_subcommand("slabtop", "Show a machine's slab caches by size, again and again on a terminal");
   slabtop->add_option("machine", options->machine, "Machine")->required();
   slabtop->add_option("-d,--delay", options->delay, "Seconds between two looks")->check(CLI::Range(0.1, 3600.0));
-  slabtop->add_flag("--once", options->once, "Print once; so it does where the output is no terminal");
-  slabtop->footer("Example:\n  mmlab slabtop lab1 --once");
+  slabtop->add_flag("-o,--once", options->once, "Print once; so it does where the output is no terminal");
+  std::vector<std::string> keys;
+  for (const SlabSort& sort : kSlabSorts) keys.emplace_back(1, sort.key);
+  slabtop->add_option("-s,--sort", options->sort, SlabSortHelp())->check(CLI::IsMember(keys).description(""));
+  slabtop->footer("Examples:\n  mmlab slabtop lab1 --once\n  mmlab slabtop lab1 -s c");
   slabtop->callback([options, &session] {
     constexpr size_t kRows = 20;
+    const char sort = options->sort[0];
     if (options->once || isatty(STDOUT_FILENO) == 0) {
-      fmt::print("{}", SlabtopText(AllCaches(session, options->machine), 0));
+      fmt::print("{}", SlabtopText(AllCaches(session, options->machine), sort, 0));
       return;
     }
     while (true) {
-      fmt::print("\x1b[H\x1b[J{}", SlabtopText(AllCaches(session, options->machine), kRows));
+      fmt::print("\x1b[H\x1b[J{}", SlabtopText(AllCaches(session, options->machine), sort, kRows));
       std::fflush(stdout);
       std::this_thread::sleep_for(std::chrono::duration<double>(options->delay));
     }
@@ -141,6 +184,7 @@ void AddSlabCache(CLI::App& app, Session& session) {
     fmt::print("min_partial       {}\ncpu_partial       {} (at most {} slabs)\nflags             {:#x}\nctor              {}\n",
                cache.min_partial(), cache.cpu_partial(), cache.cpu_partial_slabs_limit(), cache.flags(),
                cache.constructor() ? "yes" : "no");
+    fmt::print("usersize          {}\nrefcount          {}\n", cache.usersize_bytes(), cache.refcount());
     if (cache.limit() > 0) {
       fmt::print("limit             {}\nbatchcount        {}\nsharedfactor      {}\nshared_avail      {}\narray_objects     {}\n",
                  cache.limit(), cache.batchcount(), cache.sharedfactor(), cache.shared_avail(), cache.array_objects());

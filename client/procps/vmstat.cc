@@ -81,10 +81,13 @@ std::string VmstatRow(const VmstatLayout& layout, const VmstatSample& before, co
 
 std::string VmstatForks(const ProcStat& stat) { return fmt::format("{:13} forks\n", stat.forks); }
 
-std::string VmstatSlabs(std::vector<SlabinfoLine> slabs) {
+std::string VmstatSlabs(std::vector<SlabinfoLine> slabs, size_t rows_of_header) {
   std::sort(slabs.begin(), slabs.end(), [](const SlabinfoLine& a, const SlabinfoLine& b) { return a.name < b.name; });
-  std::string text = fmt::format("{:<24} {:>6} {:>6} {:>6} {:>6}\n", "Cache", "Num", "Total", "Size", "Pages");
+  std::string text;
+  size_t line = 0;
   for (const SlabinfoLine& slab : slabs) {
+    if (line % rows_of_header == 0) text += fmt::format("{:<24} {:>6} {:>6} {:>6} {:>6}\n", "Cache", "Num", "Total", "Size", "Pages");
+    ++line;
     text += fmt::format("{:<24.24} {:6} {:6} {:6} {:6}\n", slab.name, slab.active_objects, slab.objects, slab.object_size,
                         slab.objects_per_slab);
   }
@@ -119,8 +122,8 @@ std::string VmstatSums(const VmstatLayout& layout, const VmstatSample& now) {
   count(stat.steal, "stolen cpu ticks");
   count(stat.guest, "non-nice guest cpu ticks");
   count(stat.guest_nice, "nice guest cpu ticks");
-  memory(NumberOf(now.vmstat, "pgpgin"), "paged in");
-  memory(NumberOf(now.vmstat, "pgpgout"), "paged out");
+  // In KiB, whatever -S says.
+  text += fmt::format("{:13} K paged in\n{:13} K paged out\n", NumberOf(now.vmstat, "pgpgin"), NumberOf(now.vmstat, "pgpgout"));
   count(NumberOf(now.vmstat, "pswpin"), "pages swapped in");
   count(NumberOf(now.vmstat, "pswpout"), "pages swapped out");
   count(stat.interrupts, "interrupts");

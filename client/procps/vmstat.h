@@ -31,7 +31,7 @@ std::string VmstatHeader(const VmstatLayout& layout);
 std::string VmstatRow(const VmstatLayout& layout, const VmstatSample& before, const VmstatSample& now);
 
 std::string VmstatForks(const ProcStat& stat);                                                 // -f
-std::string VmstatSlabs(std::vector<SlabinfoLine> slabs);                                      // -m
+std::string VmstatSlabs(std::vector<SlabinfoLine> slabs, size_t rows_of_header);               // -m: a header above each so many rows.
 std::string VmstatSums(const VmstatLayout& layout, const VmstatSample& now);                   // -s
 std::string VmstatDisks(const VmstatLayout& layout, const std::vector<DiskstatsLine>& disks);  // -d
 std::string VmstatDiskSums(const std::vector<DiskstatsLine>& disks);                           // -D

@@ -15,14 +15,24 @@ ExplanationStep& ExplanationStep::Text(absl::string_view name, absl::string_view
   return *this;
 }
 
+bool Explanation::Keeps(StepKind kind) {
+  if (steps_.size() < kFirstSteps) return true;
+  uint16_t& more = more_[static_cast<size_t>(kind)];
+  if (steps_.size() >= kMaxSteps || more >= kMoreOfAKind) return false;
+  ++more;
+  return true;
+}
+
 ExplanationStep& Explanation::Add(StepKind kind, absl::string_view text) {
-  if (steps_.size() >= kMaxSteps) {
+  if (!Keeps(kind)) {
     ++steps_left_out_;
     overflow_ = ExplanationStep();
     return overflow_;
   }
+  const uint64_t number = steps_.size() + steps_left_out_ + 1;
   ExplanationStep& step = steps_.emplace_back();
   step.kind = kind;
+  step.number = number;
   step.text = std::string(text);
   return step;
 }
@@ -125,6 +135,8 @@ absl::string_view StepKindName(StepKind kind) {
       return "writeback";
     case StepKind::kReadahead:
       return "readahead";
+    case StepKind::kTlbFlush:
+      return "tlb_flush";
     case StepKind::kRefault:
       return "refault";
     case StepKind::kPageReplacement:
@@ -216,9 +228,8 @@ std::string FactText(const Fact& fact) {
 
 std::string ExplanationText(const Explanation& explanation) {
   std::string text;
-  int number = 0;
   for (const ExplanationStep& step : explanation.steps()) {
-    absl::StrAppendFormat(&text, "%2d. %-18s %s", ++number, StepKindName(step.kind), step.text);
+    absl::StrAppendFormat(&text, "%2d. %-18s %s", step.number, StepKindName(step.kind), step.text);
     const char* separator = "  [";
     for (const Fact& fact : step.facts) {
       absl::StrAppend(&text, separator, FactText(fact));
@@ -226,7 +237,10 @@ std::string ExplanationText(const Explanation& explanation) {
     }
     absl::StrAppend(&text, step.facts.empty() ? "\n" : "]\n");
   }
-  if (explanation.steps_left_out() > 0) absl::StrAppend(&text, "... ", explanation.steps_left_out(), " more steps\n");
+  if (explanation.steps_left_out() > 0) {
+    absl::StrAppend(&text, "... ", explanation.steps_left_out(), " more steps where the numbers jump: behind the first ",
+                    Explanation::kFirstSteps, " at most ", Explanation::kMoreOfAKind, " of a kind are kept\n");
+  }
   return text;
 }
 

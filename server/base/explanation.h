@@ -1,6 +1,7 @@
 #ifndef MMLAB_SERVER_BASE_EXPLANATION_H_
 #define MMLAB_SERVER_BASE_EXPLANATION_H_
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -65,6 +66,7 @@ enum class StepKind : uint8_t {
   kWriteback = 59,         // Dirty pages of a file were written, and why now.
   kReadahead = 60,         // How many pages of a file are read together.
   kRefault = 61,           // A page came back after it was evicted: its distance against the size of the working set.
+  kTlbFlush = 62,          // Entries of pages that go were taken out of page tables: which TLBs forget them, and in how many flushes.
   kPageReplacement = 65,   // Which page of a bounded process makes room for another, by which policy and why.
   kGenerationAdded = 67,   // MGLRU: page tables were walked and a new youngest generation began, and why now.
   kGenerationScan = 68,    // MGLRU: which kind of pages is taken from, and from which tier on pages are kept.
@@ -119,7 +121,8 @@ struct Fact {
 
 struct ExplanationStep {
   StepKind kind = StepKind::kUnspecified;
-  std::string text;  // One sentence, without trailing period; what happened, in the kernel's terms.
+  uint64_t number = 0;  // Which step of the operation it was, from 1 on; where it jumps, steps were left out.
+  std::string text;     // One sentence, without trailing period; what happened, in the kernel's terms.
   std::vector<Fact> facts;
 
   ExplanationStep& Number(absl::string_view name, int64_t value) { return Add(name, FactUnit::kNumber, value); }
@@ -141,8 +144,11 @@ struct ExplanationStep {
 // The chain of decisions behind one operation, in the order in which they were taken.
 class Explanation {
  public:
-  // Beyond this many steps (a batch of a million faults) only the count grows.
-  static constexpr size_t kMaxSteps = 1000;
+  // Of a long operation (a batch of a million faults) the first steps are kept, and behind them so many of each kind, so that what is rare
+  // is there however late it comes: who was killed after ten thousand faults. Of the others only the count grows.
+  static constexpr size_t kFirstSteps = 1000;
+  static constexpr uint16_t kMoreOfAKind = 50;
+  static constexpr size_t kMaxSteps = 2000;
 
   ExplanationStep& Add(StepKind kind, absl::string_view text);
 
@@ -150,7 +156,10 @@ class Explanation {
   uint64_t steps_left_out() const { return steps_left_out_; }
 
  private:
+  bool Keeps(StepKind kind);
+
   std::vector<ExplanationStep> steps_;
+  std::array<uint16_t, 256> more_{};  // By kind: kept behind the first steps.
   ExplanationStep overflow_;
   uint64_t steps_left_out_ = 0;
 };

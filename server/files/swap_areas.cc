@@ -460,8 +460,8 @@ void SwapAreas::AddToHash(StateHasher& hasher) const {
   for (const std::vector<SwapEntry>* list : {&to_give_, &returned_}) {
     for (const SwapEntry entry : *list) hasher.Add(uint64_t{entry.area} << 32 | entry.offset);
   }
-  for (const uint64_t value :
-       {free_, static_cast<uint64_t>(least_priority_), uint64_t{readahead_hits_}, uint64_t{last_offset_}, uint64_t{last_window_}}) {
+  for (const uint64_t value : {free_, static_cast<uint64_t>(least_priority_), uint64_t{readahead_hits_}, uint64_t{last_offset_},
+                               uint64_t{last_window_}, vma_readahead_ ? uint64_t{1} : 0}) {
     hasher.Add(value);
   }
 }

@@ -78,6 +78,10 @@ class SwapAreas {
   // vm_swap_full(): more than half is used, so that copies of pages which are in memory are not worth their slots.
   bool full() const { return free_ * 2 < total_; }
   std::vector<SwapAreaView> Views() const;
+  // /sys/kernel/mm/swap/vma_ra_enabled: what lies next to a page in its VMA is read with it. That is for disks without heads; all disks
+  // here have them, so that what lies next to it in the area is read, whatever this says (swap_use_vma_readahead()).
+  bool vma_readahead() const { return vma_readahead_; }
+  void SetVmaReadahead(bool enabled) { vma_readahead_ = enabled; }
 
   // folio_alloc_swap(): a slot of the area with the highest priority, of those in turn, for a page that this memory cgroup is charged for;
   // its count is 0. Nothing: none is free, or the cgroup may not have it.
@@ -179,6 +183,7 @@ class SwapAreas {
   std::vector<SwapEntry> to_give_;                   // swap_slots_cache: slots, the next one last.
   std::vector<SwapEntry> returned_;                  // slots_ret
   bool emptying_ = false;
+  bool vma_readahead_ = true;
   std::map<std::string, DiskStats> traffic_;
   uint64_t total_ = 0;
   uint64_t free_ = 0;  // nr_swap_pages

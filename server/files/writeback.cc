@@ -101,6 +101,13 @@ uint64_t Files::FlushInode(Inode& inode, uint64_t most) {
 void Files::FlushOlderThan(int64_t oldest, int64_t at) {
   for (const auto& [id, inode] : by_id_) {
     if (inode->dirty_pages == 0 || inode->dirtied_when > oldest) continue;
+    if (Explanation* why = tracer_.explanation()) {
+      why->Add(StepKind::kWriteback, "the file has been dirty for longer than vm.dirty_expire_centisecs: it is written")
+          .Text("file", inode->path)
+          .Pages("dirty", int64_t{inode->dirty_pages})
+          .Number("dirty_since_ns", inode->dirtied_when)
+          .Number("written_at_ns", at);
+    }
     for (const auto& [index, pfn] : inode->pages.Pages()) {
       if ((memory_.frame(pfn).flags & (kPgDirty | kPgWriteback)) == kPgDirty) StartWriteback(*inode, pfn, at);
     }

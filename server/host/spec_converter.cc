@@ -310,7 +310,6 @@ absl::StatusOr<MachineSpec> MachineSpecFromProto(const v1::MachineSpec& spec) {
 absl::Status DetailedBootError(const absl::Status& status) {
   absl::string_view message = status.message();
   absl::ConsumePrefix(&message, "spec.");
-  if (status.code() == absl::StatusCode::kUnimplemented) return NotSimulated(message);
   const size_t colon = message.find(": ");
   if (status.code() != absl::StatusCode::kInvalidArgument || colon == absl::string_view::npos) return status;
   return InvalidField(message.substr(0, colon), message.substr(colon + 2));

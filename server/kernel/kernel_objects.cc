@@ -55,13 +55,15 @@ constexpr uint32_t kPaeVmStruct = 36;
 
 }  // namespace
 
-uint64_t MapleNodes(uint64_t vmas) {
-  constexpr uint64_t kOneNode = 16;
+uint64_t MapleNodes(uint64_t vmas, uint64_t holes, int word_bytes) {
   if (vmas == 0) return 0;
-  const uint64_t entries = 2 * vmas + 1;
-  if (entries <= kOneNode) return 1;
+  const uint64_t leaf = word_bytes == 8 ? 16 : 32;
+  const uint64_t inner = word_bytes == 8 ? 8 : 16;  // In use, of 10 or 21.
+  const uint64_t entries = vmas + holes + 1;
+  if (entries <= leaf) return 1;
+  const uint64_t used = leaf * 3 / 4;
   uint64_t nodes = 0;
-  for (uint64_t level = (entries + 11) / 12; level > 1; level = (level + 7) / 8) nodes += level;
+  for (uint64_t level = (entries + used - 1) / used; level > 1; level = (level + inner - 1) / inner) nodes += level;
   return nodes + 1;
 }
 

@@ -16,9 +16,11 @@ namespace mmlab {
 
 class MemoryController;
 
-// Nodes of the maple tree of an address space with so many VMAs, an estimate. Which ones there are depends on how the tree grew; here they
-// are three quarters full: leaves (maple_range_64) with 12 of 16 ranges and gaps, those above (maple_arange_64) with 8 of 10 nodes.
-uint64_t MapleNodes(uint64_t vmas);
+// Nodes of the maple tree of an address space with so many VMAs, of which so many lie behind a hole. While all VMAs, holes and the hole up
+// to the top fit into one leaf (maple_leaf_64: 16 slots, 32 where words have 4 bytes), the tree is that leaf. Beyond, an estimate: which
+// nodes there are depends on how the tree grew; here they are three quarters full, leaves as those above (maple_arange_64: 10 slots, or
+// 21).
+uint64_t MapleNodes(uint64_t vmas, uint64_t holes, int word_bytes);
 
 // What processes and files cost the kernel beside page tables.
 enum class KernelObject : uint8_t {

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/base/kernel_logger.h"
 #include "server/kernel/kernel_page_tables.h"
 #include "server/physical/page_allocator.h"
 
@@ -109,6 +110,9 @@ SysResult<uint64_t> Vmalloc::AllocRange(uint64_t size, uint64_t align, uint64_t 
     if (purged) break;
     PurgeBlocks();
     PurgeLazy("nothing fits");
+  }
+  if (log_ != nullptr && log_->Allows(LimitedMessage::kAllocVmapArea)) {
+    log_->Log(LogLevel::kWarning, absl::StrCat("vmap allocation for size ", size, " failed: use vmalloc=<size> to increase size"));
   }
   return Errno::kENOMEM;
 }

@@ -18,6 +18,7 @@
 namespace mmlab {
 
 class BuddyMemory;
+class KernelLogger;
 class KernelPageTables;
 
 // Flags of an area, with the kernel's names and values (include/linux/vmalloc.h).
@@ -87,6 +88,9 @@ class Vmalloc {
  public:
   // `memory` and `tables`: both or none; without them only addresses are simulated. They outlive this.
   Vmalloc(VmallocConfig config, BuddyMemory* memory, KernelPageTables* tables, Tracer& tracer);
+
+  // Where it is said when no addresses are left; null: nowhere. It outlives this.
+  void SetLog(KernelLogger* log) { log_ = log; }
 
   // --- Boot ---
 
@@ -159,6 +163,7 @@ class Vmalloc {
   BuddyMemory* memory_;
   KernelPageTables* tables_;
   Tracer& tracer_;
+  KernelLogger* log_ = nullptr;
   uint32_t block_pages_;
   FreeAreaTree free_;
   absl::btree_map<uint64_t, KernelArea> areas_;

@@ -9,7 +9,7 @@
 namespace mmlab {
 
 // Fills in what a description left open: the kernel's name, the ranges that its kernel keeps (PlanReservations), CPUs, the clock.
-// INVALID_ARGUMENT names the field of v1::MachineSpec and the rule; UNIMPLEMENTED what is not simulated yet.
+// INVALID_ARGUMENT names the field of v1::MachineSpec and the rule.
 absl::Status CompleteSpec(MachineSpec& spec);
 
 // The kernel's address space. REQUIRES: CompleteSpec was OK. INVALID_ARGUMENT as there.

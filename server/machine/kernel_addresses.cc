@@ -7,6 +7,7 @@
 
 #include "server/arch/kernel_layout.h"
 #include "server/machine/boot_tables.h"
+#include "server/machine/kernel_log.h"
 #include "server/machine/memory_map.h"
 #include "server/physical/page_allocator.h"
 
@@ -63,6 +64,7 @@ std::unique_ptr<Machine::KernelAddresses> Machine::FreshKernelAddresses(bool for
   }
   auto addresses = std::make_unique<KernelAddresses>(*layout_, for_areas_only ? nullptr : BootTablesOf(spec_, *layout_, kernel_layout_),
                                                      config, kmap, *memory_, *tracer_);
+  addresses->vmalloc.SetLog(for_areas_only ? nullptr : log_.get());
   const VirtAddr lowest = std::min(kernel_layout_.modules_vaddr, kernel_layout_.vmalloc_start);
   const auto inside = [&](const auto& area) { return lowest.raw() <= area.start && area.end <= kernel_layout_.vmalloc_end.raw(); };
   std::vector<KernelArea> areas;

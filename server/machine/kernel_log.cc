@@ -13,6 +13,19 @@ constexpr int64_t kMicrosecond = 1000;
 constexpr size_t kMostPrinted = 1024;  // CONSOLE_LOG_MAX
 constexpr size_t kPrefix = 18;         // "<6>[    1.500000] "
 
+struct Limit {
+  const char* function;  // That prints them.
+  int64_t interval;      // Nanoseconds.
+  uint32_t burst;
+};
+constexpr int64_t kSecond = 1'000'000'000;
+constexpr Limit kLimits[kLimitedMessages] = {
+    {"oom_kill_process", 5 * kSecond, 10},
+    {"warn_alloc", 10 * kSecond, 1},
+    {"__vm_enough_memory", 5 * kSecond, 10},
+    {"alloc_vmap_area", 5 * kSecond, 10},
+};
+
 std::string Stamp(int64_t microseconds) { return absl::StrFormat("[%5d.%06d] ", microseconds / 1'000'000, microseconds % 1'000'000); }
 
 }  // namespace
@@ -33,6 +46,18 @@ void KernelLog::Log(LogLevel level, const std::string& text) {
   }
 }
 
+bool KernelLog::Allows(LimitedMessage message) {
+  const Limit& limit = kLimits[static_cast<size_t>(message)];
+  Limited& state = limited_[static_cast<size_t>(message)];
+  if (state.asked == 0 || now_ - state.since > limit.interval) {
+    if (state.asked > limit.burst) {
+      Log(LogLevel::kWarning, absl::StrCat(limit.function, ": ", state.asked - limit.burst, " callbacks suppressed"));
+    }
+    state = {now_, 0};
+  }
+  return ++state.asked <= limit.burst;
+}
+
 std::string KernelLog::RawText() const {
   std::string out;
   for (const Line& line : lines_) absl::StrAppend(&out, "<", static_cast<int>(line.level), ">", Stamp(line.microseconds), line.text, "\n");
@@ -47,6 +72,10 @@ std::string KernelLog::Text() const {
 
 void KernelLog::AddToHash(StateHasher& hasher) const {
   hasher.Add(dropped_);
+  for (const Limited& limited : limited_) {
+    hasher.Add(static_cast<uint64_t>(limited.since));
+    hasher.Add(limited.asked);
+  }
   for (const Line& line : lines_) {
     hasher.Add(static_cast<uint64_t>(line.level));
     hasher.Add(static_cast<uint64_t>(line.microseconds));

@@ -1,6 +1,7 @@
 #ifndef MMLAB_SERVER_MACHINE_KERNEL_LOG_H_
 #define MMLAB_SERVER_MACHINE_KERNEL_LOG_H_
 
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <string>
@@ -25,6 +26,7 @@ class KernelLog final : public KernelLogger {
   KernelLog(const int64_t& now_nanoseconds, int64_t boot_nanoseconds) : now_(now_nanoseconds), boot_(boot_nanoseconds) {}
 
   void Log(LogLevel level, const std::string& text) override;
+  bool Allows(LimitedMessage message) override;
 
   const std::deque<Line>& lines() const { return lines_; }
   uint64_t dropped() const { return dropped_; }  // Lines that are not in the ring any more.
@@ -41,7 +43,14 @@ class KernelLog final : public KernelLogger {
 
   const int64_t& now_;
   const int64_t boot_;
+  // struct ratelimit_state
+  struct Limited {
+    int64_t since = 0;  // When the present interval began.
+    uint32_t asked = 0;
+  };
+
   std::deque<Line> lines_;
+  std::array<Limited, kLimitedMessages> limited_{};
   uint64_t bytes_ = 0;
   uint64_t dropped_ = 0;
 };

@@ -106,10 +106,11 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Boot(MachineSpec spec) {
   m.processes_->SetKernelObjects(m.kernel_objects_.get());
   m.files_->SetKernelObjects(m.kernel_objects_.get());
   m.log_ = std::make_unique<KernelLog>(m.now_nanoseconds_, m.now_nanoseconds_);
-  m.oom_ =
-      std::make_unique<OomKiller>(*m.memory_, *m.cgroups_, *m.processes_, m.memory_->vm_stat(), *m.log_, *m.tracer_, m.now_nanoseconds_);
+  m.processes_->SetKernelLog(m.log_.get());
+  m.oom_ = std::make_unique<OomKiller>(*m.memory_, *m.cgroups_, *m.processes_, m.memory_->vm_stat(), *m.log_, *m.tracer_);
   m.reclaim_ =
       std::make_unique<Reclaim>(*m.memory_, *m.cgroups_, *m.files_, m.processes_->reverse_map(), *m.processes_, *m.oom_, *m.tracer_);
+  m.reclaim_->SetClock(&m.now_nanoseconds_);
   for (Shrinker* shrinker : m.processes_->shrinkers()) m.reclaim_->AddShrinker(*shrinker);
   m.memory_->SetMemoryPressure(m.reclaim_.get());
   m.cgroups_->SetPressure(m.reclaim_.get());
@@ -120,6 +121,7 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Boot(MachineSpec spec) {
   m.compaction_->SetReclaimer(m.reclaim_.get());
   m.SetUpHugetlb();
   m.SetComputedSysctls();
+  m.processes_->limits().processes_of_user = m.sysctls_->value(Sysctl::kKernelThreadsMax) / 2;
   m.UpdateProcessLimits();
   m.UpdateOomSettings();
   MMLAB_RETURN_IF_ERROR(m.ApplySpecSysctls());
@@ -272,6 +274,13 @@ void Machine::Follow(Sysctl id) {
       break;
     case Sysctl::kVmDropCaches:
       reclaim_->DropCaches(value(id));
+      // Whoever writes sysctls is no task of the machine. After bit 2 nothing more is said.
+      if (!drops_quietly_) log_->Log(LogLevel::kInfo, absl::StrCat("swapper/0 (0): drop_caches: ", value(id)));
+      drops_quietly_ = drops_quietly_ || (value(id) & 4) != 0;
+      break;
+    case Sysctl::kVmOvercommitMemory:
+      UpdateProcessLimits();
+      if (value(id) == 2) processes_->SyncCommitted();
       break;
     default:
       UpdateProcessLimits();
@@ -372,6 +381,7 @@ void Machine::AdvanceClock(int64_t nanoseconds) {
   RunFlusher();
   files_->AdvanceTo(now_nanoseconds_);
   ReapSlabs(now_nanoseconds_);
+  reclaim_->AdvanceTime();
   compaction_->AdvanceTo(now_nanoseconds_);
   processes_->AdvanceBackground(now_nanoseconds_);
   if (now_nanoseconds_ < next_stat_update_) return;
@@ -427,6 +437,7 @@ uint64_t Machine::StateHash() const {
     hasher.Add(static_cast<uint64_t>(pid.raw()));
     hasher.Add(static_cast<uint64_t>(cpu));
   }
+  hasher.Add(drops_quietly_ ? 1 : 0);
   hasher.Add(static_cast<uint64_t>(now_nanoseconds_));
   hasher.Add(static_cast<uint64_t>(next_stat_update_));
   hasher.Add(static_cast<uint64_t>(next_writeback_));

@@ -48,8 +48,7 @@ class VmStat;
 // Not thread-safe: the host runs one operation at a time; reading may run in parallel with reading.
 class Machine {
  public:
-  // Boots: memory map -> zones -> free lists -> first process. INVALID_ARGUMENT names the field of v1::MachineSpec and the rule;
-  // UNIMPLEMENTED a configuration that is not simulated yet.
+  // Boots: memory map -> zones -> free lists -> first process. INVALID_ARGUMENT names the field of v1::MachineSpec and the rule.
   static absl::StatusOr<std::unique_ptr<Machine>> Boot(MachineSpec spec);
   ~Machine();
   Machine(const Machine&) = delete;
@@ -146,9 +145,10 @@ class Machine {
   std::unique_ptr<Compaction> compaction_;
   absl::btree_map<Pid, int> cpu_of_;  // Where a process was switched to; CPU 0 when it is not here.
   int64_t now_nanoseconds_;
-  int64_t next_writeback_;    // When the flusher next looks for what has been dirty for long (vm.dirty_writeback_centisecs).
-  int64_t next_stat_update_;  // When the counters of the CPUs are next added up (vm.stat_interval).
-  int64_t next_slab_reap_;    // When the slab allocator next looks for what is not used.
+  int64_t next_writeback_;      // When the flusher next looks for what has been dirty for long (vm.dirty_writeback_centisecs).
+  int64_t next_stat_update_;    // When the counters of the CPUs are next added up (vm.stat_interval).
+  int64_t next_slab_reap_;      // When the slab allocator next looks for what is not used.
+  bool drops_quietly_ = false;  // vm.drop_caches was told not to be logged any more.
   uint64_t operations_applied_ = 0;
 };
 

@@ -1,5 +1,5 @@
 // The attributes below /sys/kernel/mm. Linux: mm/huge_memory.c, mm/khugepaged.c, mm/ksm.c (hugepage_attr, khugepaged_attr, ksm_attrs),
-// mm/vmscan.c (lru_gen_attrs).
+// mm/vmscan.c (lru_gen_attrs), mm/swap_state.c (swap_attrs).
 #include <algorithm>
 #include <iterator>
 #include <limits>
@@ -32,6 +32,7 @@ struct Subject {
   BuddyMemory& memory;
   Processes& processes;
   Reclaim& reclaim;
+  SwapAreas& swap;
   bool hardware_access_flag;
 
   Ksm& ksm() const { return processes.ksm(); }
@@ -193,6 +194,17 @@ Errno WriteMinTtl(const Subject& s, absl::string_view value) {
   return error;
 }
 
+// kstrtobool(): what the first letters say.
+Errno WriteVmaReadahead(const Subject& s, absl::string_view value) {
+  const std::string text = absl::AsciiStrToLower(value);
+  const bool on = absl::StartsWith(text, "y") || absl::StartsWith(text, "t") || absl::StartsWith(text, "1") || absl::StartsWith(text, "on");
+  const bool off =
+      absl::StartsWith(text, "n") || absl::StartsWith(text, "f") || absl::StartsWith(text, "0") || absl::StartsWith(text, "of");
+  if (!on && !off) return Errno::kEINVAL;
+  s.swap.SetVmaReadahead(on);
+  return Errno::kOk;
+}
+
 // Sorted.
 constexpr Attribute kAttributes[] = {
     {"ksm/full_scans", KsmCounter<&Ksm::full_scans>, nullptr},
@@ -214,6 +226,7 @@ constexpr Attribute kAttributes[] = {
      [](const Subject& s, absl::string_view value) { return WriteFlag(value, &s.ksm().settings().use_zero_pages); }},
     {"lru_gen/enabled", GenerationsText, WriteGenerations},
     {"lru_gen/min_ttl_ms", [](const Subject& s) { return absl::StrCat(s.reclaim.generation_settings().min_ttl_ms); }, WriteMinTtl},
+    {"swap/vma_ra_enabled", [](const Subject& s) { return std::string(s.swap.vma_readahead() ? "true" : "false"); }, WriteVmaReadahead},
     {"transparent_hugepage/defrag", [](const Subject& s) { return ChoiceText(kDefrag, s.huge().defrag); }, WriteDefrag},
     {"transparent_hugepage/enabled", EnabledText, WriteEnabled},
     {"transparent_hugepage/hpage_pmd_size",
@@ -262,7 +275,8 @@ std::optional<std::string> Machine::SysfsText(absl::string_view path) const {
   if (std::optional<std::string> text = HugepagesText(files_->hugetlb(), layout_->is_x86(), path); text.has_value()) return text;
   const Attribute* attribute = FindAttribute(path, layout_->kind);
   if (attribute == nullptr) return std::nullopt;
-  return absl::StrCat(attribute->text(Subject{*layout_, *memory_, *processes_, *reclaim_, !spec_.no_hardware_access_flag}), "\n");
+  return absl::StrCat(attribute->text(Subject{*layout_, *memory_, *processes_, *reclaim_, files_->swap(), !spec_.no_hardware_access_flag}),
+                      "\n");
 }
 
 std::vector<std::string> Machine::SysfsPaths() const {
@@ -286,7 +300,8 @@ Outcome Machine::WriteSysfs(absl::string_view path, absl::string_view value) {
     return outcome;
   }
   const uint32_t min_free_kbytes = memory_->min_free_kbytes();
-  const Errno error = attribute->write(Subject{*layout_, *memory_, *processes_, *reclaim_, !spec_.no_hardware_access_flag}, value);
+  const Errno error =
+      attribute->write(Subject{*layout_, *memory_, *processes_, *reclaim_, files_->swap(), !spec_.no_hardware_access_flag}, value);
   if (memory_->min_free_kbytes() != min_free_kbytes) sysctls_->Set(Sysctl::kVmMinFreeKbytes, memory_->min_free_kbytes());
   return Answer(error);
 }

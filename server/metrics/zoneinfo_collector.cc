@@ -5,7 +5,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/metrics/collector.h"
-#include "server/procfs/derived.h"
 
 namespace mmlab {
 namespace {
@@ -95,13 +94,11 @@ void AddZoneGauges(const MachineSnapshot& snapshot, Families& families) {
 
 void AddNodeStats(const MachineSnapshot& snapshot, const Zone& first, Families& families) {
   for (const NodeMetric& metric : kNodeGauges) {
-    if (!IsDerived(metric.item)) continue;
     MetricFamily family = GaugeFamily(metric.name, metric.help);
     AddZoneSample(family, first, static_cast<double>(snapshot.vm_stat.Get(metric.item)));
     families.push_back(std::move(family));
   }
   for (const NodeMetric& metric : kNodeCounters) {
-    if (!IsDerived(metric.item)) continue;
     MetricFamily family = CounterFamily(metric.name, metric.help);
     AddZoneSample(family, first, static_cast<double>(snapshot.vm_stat.Get(metric.item)));
     families.push_back(std::move(family));

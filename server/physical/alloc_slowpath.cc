@@ -74,6 +74,15 @@ void BuddyMemory::ExplainRequest(Gfp gfp, int order, uint32_t flags, const Alloc
   if ((flags & kAllocMinReserve) != 0) may.push_back("half (__GFP_HIGH)");
   if ((flags & kAllocMinReserve) != 0 && (flags & kAllocNonBlock) != 0) may.push_back("a quarter of the rest (cannot wait)");
   if ((flags & kAllocHighatomic) != 0) may.push_back("the high-order atomic reserve");
+  std::vector<std::string> left_out;
+  for (const Zone& zone : lists_.zones()) {
+    if (zone.index <= context.highest_zone || zone.managed == 0) continue;
+    const char* reason = zone.highmem && (gfp & kGfpZoneHighmem) == 0
+                             ? "without __GFP_HIGHMEM: the kernel has no address for its pages until it maps them with kmap()"
+                         : zone.type == ZoneType::kMovable ? "without __GFP_MOVABLE: what is there must be able to move"
+                                                           : "the caller asks for lower addresses";
+    left_out.push_back(absl::StrCat(zone.name(), " (", reason, ")"));
+  }
   const bool low = (flags & kAllocWmarkMask) == kAllocWmarkLow;
   why->Add(StepKind::kRequestZones, low ? "the zones that the request may use, highest first, each against its low watermark"
                                         : "once more, each zone against its min watermark")
@@ -82,6 +91,7 @@ void BuddyMemory::ExplainRequest(Gfp gfp, int order, uint32_t flags, const Alloc
       .Text("highest_zone", lists_.zones()[static_cast<size_t>(context.highest_zone)].name())
       .Text("preferred_zone",
             context.preferred_zone == kNoZone ? "none" : lists_.zones()[static_cast<size_t>(context.preferred_zone)].name())
+      .Text("zones_left_out", left_out.empty() ? "none" : absl::StrJoin(left_out, ", "))
       .Text("migrate_type", MigrateTypeName(context.migrate_type))
       .Truth("cma", (flags & kAllocCma) != 0)
       .Text("may_ignore_of_watermark", may.empty() ? "nothing" : absl::StrJoin(may, ", "));

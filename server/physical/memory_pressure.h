@@ -21,6 +21,8 @@ class MemoryPressure {
   virtual bool CanReclaimAnonymous() const { return false; }
   // out_of_memory(), the last resort: true when something was killed and its memory is back, so that trying again makes sense.
   virtual bool OutOfMemory(Gfp gfp, int order, int highest_zone) = 0;
+  // warn_alloc(): the request is refused.
+  virtual void AllocationFailed(Gfp /*gfp*/, int /*order*/) {}
 };
 
 }  // namespace mmlab

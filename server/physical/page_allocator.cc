@@ -207,6 +207,7 @@ std::optional<Pfn> BuddyMemory::AllocBlock(Gfp gfp, PageOrder page_order) {
       if (Explanation* why = tracer_.explanation()) {
         why->Add(StepKind::kAllocationFailure, "no zone could give the pages").Number("order", order).Pages("free", free_pages());
       }
+      if (pressure_ != nullptr) pressure_->AllocationFailed(gfp, order);
       WakeForBoost();
       return std::nullopt;
     }

@@ -69,6 +69,7 @@ class BuddyMemory final : public PhysicalMemory {
   void SetCompaction(Compaction* compaction) { compaction_ = compaction; }
   // zone_watermark_ok() against the zone's high watermark, and against its low one for single pages, of requests that may use zones up to
   // highest_zone.
+  uint64_t ReclaimablePages(const Zone& zone) const;  // zone_reclaimable_pages()
   bool AboveHighWatermark(int zone, int highest_zone, int order) const;
   bool AboveLowWatermark(int zone, int highest_zone) const;
   // ZONE_RECLAIM_ACTIVE: while set, the CPUs keep fewer free pages to themselves.
@@ -106,8 +107,8 @@ class BuddyMemory final : public PhysicalMemory {
     cpu_ = static_cast<uint32_t>(cpu);
     RecomputeQuick();
   }
-  int current_cpu() const { return static_cast<int>(cpu_); }
-  int cpus() const { return cpus_; }
+  int current_cpu() const override { return static_cast<int>(cpu_); }
+  int cpus() const override { return cpus_; }
 
   // --- Settings (sysctl vm.*). They take effect at once, as in the kernel. ---
 
@@ -267,7 +268,6 @@ class BuddyMemory final : public PhysicalMemory {
   void WakeForBoost();
   bool ReclaimAgain(SlowRequest& request);
   bool CompactAgain(SlowRequest& request);
-  uint64_t ReclaimablePages(const Zone& zone) const;
   void ExplainRequest(Gfp gfp, int order, uint32_t flags, const AllocContext& context) const;
 
   // zone_watermarks.cc

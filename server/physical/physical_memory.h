@@ -47,6 +47,9 @@ class PhysicalMemory {
   virtual FrameContents& contents() = 0;
   virtual const FrameContents& contents() const = 0;
   virtual PageSize page_size() const = 0;
+  // The CPU that runs the operations now, and how many there are.
+  virtual int current_cpu() const = 0;
+  virtual int cpus() const = 0;
   // PageHighMem(): the frame is in high memory, which the kernel reaches by mapping it.
   virtual bool InHighmem(Pfn pfn) const = 0;
 

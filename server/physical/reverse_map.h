@@ -34,6 +34,9 @@ class ReverseMap {
   // Takes the page out of every page table; anonymous pages leave the swap entry behind that the swap cache has for them, lazily freed
   // clean ones leave nothing.
   virtual UnmapOutcome TryToUnmap(Pfn pfn) = 0;
+  // try_to_unmap_flush(): TLBs forget the entries that were taken away since the last time, before their pages are given back. Before a
+  // page is written, when `before_write` (try_to_unmap_flush_dirty()): only if one of them could be written through.
+  virtual void FlushUnmapped(bool before_write) = 0;
 
   // MGLRU runs or not: while it does, pages that come with a fault are hot, and asking for one page's accessed marks promotes its used
   // neighbours (lru_gen_look_around()).

@@ -15,7 +15,10 @@ namespace mmlab {
 //
 // Who counts what: the page allocator itself drives nr_free_pages and nr_free_cma (those two live in Zone, with their per-CPU parts),
 // numa_hit, numa_local, pgalloc_*, pgfree. Everything else is bumped by the room that owns the fact (process: nr_anon_pages, nr_mapped,
-// nr_mlock, pgfault ...; files: nr_file_pages, nr_shmem ...) and stays zero until that room exists.
+// nr_mlock, pgfault ...; files: nr_file_pages, nr_shmem ...). What never happens in a machine stays 0: there are no devices that cannot
+// reach high memory (nr_bounce), no compressed swap, no balloon, one node; shmem is never unlocked (unevictable_pgs_scanned), no inode is
+// taken back while its file exists (pginodesteal, kswapd_inodesteal), and nobody changes the protection of the linear map
+// (direct_map_*_splits).
 
 // One zone's counters, zone_stat_item of include/linux/mmzone.h, in pages unless the name says otherwise.
 enum class ZoneStat : uint8_t {

@@ -25,6 +25,7 @@ class AddressSpace {
   VmaTree vmas;
   AnonVmaTable* anon_vmas = nullptr;  // The machine's.
   KernelObjectRef object;             // Its struct mm_struct.
+  uint64_t maple_nodes = 0;           // Of the tree of its VMAs, as they are accounted.
 
   VirtAddr mmap_base;  // Top (or, legacy, bottom) of the mmap area.
   VirtAddr mmap_legacy_base;
@@ -58,6 +59,8 @@ class AddressSpace {
   std::shared_ptr<PageReplacement> replacement;  // A bound on resident pages, with a policy of its own; null: as Linux does it.
   // mm->context.id of ARM64: generation and number of the ASID that its TLB entries bear; 0 = never switched to. Always 0 on x86-32.
   uint64_t context_id = 0;
+  // mm_cpumask() of x86-32, which has at most 32 CPUs: those, by bit, on which it is loaded, so that their TLBs may have entries of it.
+  uint64_t cpu_mask = 0;
 
   PageCount map_count() const { return PageCount(vmas.size()); }
   // get_mm_rss(): file, anonymous and shmem pages as the totals show them now; they may lag behind (TaskRss) and never read below zero.

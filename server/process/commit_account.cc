@@ -1,8 +1,12 @@
 #include "server/process/commit_account.h"
 
 #include <algorithm>
+#include <limits>
 
+#include "absl/strings/str_cat.h"
+#include "server/base/kernel_logger.h"
 #include "server/files/hugetlb_pools.h"
+#include "server/physical/physical_memory.h"
 #include "server/process/address_space.h"
 #include "server/process/process.h"
 
@@ -12,6 +16,23 @@ namespace {
 constexpr int kPagesShift = 2;  // KiB to pages.
 
 }  // namespace
+
+CommitAccount::CommitAccount(const ProcessLimits& limits, const PhysicalMemory& memory, const HugetlbPools& hugetlb, const Tracer& tracer)
+    : limits_(limits), memory_(memory), hugetlb_(hugetlb), tracer_(tracer), committed_(0, memory.cpus()) {}
+
+// mm_compute_batch(): 0.4 % of what RAM there is for each CPU where the limit is to hold, a quarter of it elsewhere.
+int32_t CommitAccount::batch() const {
+  const auto cpus = static_cast<uint64_t>(memory_.cpus());
+  const uint64_t of_memory = limits_.total_ram.raw() / cpus / (limits_.overcommit_memory == 2 ? 256 : 4);
+  const auto most = static_cast<uint64_t>(std::numeric_limits<int32_t>::max());
+  return std::max(PercpuCounter::DefaultBatch(memory_.cpus()), static_cast<int32_t>(std::min(of_memory, most)));
+}
+
+void CommitAccount::Add(int64_t pages) { committed_.Add(memory_.current_cpu(), pages, batch()); }
+
+void CommitAccount::Sync() {
+  for (int cpu = 0; cpu < committed_.cpus(); ++cpu) committed_.Sync(cpu);
+}
 
 int64_t CommitAccount::limit() const {
   int64_t allowed = limits_.overcommit_kbytes >> kPagesShift;
@@ -46,11 +67,13 @@ bool CommitAccount::Enough(int64_t pages) const {
     user_reserve = std::min(static_cast<int64_t>(current_->mm->total_vm.raw()) / 32, limits_.user_reserve_kbytes >> kPagesShift);
   }
   allowed -= admin_reserve + user_reserve;
-  const bool granted = std::max<int64_t>(committed_, 0) < allowed;
+  const bool granted = approximately() < allowed;
   if (why != nullptr) {
     why->Add(StepKind::kOvercommit, "vm.overcommit_memory = 2: the charge must stay below the limit less reserves")
         .Pages("pages", pages)
-        .Pages("charge_with_them", committed_)
+        .Pages("charge_with_them", committed())
+        .Pages("known_of_it", approximately())
+        .Pages("batch", batch())
         .Pages("commit_limit", limit())
         .Pages("admin_reserve", admin_reserve)
         .Pages("user_reserve", user_reserve)
@@ -60,9 +83,14 @@ bool CommitAccount::Enough(int64_t pages) const {
 }
 
 bool CommitAccount::Charge(int64_t pages) {
-  committed_ += pages;
+  Add(pages);
   if (Enough(pages)) return true;
-  committed_ -= pages;
+  if (log_ != nullptr && log_->Allows(LimitedMessage::kVmEnoughMemory)) {
+    log_->Log(LogLevel::kWarning,
+              absl::StrCat("__vm_enough_memory: pid: ", current_ == nullptr ? 0 : current_->pid.raw(),
+                           ", comm: ", current_ == nullptr ? "swapper/0" : current_->comm, ", no enough memory for the allocation"));
+  }
+  Add(-pages);
   return false;
 }
 

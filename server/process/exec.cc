@@ -306,7 +306,7 @@ SysResult<uint64_t> Processes::Exec(Pid pid, const ElfImage& image, const ElfIma
   process->objects.Exec(anon_vmas_->kernel_objects());
   process->mm = process->active_mm = mm;
   for (auto& [number, cpu] : cpus_) {
-    if (cpu.current == process->pid) LoadMm(cpu, mm);
+    if (cpu.current == process->pid) LoadMm(number, cpu, mm);
   }
   process->read_implies_exec = !stack_header && (layout_.is_x86() || compat);
   PickMmapLayout(*process, *mm, layout, randomize);

@@ -22,7 +22,6 @@ constexpr uint32_t kMemfdFlags = 0x1 | 0x2;  // MFD_CLOEXEC, MFD_ALLOW_SEALING.
 constexpr uint32_t kMemfdHugetlb = 0x4;
 constexpr int kMemfdHugeShift = 26;
 constexpr uint32_t kMemfdHugeMask = 0x3fu << kMemfdHugeShift;
-constexpr int kRlimitNofile = 7;
 constexpr char kNotOpen[] = "not an open descriptor";
 
 uint64_t MaxSize(const Inode& inode, const Layout& layout) {
@@ -36,7 +35,7 @@ bool IsRegular(const Inode& inode) { return inode.kind != FileKind::kPipe && ino
 }  // namespace
 
 SysResult<uint64_t> Processes::InstallFile(Process& process, std::shared_ptr<OpenFile> file, int32_t wished_fd) {
-  const uint64_t limit = (*process.rlimits)[kRlimitNofile].current;
+  const uint64_t limit = process.rlimit(RlimitKind::kNofile).current;
   int32_t fd = wished_fd;
   if (fd <= 0) {
     fd = 3;

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <optional>
 #include <string>
 
 #include "server/arch/layout.h"
@@ -19,6 +20,31 @@ Errno Processes::Access(Pid pid, const AccessRequest& request, AccessResult& res
   return UserMemory(Core(), memory_, *process).Access(request, result, signal, data);
 }
 
+// filemap_get_pages(): the page that a read goes on with, after reading it and those ahead from the disk. Nothing: a hole.
+SysResult<std::optional<Pfn>> Processes::CachedPage(OpenFile& file, PageIndex index, uint64_t wanted, bool first) {
+  Inode& inode = *file.inode;
+  if (!files_.FindPage(inode, index).has_value()) files_.ReadAhead(file, index, wanted);
+  files_.ReadAheadMarked(file, index, wanted);
+  const auto page = files_.PageForRead(inode, index);
+  if (!page.ok()) return page.error();
+  if (!page.value().has_value()) return std::optional<Pfn>();
+  const Pfn pfn = page.value()->pfn;
+  if (page.value()->major) memory_.WaitForRead(pfn);
+  // One use, however small the pieces in which a page is read.
+  const int64_t previous = file.readahead.previous;
+  const bool same_page = first && previous > 0 && static_cast<uint64_t>(previous - 1) >> layout_.page_size.shift() == index.raw();
+  if (!same_page) memory_.lru().MarkAccessed(pfn);
+  return std::optional<Pfn>(pfn);
+}
+
+// A page of a file of hugetlbfs. Nothing: a hole.
+std::optional<Pfn> Processes::HugetlbPage(const Inode& inode, PageIndex index) const {
+  const int order = files_.hugetlb().pool(inode.hugetlb->pool).order;
+  const auto page = inode.hugetlb->pages.find(index.raw() >> order);
+  if (page == inode.hugetlb->pages.end()) return std::nullopt;
+  return page->second + PageCount(index.raw() & ((uint64_t{1} << order) - 1));
+}
+
 SysResult<uint64_t> Processes::ReadFile(Process& process, OpenFile& file, uint64_t address, uint64_t length, uint64_t offset) {
   UserMemory user(Core(), memory_, process);
   Inode& inode = *file.inode;
@@ -27,7 +53,6 @@ SysResult<uint64_t> Processes::ReadFile(Process& process, OpenFile& file, uint64
     if (cleared == 0 && length > 0) return Errno::kEFAULT;
     return cleared;
   }
-  if (inode.hugetlb != nullptr) return ReadHugetlb(process, inode, address, length, offset);
   const PageSize page_size = layout_.page_size;
   std::string bytes;
   uint64_t done = 0;
@@ -37,46 +62,14 @@ SysResult<uint64_t> Processes::ReadFile(Process& process, OpenFile& file, uint64
     const uint64_t count = std::min({length - done, page_size.bytes().raw() - in_page, inode.size - position});
     const PageIndex index(position >> page_size.shift());
     const uint64_t wanted = page_size.PagesHolding(Bytes(offset + length)).raw() - index.raw();
-    if (!files_.FindPage(inode, index).has_value()) files_.ReadAhead(file, index, wanted);
-    files_.ReadAheadMarked(file, index, wanted);
-    const auto page = files_.PageForRead(inode, index);
+    const SysResult<std::optional<Pfn>> page =
+        inode.hugetlb != nullptr ? SysResult<std::optional<Pfn>>(HugetlbPage(inode, index)) : CachedPage(file, index, wanted, done == 0);
     if (!page.ok()) return done > 0 ? SysResult<uint64_t>(done) : page.error();
     bytes.assign(count, '\0');
-    if (page.value().has_value()) {
-      if (page.value()->major) memory_.WaitForRead(page.value()->pfn);
-      memory_.contents().Read(page.value()->pfn, in_page, bytes.data(), count);
-      // One use, however small the pieces in which a page is read.
-      const bool same_page = done == 0 && file.readahead.previous > 0 &&
-                             static_cast<uint64_t>(file.readahead.previous - 1) >> page_size.shift() == index.raw();
-      if (!same_page) memory_.lru().MarkAccessed(page.value()->pfn);
-    }
+    if (page.value().has_value()) memory_.contents().Read(*page.value(), in_page, bytes.data(), count);
     const uint64_t copied = user.CopyTo(address + done, bytes.data(), count);
     done += copied;
-    file.readahead.previous = static_cast<int64_t>(offset + done);
-    if (copied < count) return done > 0 ? SysResult<uint64_t>(done) : Errno::kEFAULT;
-  }
-  return done;
-}
-
-// hugetlbfs_read_iter()
-SysResult<uint64_t> Processes::ReadHugetlb(Process& process, const Inode& inode, uint64_t address, uint64_t length, uint64_t offset) {
-  UserMemory user(Core(), memory_, process);
-  const PageSize page_size = layout_.page_size;
-  const int order = files_.hugetlb().pool(inode.hugetlb->pool).order;
-  std::string bytes;
-  uint64_t done = 0;
-  while (done < length && offset + done < inode.size) {
-    const uint64_t position = offset + done;
-    const uint64_t in_page = position & page_size.mask();
-    const uint64_t count = std::min({length - done, page_size.bytes().raw() - in_page, inode.size - position});
-    const uint64_t index = position >> page_size.shift();
-    bytes.assign(count, '\0');
-    const auto page = inode.hugetlb->pages.find(index >> order);
-    if (page != inode.hugetlb->pages.end()) {
-      memory_.contents().Read(page->second + PageCount(index & ((uint64_t{1} << order) - 1)), in_page, bytes.data(), count);
-    }
-    const uint64_t copied = user.CopyTo(address + done, bytes.data(), count);
-    done += copied;
+    if (inode.hugetlb == nullptr) file.readahead.previous = static_cast<int64_t>(offset + done);
     if (copied < count) return done > 0 ? SysResult<uint64_t>(done) : Errno::kEFAULT;
   }
   return done;

@@ -106,14 +106,12 @@ uint64_t MmCall::StackGapStart(const VmArea& vma) const {
   return start >= gap ? start - gap : 0;
 }
 
-// The address space had `before` VMAs.
-void MmCall::CountMapleNodes(size_t before) {
+void MmCall::CountMapleNodes() {
   KernelObjects* objects = mm_.anon_vmas->kernel_objects();
   if (objects == nullptr) return;
-  uint64_t had = MapleNodes(before);
-  const uint64_t has = MapleNodes(mm_.vmas.size());
-  for (; had < has; ++had) objects->TakeOne(KernelObject::kMapleNode);
-  for (; had > has; --had) objects->DropOne(KernelObject::kMapleNode);
+  const uint64_t nodes = MapleNodes(mm_.vmas.size(), mm_.vmas.holes(), core_.layout.word_bytes);
+  for (; mm_.maple_nodes < nodes; ++mm_.maple_nodes) objects->TakeOne(KernelObject::kMapleNode);
+  for (; mm_.maple_nodes > nodes; --mm_.maple_nodes) objects->DropOne(KernelObject::kMapleNode);
 }
 
 VmArea* MmCall::LinkVma(std::unique_ptr<VmArea> vma) {
@@ -126,7 +124,7 @@ VmArea* MmCall::LinkVma(std::unique_ptr<VmArea> vma) {
     if (vma->is(kVmShared) && vma->is(kVmMayWrite)) ++inode.writable_mappings;
   }
   VmArea* linked = mm_.vmas.Insert(std::move(vma));
-  CountMapleNodes(mm_.vmas.size() - 1);
+  CountMapleNodes();
   return linked;
 }
 
@@ -140,7 +138,7 @@ void MmCall::DropVma(VmArea& vma) {
   UnlinkAnonVmas(vma);
   if (vma.object != 0) mm_.anon_vmas->kernel_objects()->Drop(vma.object);
   mm_.vmas.Remove(vma);
-  CountMapleNodes(mm_.vmas.size() + 1);
+  CountMapleNodes();
 }
 
 Errno MmCall::InstallSpecial(uint64_t start, uint64_t length, uint64_t vm_flags, VmaBacking backing) {

@@ -81,7 +81,7 @@ class MmCall {
   // exit_mmap()
   void ExitMmap();
   VmArea* LinkVma(std::unique_ptr<VmArea> vma);
-  void CountMapleNodes(size_t before);
+  void CountMapleNodes();                           // After a VMA came or went.
   uint64_t StackGapStart(const VmArea& vma) const;  // vm_start_gap()
 
   uint64_t Wrap(uint64_t value) const { return value & word_mask_; }

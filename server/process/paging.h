@@ -229,6 +229,7 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   PageReferences TestClearReferenced(Pfn pfn) override;
   bool SplitHuge(Pfn head) override;
   UnmapOutcome TryToUnmap(Pfn pfn) override;
+  void FlushUnmapped(bool before_write) override;
   void SetGenerations(bool enabled) override { generations_ = enabled; }
   // walk_mm(): promotes the pages of an address space that were used since the last walk. REQUIRES: MGLRU runs.
   void PromoteUsed(AddressSpace& mm, uint16_t memcg, bool can_swap);
@@ -499,6 +500,16 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   bool MoveTable(AddressSpace& mm, VirtAddr old_start, VirtAddr new_start, int level);
   void MoveEntries(AddressSpace& mm, VirtAddr old_start, VirtAddr new_start, uint64_t bytes);
 
+  // What became of TLBs since reclaim began with a list of pages; kept while somebody wants to know why.
+  struct TlbBatch {
+    int64_t entries = 0;    // Taken out of page tables.
+    int64_t flushes = 0;    // Each of an entry, or of all that was put off.
+    uint64_t cpus = 0;      // Put off: CPUs, by bit, that have to forget entries (tlb_ubc).
+    uint64_t reached = 0;   // CPUs that were told so.
+    bool writable = false;  // An entry was put off through which the page could have been written.
+  };
+  void NoteUnmapped(const AddressSpace& mm, bool dirty);
+
   const Layout& layout_;
   const PageTableFormat format_;
   PhysicalMemory& memory_;
@@ -517,6 +528,7 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   const std::unique_ptr<Khugepaged> khugepaged_;
   const std::unique_ptr<Ksm> ksm_;
   const std::array<std::unique_ptr<Shrinker>, 2> huge_shrinkers_;
+  TlbBatch tlb_batch_;
   std::optional<Pfn> huge_zero_;  // Of all address spaces; what huge entries of memory that was only read map.
   uint64_t huge_zero_users_ = 0;
   absl::btree_map<uint64_t, Pfn> deferred_splits_;  // Huge pages that are partly unmapped, in the order in which that happened.

@@ -71,7 +71,10 @@ void Paging::PutPage(Pfn pfn, Frame& page) {
   memory_.FreePages(pfn, PageOrder(0));
 }
 
-void Paging::ForgetMlocked(const Frame& frame) { memory_.lru().AddZoneStat(frame, ZoneStat::kNrMlock, -int64_t{CompoundPages(frame)}); }
+void Paging::ForgetMlocked(const Frame& frame) {
+  memory_.lru().AddZoneStat(frame, ZoneStat::kNrMlock, -int64_t{CompoundPages(frame)});
+  vm_stat_.Count(VmEvent::kUnevictablePgsCleared, CompoundPages(frame));
+}
 
 uint64_t Paging::mlocked_pages() const { return memory_.lru().SumOfZones(ZoneStat::kNrMlock); }
 

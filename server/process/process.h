@@ -17,7 +17,20 @@ class AddressSpace;
 class OpenFile;
 
 inline constexpr uint64_t kRlimInfinity = ~uint64_t{0};
-enum class RlimitKind : uint8_t { kData = 2, kStack = 3, kMemlock = 8, kAs = 9 };
+// include/uapi/asm-generic/resource.h; those that decide something here, or are not unlimited in a new process.
+enum class RlimitKind : uint8_t {
+  kData = 2,
+  kStack = 3,
+  kCore = 4,
+  kNproc = 6,
+  kNofile = 7,
+  kMemlock = 8,
+  kAs = 9,
+  kSigpending = 11,
+  kMsgqueue = 12,
+  kNice = 13,
+  kRtprio = 14
+};
 
 struct Rlimit {
   uint64_t current = kRlimInfinity;  // Bytes.
@@ -64,6 +77,7 @@ class Process {
   uint64_t major_faults = 0;
   FaultCounts faults_before_comm;  // Of these, what it had when it got its comm.
   int64_t run_nanoseconds = 0;     // How long it was on a CPU; of a kernel thread system time, else user time.
+  uint64_t switches = 0;           // nvcsw: how often it left a CPU, which is to sleep.
   int32_t oom_score_adj = 0;       // -1000 .. 1000
   int32_t oom_score_adj_min = 0;   // Lowest value that it may set without privileges.
   bool killed = false;             // SIGKILL is pending: it ends when its operation does.

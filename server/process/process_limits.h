@@ -9,6 +9,8 @@ namespace mmlab {
 
 // Sysctls and figures that decide what processes may do. The machine writes it when a sysctl changes.
 struct ProcessLimits {
+  static constexpr uint64_t kNoProcessLimit = ~uint64_t{0};
+
   int overcommit_memory = 0;      // 0 heuristic, 1 always, 2 never.
   int64_t overcommit_ratio = 50;  // Percent of RAM.
   int64_t overcommit_kbytes = 0;  // Instead of the ratio when not 0.
@@ -23,8 +25,9 @@ struct ProcessLimits {
   uint64_t shmmax = 0;  // Bytes.
   uint64_t shmall = 0;  // Pages.
   int shmmni = 4096;
-  int64_t hugetlb_shm_group = 0;  // Whose members may make segments of huge pages.
-  bool anon_vma_name = false;     // CONFIG_ANON_VMA_NAME: Debian's kernels are built without it, so that naming memory answers EINVAL.
+  uint64_t processes_of_user = kNoProcessLimit;  // max_threads / 2 of the boot: RLIMIT_NPROC and RLIMIT_SIGPENDING of a new process.
+  int64_t hugetlb_shm_group = 0;                 // Whose members may make segments of huge pages.
+  bool anon_vma_name = false;  // CONFIG_ANON_VMA_NAME: Debian's kernels are built without it, so that naming memory answers EINVAL.
 };
 
 }  // namespace mmlab

@@ -144,7 +144,7 @@ void Processes::AddToHash(StateHasher& hasher) const {
     hasher.Add(faults.major);
   }
   hasher.Add(random_.state());
-  hasher.Add(static_cast<uint64_t>(commit_->committed()));
+  commit_->AddToHash(hasher);
   for (const auto& [index, segment] : shm_->all()) {
     hasher.Add(static_cast<uint64_t>(segment.id));
     hasher.Add(static_cast<uint64_t>(segment.key));
@@ -158,7 +158,8 @@ void Processes::AddToHash(StateHasher& hasher) const {
           process->major_faults, static_cast<uint64_t>(process->oom_score_adj), static_cast<uint64_t>(process->oom_score_adj_min),
           static_cast<uint64_t>(process->rss.events), static_cast<uint64_t>(process->vfork_child.raw()),
           static_cast<uint64_t>(process->vfork_parent.raw()), static_cast<uint64_t>(process->start_time_ns), uint64_t{process->cgroup},
-          static_cast<uint64_t>(process->run_nanoseconds), process->faults_before_comm.minor, process->faults_before_comm.major}) {
+          static_cast<uint64_t>(process->run_nanoseconds), process->switches, process->faults_before_comm.minor,
+          process->faults_before_comm.major}) {
       hasher.Add(value);
     }
     for (const int64_t pages : process->rss.count) hasher.Add(static_cast<uint64_t>(pages));

@@ -31,7 +31,7 @@ Processes::Processes(const Layout& layout, PhysicalMemory& memory, Files& files,
       tracer_(tracer),
       anon_vmas_(std::make_unique<AnonVmaTable>()),
       paging_(std::make_unique<Paging>(layout, memory, files, *anon_vmas_, vm_stat, tracer, hardware_access_flag)),
-      commit_(std::make_unique<CommitAccount>(limits_, files.hugetlb(), tracer)),
+      commit_(std::make_unique<CommitAccount>(limits_, memory, files.hugetlb(), tracer)),
       shm_(std::make_unique<ShmTable>()),
       random_(seed) {
   files_.hugetlb().SetSizes(HugetlbPools::SizesOf(layout));
@@ -62,6 +62,13 @@ void Processes::AdvanceBackground(int64_t now) {
   paging_->ksm().Advance(now);
 }
 void Processes::SetKernelObjects(KernelObjects* objects) { anon_vmas_->SetKernelObjects(objects); }
+
+void Processes::SetKernelLog(KernelLogger* log) {
+  log_ = log;
+  commit_->SetLog(log);
+}
+void Processes::SyncCommitted() { commit_->Sync(); }
+PageCount Processes::free_swap() const { return PageCount(files_.swap().free_pages()); }
 
 ReverseMap& Processes::reverse_map() { return *paging_; }
 
@@ -110,16 +117,27 @@ Process& Processes::NewProcess() {
   return made;
 }
 
+// INIT_RLIMITS, and what fork_init() makes of them.
+Rlimits Processes::FirstLimits() const {
+  Rlimits limits;
+  const auto of = [&](RlimitKind kind) -> Rlimit& { return limits[static_cast<size_t>(kind)]; };
+  of(RlimitKind::kStack).current = 8 << 20;
+  of(RlimitKind::kCore).current = 0;
+  of(RlimitKind::kNproc) = of(RlimitKind::kSigpending) = {limits_.processes_of_user, limits_.processes_of_user};
+  of(RlimitKind::kNofile) = {1024, 4096};
+  of(RlimitKind::kMemlock) = {8 << 20, 8 << 20};
+  of(RlimitKind::kMsgqueue) = {819200, 819200};
+  of(RlimitKind::kNice) = of(RlimitKind::kRtprio) = {0, 0};
+  return limits;
+}
+
 SysResult<Pid> Processes::Create(const std::string& comm, uint32_t uid, bool kernel_thread) {
   Process& process = NewProcess();
   process.comm = comm;
   process.objects = TaskObjects::Fork(anon_vmas_->kernel_objects(), TaskObjects(), 0);
   process.uid = uid;
   process.kernel_thread = kernel_thread;
-  constexpr uint64_t kDefaultStack = 8 << 20;    // _STK_LIM
-  constexpr uint64_t kDefaultMemlock = 8 << 20;  // MLOCK_LIMIT
-  (*process.rlimits)[static_cast<size_t>(RlimitKind::kStack)].current = kDefaultStack;
-  (*process.rlimits)[static_cast<size_t>(RlimitKind::kMemlock)] = {kDefaultMemlock, kDefaultMemlock};
+  *process.rlimits = FirstLimits();
   if (Explanation* why = tracer_.explanation()) {
     why->Add(StepKind::kSystemCallCheck, kernel_thread ? "a kernel thread: it never has an address space, and borrows one where it runs"
                                                        : "a task without an address space: exec gives it one")
@@ -246,7 +264,7 @@ Errno Processes::Setrlimit(Pid pid, uint32_t resource, uint64_t current, uint64_
     if (maximum >= 0xffffffff) maximum = kRlimInfinity;
   }
   if (current > maximum) return Refuse(Errno::kEINVAL, "the soft limit is above the hard one");
-  constexpr uint32_t kNofile = 7;
+  constexpr auto kNofile = static_cast<uint32_t>(RlimitKind::kNofile);
   constexpr uint64_t kMostOpenFiles = 1048576;  // fs.nr_open
   if (resource == kNofile && maximum > kMostOpenFiles) return Refuse(Errno::kEPERM, "more than fs.nr_open");
   Rlimit& limit = (*process->rlimits)[resource];

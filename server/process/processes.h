@@ -18,6 +18,7 @@
 #include "server/process/access.h"
 #include "server/process/elf_image.h"
 #include "server/process/pid.h"
+#include "server/process/process.h"
 #include "server/process/process_limits.h"
 #include "server/process/replacement_policy.h"
 #include "server/process/views.h"
@@ -29,6 +30,7 @@ class AnonVmaTable;
 class CommitAccount;
 class Files;
 class HugetlbPools;
+class KernelLogger;
 class Ksm;
 class KernelObjects;
 class MmCall;
@@ -87,6 +89,10 @@ class Processes : public PageTableWalker {
   void AdvanceBackground(int64_t now);
   // Where the kernel objects of processes are accounted; it outlives the processes. Before the first one is made.
   void SetKernelObjects(KernelObjects* objects);
+  // Where it is said what the kernel would put into its log; null: nowhere. It outlives the processes.
+  void SetKernelLog(KernelLogger* log);
+  // vm.overcommit_memory has become 2: from here on the commit charge is known well enough for its limit.
+  void SyncCommitted();
   // Who maps which page, for reclaim; and who takes pages away when a process asks for it.
   ReverseMap& reverse_map();
   void SetReclaimer(PageReclaimer* reclaimer);
@@ -194,6 +200,7 @@ class Processes : public PageTableWalker {
   int MapCount(Pfn pfn) const;  // page_mapcount(), of a page that is mapped.
   PageCount committed() const;  // vm_committed_as, exact sum.
   PageCount commit_limit() const;
+  PageCount free_swap() const;  // get_nr_swap_pages()
   uint64_t forks() const { return forks_; }
   uint64_t tasks_made() const { return tasks_made_; }  // total_forks
   Pid last_pid() const { return Pid(last_pid_); }
@@ -221,6 +228,7 @@ class Processes : public PageTableWalker {
   ProcessCore Core();
   void SetCurrent(Process* process);
   Process& NewProcess();
+  Rlimits FirstLimits() const;
   Errno EmptySwapArea(uint32_t area);
   void DropMm(Process& process);  // exit_mm()
   // It ends, or has another comm now: its faults so far stay with this one.
@@ -235,7 +243,7 @@ class Processes : public PageTableWalker {
     CpuTime time;
   };
   bool Loaded(const AddressSpace& mm) const;
-  void LoadMm(CpuContext& cpu, std::shared_ptr<AddressSpace> mm);
+  void LoadMm(int number, CpuContext& cpu, std::shared_ptr<AddressSpace> mm);
   void GiveAsid(AddressSpace& mm);  // check_and_switch_context() of ARM64
   void ExplainSwitch(int cpu, Pid previous, const Process& next, const AddressSpace* loaded_before) const;
   // exec (exec.cc).
@@ -268,7 +276,8 @@ class Processes : public PageTableWalker {
   SysResult<Transfer> CheckTransfer(Pid pid, int32_t fd, uint64_t address, uint64_t length, uint64_t offset, bool write);
   // Data movement of pread() and pwrite() after their checks (file_io.cc).
   SysResult<uint64_t> ReadFile(Process& process, OpenFile& file, uint64_t address, uint64_t length, uint64_t offset);
-  SysResult<uint64_t> ReadHugetlb(Process& process, const Inode& inode, uint64_t address, uint64_t length, uint64_t offset);
+  SysResult<std::optional<Pfn>> CachedPage(OpenFile& file, PageIndex index, uint64_t wanted, bool first);
+  std::optional<Pfn> HugetlbPage(const Inode& inode, PageIndex index) const;
   SysResult<uint64_t> WriteFile(Process& process, OpenFile& file, uint64_t address, uint64_t length, uint64_t offset);
 
   const Layout& layout_;
@@ -280,6 +289,7 @@ class Processes : public PageTableWalker {
   std::unique_ptr<Paging> paging_;
   ProcessLimits limits_;
   std::unique_ptr<CommitAccount> commit_;
+  KernelLogger* log_ = nullptr;
   std::unique_ptr<ShmTable> shm_;
   Random random_;
   absl::btree_map<int, CpuContext> cpus_;  // Those that were switched at all.

@@ -1,5 +1,7 @@
 #include <set>
 
+#include "absl/strings/str_format.h"
+#include "server/base/kernel_logger.h"
 #include "server/files/files.h"
 #include "server/physical/physical_memory.h"
 #include "server/process/address_space.h"
@@ -12,7 +14,16 @@
 namespace mmlab {
 
 Errno Processes::Swapon(const std::string& path, std::optional<int> priority) {
-  return files_.Swapon(path, priority, paging_->format().most_swap_slots());
+  MMLAB_TRY(files_.Swapon(path, priority, paging_->format().most_swap_slots()));
+  if (log_ == nullptr) return Errno::kOk;
+  for (const SwapAreaView& area : files_.swap().Views()) {
+    if (area.path != path) continue;
+    // No disk is quick at random (SS) or forgets what is discarded (D); each area has a map of what compressed swap holds of it (FS).
+    const uint64_t kbytes = layout_.page_size.BytesOf(area.size).raw() >> 10;
+    log_->Log(LogLevel::kInfo,
+              absl::StrFormat("Adding %dk swap on %s.  Priority:%d extents:1 across:%dk FS", kbytes, path, area.priority, kbytes));
+  }
+  return Errno::kOk;
 }
 
 // try_to_unuse(). While pages come back others have to go: a page that is in the area's cache yet, as another address space wants it too,

@@ -82,9 +82,13 @@ void Processes::GiveAsid(AddressSpace& mm) {
                    : "it had no ASID of this generation: it takes the next free number");
 }
 
-void Processes::LoadMm(CpuContext& cpu, std::shared_ptr<AddressSpace> mm) {
+void Processes::LoadMm(int number, CpuContext& cpu, std::shared_ptr<AddressSpace> mm) {
   if (layout_.kind == LayoutKind::kArm64) GiveAsid(*mm);
   const std::shared_ptr<AddressSpace> before = std::exchange(cpu.mm, std::move(mm));
+  if (layout_.is_x86()) {
+    if (before != nullptr) before->cpu_mask &= ~(uint64_t{1} << number);
+    cpu.mm->cpu_mask |= uint64_t{1} << number;
+  }
   // mmdrop(): the top table of an address space without users goes with its last borrower.
   if (before != nullptr && before->mm_users == 0 && !Loaded(*before)) {
     if (Explanation* why = tracer_.explanation()) {
@@ -126,17 +130,20 @@ SysResult<uint64_t> Processes::SwitchTo(Pid pid, int cpu) {
   }
   // A task runs on one CPU: where it ran before, the idle task goes on with its tables.
   for (auto& [number, other] : cpus_) {
-    if (other.current == pid && number != cpu) other.current = Pid();
+    if (other.current != pid || number == cpu) continue;
+    other.current = Pid();
+    ++process->switches;
   }
   CpuContext& on = cpus_[cpu];
   if (on.current != pid) ++switches_;
   const Pid previous_pid = on.current;
-  if (Process* previous = FindMutable(on.current); previous != nullptr && previous != process && previous->mm == nullptr) {
-    previous->active_mm = nullptr;
+  if (Process* previous = FindMutable(on.current); previous != nullptr && previous != process) {
+    ++previous->switches;
+    if (previous->mm == nullptr) previous->active_mm = nullptr;
   }
   on.current = pid;
   const AddressSpace* loaded_before = on.mm.get();
-  if (process->mm != nullptr) LoadMm(on, process->mm);
+  if (process->mm != nullptr) LoadMm(cpu, on, process->mm);
   process->active_mm = on.mm;
   ExplainSwitch(cpu, previous_pid, *process, loaded_before);
   return layout_.page_size.StartOf(on.mm->pgd).raw();

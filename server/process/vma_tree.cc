@@ -191,10 +191,12 @@ VmArea* VmaTree::Insert(std::unique_ptr<VmArea> owned) {
   VmArea* previous = next != nullptr ? next->links.previous : last_;
   in_order_ = last_inserted_ != nullptr && (last_inserted_ == previous || last_inserted_ == next);
   last_inserted_ = vma;
+  holes_ -= HoleBefore(next);
   vma->links = {previous, next, nullptr};
   (previous == nullptr ? first_ : previous->links.next) = vma;
   (next == nullptr ? last_ : next->links.previous) = vma;
   ++size_;
+  holes_ += HoleBefore(vma) + HoleBefore(next);
   InsertInto(leaf, slot, vma, vma->end.raw(), GapBefore(*vma));
   if (next != nullptr) UpdateSlot(*next);
   return vma;
@@ -253,9 +255,11 @@ std::unique_ptr<VmArea> VmaTree::Remove(VmArea& vma) {
   if (last_inserted_ == &vma) last_inserted_ = nullptr;
   Node* leaf = vma.links.leaf;
   VmArea* next = vma.links.next;
+  holes_ -= HoleBefore(&vma) + HoleBefore(next);
   (vma.links.previous == nullptr ? first_ : vma.links.previous->links.next) = next;
   (next == nullptr ? last_ : next->links.previous) = vma.links.previous;
   --size_;
+  holes_ += HoleBefore(next);
   RemoveFrom(leaf, SlotOf(*leaf, &vma));
   if (next != nullptr) UpdateSlot(*next);
   vma.links = {};
@@ -263,8 +267,10 @@ std::unique_ptr<VmArea> VmaTree::Remove(VmArea& vma) {
 }
 
 void VmaTree::Resize(VmArea& vma, VirtAddr start, VirtAddr end) {
+  holes_ -= HoleBefore(&vma) + HoleBefore(vma.links.next);
   vma.start = start;
   vma.end = end;
+  holes_ += HoleBefore(&vma) + HoleBefore(vma.links.next);
   UpdateSlot(vma);
   if (vma.links.next != nullptr) UpdateSlot(*vma.links.next);
 }
@@ -371,7 +377,12 @@ void VmaTree::CheckNode(const Node& node, uint32_t level, std::vector<std::strin
 void VmaTree::CheckInvariants(std::vector<std::string>* violations) const {
   if (root_ != nullptr) CheckNode(*root_, height_, violations);
   size_t count = 0;
-  for (const VmArea* vma = first_; vma != nullptr; vma = vma->links.next) ++count;
+  size_t holes = 0;
+  for (const VmArea* vma = first_; vma != nullptr; vma = vma->links.next) {
+    ++count;
+    holes += HoleBefore(vma);
+  }
+  if (holes != holes_) violations->push_back(absl::StrFormat("VMA tree: %d VMAs lie behind holes, %d are counted", holes, holes_));
   if (count != size_) violations->push_back(absl::StrFormat("VMA tree: %d VMAs are linked, %d are counted", count, size_));
 }
 

@@ -47,6 +47,7 @@ class VmaTree {
   VmArea* First() const { return first_; }
   VmArea* Last() const { return last_; }
   size_t size() const { return size_; }
+  size_t holes() const { return holes_; }  // VMAs that do not start where the one before them ends, or the address space begins.
 
   VmArea* Insert(std::unique_ptr<VmArea> vma);  // REQUIRES: overlaps nothing.
   std::unique_ptr<VmArea> Remove(VmArea& vma);
@@ -73,6 +74,7 @@ class VmaTree {
   static VmArea* NextWithGap(const VmArea& vma, uint64_t length);
   static VmArea* PreviousWithGap(const VmArea& vma, uint64_t length);
   static uint64_t GapBefore(const VmArea& vma);
+  static size_t HoleBefore(const VmArea* vma) { return vma != nullptr && GapBefore(*vma) != 0 ? 1 : 0; }
   static void MoveSlots(Node& from, uint32_t first, Node& to, uint32_t at, uint32_t count);
   static void UpdateUpwards(Node* node);
   static void UpdateSlot(const VmArea& vma);
@@ -90,6 +92,7 @@ class VmaTree {
   VmArea* first_ = nullptr;
   VmArea* last_ = nullptr;
   size_t size_ = 0;
+  size_t holes_ = 0;
   size_t nodes_ = 0;
   const VmArea* last_inserted_ = nullptr;  // Null when it has gone.
   bool in_order_ = false;                  // The one that is being inserted is next to that: nodes are split so that they stay full.

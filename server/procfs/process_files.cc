@@ -1,6 +1,8 @@
 #include "server/procfs/process_files.h"
 
 #include <algorithm>
+#include <bit>
+#include <iterator>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -75,6 +77,16 @@ void AppendSmapsSums(std::string& out, const Smaps& smaps, const SmapsRollup* ro
   AppendSize(out, "Locked:", smaps.locked);
 }
 
+// %*pb of a mask whose first `bits` are set: words of 32 bits, the highest first.
+void AppendBitmap(std::string& out, int bits) {
+  constexpr int kWord = 32;
+  for (int word = (bits - 1) / kWord; word >= 0; --word) {
+    const int inside = std::min(kWord, bits - word * kWord);
+    AppendHex(out, (uint64_t{1} << inside) - 1, static_cast<size_t>(word == (bits - 1) / kWord ? (inside + 3) / 4 : 8));
+    if (word > 0) out.push_back(',');
+  }
+}
+
 const char* StateName(char state) { return state == 'R' ? "R (running)" : (state == 'D' ? "D (disk sleep)" : "S (sleeping)"); }
 
 void AppendStatusSize(std::string& out, absl::string_view label, Bytes bytes) {
@@ -84,12 +96,70 @@ void AppendStatusSize(std::string& out, absl::string_view label, Bytes bytes) {
   out += " kB\n";
 }
 
-void AppendLimit(std::string& out, absl::string_view name, const Rlimit& limit) {
+void AppendMask(std::string& out, absl::string_view label, uint64_t mask) {
+  AppendText(out, label);
+  out += ":\t";
+  AppendHex(out, mask, 16);
+  out.push_back('\n');
+}
+
+// max_fds of the table that holds the descriptors that are open now: one word of bits at first, then what fits whole KiB of pointers
+// (alloc_fdtable()).
+uint64_t DescriptorSlots(const Machine& machine, const Process& process) {
+  const auto word_bytes = static_cast<uint64_t>(machine.layout().word_bytes);
+  const uint64_t highest = process.files->empty() ? 0 : static_cast<uint64_t>(process.files->rbegin()->first);
+  if (highest < word_bytes * 8) return word_bytes * 8;
+  const uint64_t of_a_kib = 1024 / word_bytes;
+  return std::bit_ceil(highest / of_a_kib + 1) * of_a_kib;
+}
+
+// proc_pid_status() from task_state() on: who it is. A user's group is numbered like the user; nobody makes process groups or sessions.
+void AppendTaskState(std::string& out, const Machine& machine, const Process& process) {
+  absl::StrAppend(&out, "State:\t", StateName(TaskState(machine, process)), "\nTgid:\t", process.thread_group.raw(), "\nNgid:\t0\nPid:\t",
+                  process.pid.raw(), "\nPPid:\t", process.parent.raw(), "\nTracerPid:\t0\n");
+  for (const char* label : {"Uid", "Gid"}) {
+    absl::StrAppend(&out, label, ":\t", process.uid, "\t", process.uid, "\t", process.uid, "\t", process.uid, "\n");
+  }
+  absl::StrAppend(&out, "FDSize:\t", DescriptorSlots(machine, process), "\nGroups:\t \nNStgid:\t", process.thread_group.raw(), "\nNSpid:\t",
+                  process.pid.raw(), "\nNSpgid:\t0\nNSsid:\t0\n");
+}
+
+// What follows Threads: no signal waits or is handled, nobody gave privileges up, and the processor is like the recorded ones.
+void AppendTaskRights(std::string& out, const Machine& machine, const Process& process) {
+  constexpr uint64_t kAllCapabilities = 0x1ffffffffff;
+  absl::StrAppend(&out, "SigQ:\t0/", process.rlimit(RlimitKind::kSigpending).current, "\n");
+  for (const char* label : {"SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt", "CapInh"}) AppendMask(out, label, 0);
+  for (const char* label : {"CapPrm", "CapEff"}) AppendMask(out, label, process.capable() ? kAllCapabilities : 0);
+  AppendMask(out, "CapBnd", kAllCapabilities);
+  AppendMask(out, "CapAmb", 0);
+  const bool x86 = machine.layout().is_x86();
+  absl::StrAppend(&out, "NoNewPrivs:\t0\nSeccomp:\t0\nSeccomp_filters:\t0\nSpeculation_Store_Bypass:\t",
+                  x86 ? "not vulnerable" : "thread vulnerable", "\nSpeculationIndirectBranch:\t", x86 ? "always enabled" : "unknown", "\n");
+  const int cpus = machine.spec().cpus;
+  out += "Cpus_allowed:\t";
+  AppendBitmap(out, cpus);
+  absl::StrAppend(&out, "\nCpus_allowed_list:\t0", cpus > 1 ? absl::StrCat("-", cpus - 1) : "", "\nMems_allowed:\t", x86 ? "1" : "0001",
+                  "\nMems_allowed_list:\t0\nvoluntary_ctxt_switches:\t", process.switches, "\nnonvoluntary_ctxt_switches:\t0\n");
+}
+
+struct LimitLine {
+  const char* name;
+  const char* unit;
+};
+// lnames[] of fs/proc/base.c, by number.
+constexpr LimitLine kLimitLines[] = {
+    {"Max cpu time", "seconds"},     {"Max file size", "bytes"},     {"Max data size", "bytes"},     {"Max stack size", "bytes"},
+    {"Max core file size", "bytes"}, {"Max resident set", "bytes"},  {"Max processes", "processes"}, {"Max open files", "files"},
+    {"Max locked memory", "bytes"},  {"Max address space", "bytes"}, {"Max file locks", "locks"},    {"Max pending signals", "signals"},
+    {"Max msgqueue size", "bytes"},  {"Max nice priority", ""},      {"Max realtime priority", ""},  {"Max realtime timeout", "us"},
+};
+
+void AppendLimit(std::string& out, const LimitLine& line, const Rlimit& limit) {
   const auto text = [](uint64_t value) { return value == kRlimInfinity ? std::string("unlimited") : absl::StrCat(value); };
-  AppendLeft(out, name, 26);
+  AppendLeft(out, line.name, 26);
   AppendLeft(out, text(limit.current), 21);
   AppendLeft(out, text(limit.maximum), 21);
-  AppendLeft(out, "bytes", 10);
+  if (line.unit[0] != '\0') AppendLeft(out, line.unit, 10);
   out.push_back('\n');
 }
 
@@ -141,9 +211,8 @@ std::string SmapsRollupText(const Machine& machine, const Process& process) {
 }
 
 std::string StatusText(const Machine& machine, const Process& process) {
-  std::string out = absl::StrCat("Name:\t", process.comm, "\nState:\t", StateName(TaskState(machine, process)), "\nTgid:\t",
-                                 process.thread_group.raw(), "\nNgid:\t0\nPid:\t", process.pid.raw(), "\nPPid:\t", process.parent.raw(),
-                                 "\nTracerPid:\t0\nUid:\t", process.uid, "\t", process.uid, "\t", process.uid, "\t", process.uid, "\n");
+  std::string out = absl::StrCat("Name:\t", process.comm, "\nUmask:\t0022\n");
+  AppendTaskState(out, machine, process);
   if (process.mm != nullptr) {
     const MemoryStatus status = machine.processes().Status(process);
     AppendStatusSize(out, "VmPeak", status.vm_peak);
@@ -165,6 +234,7 @@ std::string StatusText(const Machine& machine, const Process& process) {
     absl::StrAppend(&out, "CoreDumping:\t0\nTHP_enabled:\t", process.mm->thp_disabled ? 0 : 1, "\n");
   }
   absl::StrAppend(&out, "Threads:\t", machine.processes().ThreadCount(process), "\n");
+  AppendTaskRights(out, machine, process);
   return out;
 }
 
@@ -191,10 +261,7 @@ std::string CommText(const Process& process) { return absl::StrCat(process.comm,
 
 std::string LimitsText(const Process& process) {
   std::string out = "Limit                     Soft Limit           Hard Limit           Units     \n";
-  AppendLimit(out, "Max data size", process.rlimit(RlimitKind::kData));
-  AppendLimit(out, "Max stack size", process.rlimit(RlimitKind::kStack));
-  AppendLimit(out, "Max locked memory", process.rlimit(RlimitKind::kMemlock));
-  AppendLimit(out, "Max address space", process.rlimit(RlimitKind::kAs));
+  for (size_t i = 0; i < std::size(kLimitLines); ++i) AppendLimit(out, kLimitLines[i], (*process.rlimits)[i]);
   return out;
 }
 

@@ -7,7 +7,6 @@
 #include "server/machine/machine.h"
 #include "server/physical/fragmentation.h"
 #include "server/physical/page_allocator.h"
-#include "server/procfs/derived.h"
 #include "server/procfs/text.h"
 #include "server/reclaim/reclaim.h"
 
@@ -16,12 +15,12 @@ namespace {
 
 uint8_t Availability(const Machine& machine) { return machine.layout().is_x86() ? kStatOnX86 : kStatOnArm64; }
 
-// Calls visit(item) for each item of an enumeration that this machine's kernel has and this machine derives.
+// Calls visit(item) for each item of an enumeration that this machine's kernel has.
 template <typename Item, typename Visit>
 void ForEachItem(int count, uint8_t where, Visit visit) {
   for (int i = 0; i < count; ++i) {
     const auto item = static_cast<Item>(i);
-    if ((StatAvailabilityOf(item) & where) != 0 && IsDerived(item)) visit(item);
+    if ((StatAvailabilityOf(item) & where) != 0) visit(item);
   }
 }
 

@@ -136,7 +136,7 @@ void Reclaim::AgeGenerations(ScanControl& sc) {
   if (evictable || generation_settings_.min_ttl_ms == 0 || sc.order > 0 || killer_.ActingProcessDies()) return;
   // All that is left was used within min_ttl_ms: rather one process less than all of them waiting for their pages.
   WaitForDisk();
-  killer_.OutOfMemory(kGfpKernel, 0, 0);
+  killer_.OutOfMemory({kGfpKernel, 0, 0, hopeless()});
 }
 
 // get_nr_to_scan()
@@ -343,6 +343,7 @@ uint64_t Reclaim::ShrinkTaken(ScanControl& sc) {
     again.clear();
   }
   isolated_.clear();
+  reverse_map_.FlushUnmapped(false);
   EndWriteback();
   return freed;
 }

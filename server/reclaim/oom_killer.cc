@@ -20,14 +20,11 @@ namespace {
 
 constexpr int32_t kOomScoreAdjMin = -1000;
 constexpr int32_t kInitPid = 1;
-constexpr int64_t kReportInterval = 5'000'000'000;  // DEFAULT_RATELIMIT_INTERVAL, ns.
-constexpr int kReportBurst = 10;                    // DEFAULT_RATELIMIT_BURST
 
 }  // namespace
 
-OomKiller::OomKiller(BuddyMemory& memory, Cgroups& cgroups, Processes& processes, VmStat& vm_stat, KernelLogger& log, Tracer& tracer,
-                     const int64_t& now_nanoseconds)
-    : memory_(memory), cgroups_(cgroups), processes_(processes), vm_stat_(vm_stat), log_(log), tracer_(tracer), now_(now_nanoseconds) {}
+OomKiller::OomKiller(BuddyMemory& memory, Cgroups& cgroups, Processes& processes, VmStat& vm_stat, KernelLogger& log, Tracer& tracer)
+    : memory_(memory), cgroups_(cgroups), processes_(processes), vm_stat_(vm_stat), log_(log), tracer_(tracer) {}
 
 uint64_t OomKiller::TotalPages(uint16_t memcg) const {
   const ProcessLimits& limits = processes_.limits();
@@ -55,14 +52,6 @@ std::vector<OomKiller::Candidate> OomKiller::Candidates(uint64_t total_pages, ui
   return candidates;
 }
 
-bool OomKiller::ReportAllowed() {
-  if (reports_ == 0 || now_ - reports_since_ > kReportInterval) {
-    reports_since_ = now_;
-    reports_ = 0;
-  }
-  return ++reports_ <= kReportBurst;
-}
-
 void OomKiller::ExplainChoice(const std::vector<Candidate>& candidates, const Candidate* chosen, uint64_t total_pages) const {
   Explanation* why = tracer_.explanation();
   if (why == nullptr) return;
@@ -82,18 +71,35 @@ void OomKiller::ExplainChoice(const std::vector<Candidate>& candidates, const Ca
   }
 }
 
-void OomKiller::DumpHeader(Gfp gfp, int order, const std::vector<Candidate>& candidates, const Process* victim, uint16_t memcg) {
+std::string OomKiller::ActingComm() const { return processes_.current() == nullptr ? "swapper/0" : processes_.current()->comm; }
+
+// dump_stack_print_info()
+void OomKiller::LogActing() {
   const Process* current = processes_.current();
-  const std::string comm = current == nullptr ? "swapper/0" : current->comm;
-  // Pages for user memory are asked for as folios.
-  if ((gfp & kGfpMovable) != 0) gfp |= kGfpComp;
-  log_.Log(LogLevel::kWarning, absl::StrFormat("%s invoked oom-killer: gfp_mask=%#x(%s), order=%d, oom_score_adj=%d", comm, gfp,
-                                               GfpText(gfp), order, current == nullptr ? 0 : current->oom_score_adj));
   log_.Log(LogLevel::kWarning,
            absl::StrFormat("CPU: %d PID: %d Comm: %s Not tainted %s %s", memory_.current_cpu(), current == nullptr ? 0 : current->pid.raw(),
-                           comm, settings_.kernel_release, settings_.kernel_version));
+                           ActingComm(), settings_.kernel_release, settings_.kernel_version));
+}
+
+void OomKiller::ReportFailure(Gfp gfp, int order, bool hopeless) {
+  if ((gfp & kGfpNoWarn) != 0 || ActingProcessDies() || !log_.Allows(LimitedMessage::kWarnAlloc)) return;
+  log_.Log(LogLevel::kWarning,
+           absl::StrFormat("%s: page allocation failure: order:%d, mode:%#x(%s), nodemask=(null),cpuset=/,mems_allowed=0", ActingComm(),
+                           order, gfp, GfpText(gfp)));
+  LogActing();
+  ReportMemory(memory_, processes_, hopeless, log_);
+}
+
+void OomKiller::DumpHeader(const Request& request, const std::vector<Candidate>& candidates, const Process* victim) {
+  const Process* current = processes_.current();
+  // Pages for user memory are asked for as folios.
+  const Gfp gfp = (request.gfp & kGfpMovable) != 0 ? request.gfp | kGfpComp : request.gfp;
+  const uint16_t memcg = request.memcg;
+  log_.Log(LogLevel::kWarning, absl::StrFormat("%s invoked oom-killer: gfp_mask=%#x(%s), order=%d, oom_score_adj=%d", ActingComm(), gfp,
+                                               GfpText(gfp), request.order, current == nullptr ? 0 : current->oom_score_adj));
+  LogActing();
   if (memcg == 0) {
-    ReportMemory(memory_, processes_, log_);
+    ReportMemory(memory_, processes_, request.hopeless, log_);
   } else {
     ReportCgroup(cgroups_, memcg, memory_.page_size(), log_);
   }
@@ -158,8 +164,8 @@ bool OomKiller::ActingProcessDies() const {
   return current != nullptr && current->killed;
 }
 
-void OomKiller::Panic(Gfp gfp, int order, const std::vector<Candidate>& candidates) {
-  DumpHeader(gfp, order, candidates, nullptr, 0);
+void OomKiller::Panic(const Request& request, const std::vector<Candidate>& candidates) {
+  DumpHeader({request.gfp, request.order, 0, request.hopeless}, candidates, nullptr);
   log_.Log(LogLevel::kEmergency, absl::StrCat("Kernel panic - not syncing: Out of memory: ",
                                               settings_.panic_on_oom == 2 ? "compulsory" : "system-wide", " panic_on_oom is enabled"));
   panicked_ = true;
@@ -189,14 +195,15 @@ const OomKiller::Candidate* OomKiller::ChooseWorst(const std::vector<Candidate>&
   return chosen;
 }
 
-bool OomKiller::OutOfMemory(Gfp gfp, int order, uint16_t memcg) {
+bool OomKiller::OutOfMemory(const Request& request) {
+  const uint16_t memcg = request.memcg;
   const bool for_cgroup = memcg != 0;
   // Who is to die gets no more memory: it will give back all it has (task_will_free_mem).
   if (ActingProcessDies()) return for_cgroup;
   const uint64_t total_pages = TotalPages(memcg);
   const std::vector<Candidate> candidates = Candidates(total_pages, memcg);
   if (settings_.panic_on_oom == 2 || (settings_.panic_on_oom == 1 && !for_cgroup)) {
-    Panic(gfp, order, candidates);
+    Panic(request, candidates);
     return false;
   }
   std::string message = for_cgroup ? "Memory cgroup out of memory" : "Out of memory";
@@ -207,8 +214,8 @@ bool OomKiller::OutOfMemory(Gfp gfp, int order, uint16_t memcg) {
     chosen = ChooseWorst(candidates);
     ExplainChoice(candidates, chosen, total_pages);
   }
-  const bool report = ReportAllowed();
-  if (report) DumpHeader(gfp, order, candidates, chosen == nullptr ? nullptr : chosen->process, memcg);
+  const bool report = log_.Allows(LimitedMessage::kOomKillProcess);
+  if (report) DumpHeader(request, candidates, chosen == nullptr ? nullptr : chosen->process);
   if (chosen == nullptr) {
     // Here the kernel panics unless a cgroup is short, since nothing could ever go on; a machine whose processes are simulated goes on with
     // the refusal.
@@ -218,10 +225,6 @@ bool OomKiller::OutOfMemory(Gfp gfp, int order, uint16_t memcg) {
   return Kill(*chosen->process, message, memcg) || for_cgroup;
 }
 
-void OomKiller::AddToHash(StateHasher& hasher) const {
-  hasher.Add(static_cast<uint64_t>(reports_since_));
-  hasher.Add(static_cast<uint64_t>(reports_));
-  hasher.Add(panicked_ ? 1 : 0);
-}
+void OomKiller::AddToHash(StateHasher& hasher) const { hasher.Add(panicked_ ? 1 : 0); }
 
 }  // namespace mmlab

@@ -34,14 +34,22 @@ struct OomSettings {
 // once. The acting process goes when its operation ends; what it still asks for is refused.
 class OomKiller {
  public:
-  OomKiller(BuddyMemory& memory, Cgroups& cgroups, Processes& processes, VmStat& vm_stat, KernelLogger& log, Tracer& tracer,
-            const int64_t& now_nanoseconds);
+  OomKiller(BuddyMemory& memory, Cgroups& cgroups, Processes& processes, VmStat& vm_stat, KernelLogger& log, Tracer& tracer);
 
   OomSettings& settings() { return settings_; }
 
-  // out_of_memory(): true when a process was killed whose memory is free now. For a memory cgroup (not 0) that may not have more: only
-  // processes in it and below are looked at, and true also when it is the acting one that was killed.
-  bool OutOfMemory(Gfp gfp, int order, uint16_t memcg);
+  // What could not be had: 2^order frames, of the machine, or of a memory cgroup (not 0) that may not have more.
+  struct Request {
+    Gfp gfp = 0;
+    int order = 0;
+    uint16_t memcg = 0;
+    bool hopeless = false;  // kswapd gave up on the node.
+  };
+  // out_of_memory(): true when a process was killed whose memory is free now. For a memory cgroup only processes in it and below are looked
+  // at, and true also when it is the acting one that was killed.
+  bool OutOfMemory(const Request& request);
+  // warn_alloc(): the kernel's log says that frames could not be had.
+  void ReportFailure(Gfp gfp, int order, bool hopeless);
   // task_is_dying()
   bool ActingProcessDies() const;
 
@@ -64,10 +72,11 @@ class OomKiller {
   uint64_t TotalPages(uint16_t memcg) const;
   const Candidate* ChooseAllocating(const std::vector<Candidate>& candidates) const;
   const Candidate* ChooseWorst(const std::vector<Candidate>& candidates) const;
-  void Panic(Gfp gfp, int order, const std::vector<Candidate>& candidates);
+  void Panic(const Request& request, const std::vector<Candidate>& candidates);
   void ExplainChoice(const std::vector<Candidate>& candidates, const Candidate* chosen, uint64_t total_pages) const;
-  void DumpHeader(Gfp gfp, int order, const std::vector<Candidate>& candidates, const Process* victim, uint16_t memcg);
-  bool ReportAllowed();  // __ratelimit(): ten reports in five seconds.
+  std::string ActingComm() const;
+  void LogActing();
+  void DumpHeader(const Request& request, const std::vector<Candidate>& candidates, const Process* victim);
   // __oom_kill_process(), but for the end of the process.
   void Condemn(const Process& victim, const std::string& message);
   // oom_kill_process(): the victim, and its whole memory cgroup where memory.oom.group says so. Whether all that memory is back already.
@@ -79,10 +88,7 @@ class OomKiller {
   VmStat& vm_stat_;
   KernelLogger& log_;
   Tracer& tracer_;
-  const int64_t& now_;
   OomSettings settings_;
-  int64_t reports_since_ = 0;
-  int reports_ = 0;
   bool panicked_ = false;
 };
 

@@ -13,8 +13,13 @@ namespace {
 
 class MemoryReport {
  public:
-  MemoryReport(const BuddyMemory& memory, const Processes& processes, KernelLogger& log)
-      : memory_(memory), stat_(memory.vm_stat()), processes_(processes), log_(log), numa_(memory.zone_set() == ZoneSet::kArm64) {}
+  MemoryReport(const BuddyMemory& memory, const Processes& processes, bool hopeless, KernelLogger& log)
+      : memory_(memory),
+        stat_(memory.vm_stat()),
+        processes_(processes),
+        log_(log),
+        hopeless_(hopeless),
+        numa_(memory.zone_set() == ZoneSet::kArm64) {}
 
   void All() {
     log_.Log(LogLevel::kWarning, "Mem-Info:");
@@ -66,12 +71,13 @@ class MemoryReport {
         absl::StrFormat(
             "Node 0 active_anon:%dkB inactive_anon:%dkB active_file:%dkB inactive_file:%dkB unevictable:%dkB isolated(anon):%dkB "
             "isolated(file):%dkB mapped:%dkB dirty:%dkB writeback:%dkB shmem:%dkB shmem_thp: %dkB shmem_pmdmapped: %dkB anon_thp: %dkB "
-            "writeback_tmp:%dkB kernel_stack:%dkB pagetables:%dkB sec_pagetables:%dkB all_unreclaimable? yes",
+            "writeback_tmp:%dkB kernel_stack:%dkB pagetables:%dkB sec_pagetables:%dkB all_unreclaimable? %s",
             Kb(NodeStat::kNrActiveAnon), Kb(NodeStat::kNrInactiveAnon), Kb(NodeStat::kNrActiveFile), Kb(NodeStat::kNrInactiveFile),
             Kb(NodeStat::kNrUnevictable), Kb(NodeStat::kNrIsolatedAnon), Kb(NodeStat::kNrIsolatedFile), Kb(NodeStat::kNrMapped),
             Kb(NodeStat::kNrDirty), Kb(NodeStat::kNrWriteback), Kb(NodeStat::kNrShmem), Kb(NodeStat::kNrShmemHugepages),
             Kb(NodeStat::kNrShmemPmdmapped), Kb(NodeStat::kNrAnonTransparentHugepages), Kb(NodeStat::kNrWritebackTemp),
-            Pages(NodeStat::kNrKernelStack), Kb(NodeStat::kNrPageTablePages), Kb(NodeStat::kNrSecPageTablePages)));
+            Pages(NodeStat::kNrKernelStack), Kb(NodeStat::kNrPageTablePages), Kb(NodeStat::kNrSecPageTablePages),
+            hopeless_ ? "yes" : "no"));
   }
 
   void ZoneState(const Zone& zone) {
@@ -130,6 +136,7 @@ class MemoryReport {
     for (const std::string& line : {
              absl::StrCat(Pages(NodeStat::kNrFilePages), " total pagecache pages"),
              absl::StrCat(Pages(NodeStat::kNrSwapcached), " pages in swap cache"),
+             absl::StrCat("Free swap  = ", Kb(processes_.free_swap().raw()), "kB"),
              absl::StrCat("Total swap = ", swap, "kB"),
              absl::StrCat(present, " pages RAM"),
              absl::StrCat(high, " pages HighMem/MovableOnly"),
@@ -151,12 +158,15 @@ class MemoryReport {
   const VmStat& stat_;
   const Processes& processes_;
   KernelLogger& log_;
+  const bool hopeless_;
   const bool numa_;
 };
 
 }  // namespace
 
-void ReportMemory(const BuddyMemory& memory, const Processes& processes, KernelLogger& log) { MemoryReport(memory, processes, log).All(); }
+void ReportMemory(const BuddyMemory& memory, const Processes& processes, bool hopeless, KernelLogger& log) {
+  MemoryReport(memory, processes, hopeless, log).All();
+}
 
 void ReportCgroup(const Cgroups& cgroups, uint16_t memcg, PageSize page_size, KernelLogger& log) {
   const Memcg& limited = cgroups.memcg(memcg);

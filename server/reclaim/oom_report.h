@@ -13,7 +13,8 @@ class KernelLogger;
 class Processes;
 
 // show_mem(): the state of memory that a report about missing memory holds. Linux: mm/page_alloc.c show_free_areas(), lib/show_mem.c.
-void ReportMemory(const BuddyMemory& memory, const Processes& processes, KernelLogger& log);
+// `hopeless`: kswapd gave up on the node.
+void ReportMemory(const BuddyMemory& memory, const Processes& processes, bool hopeless, KernelLogger& log);
 // mem_cgroup_print_oom_meminfo(): the same of a memory cgroup that may not have more. Linux: mm/memcontrol.c.
 void ReportCgroup(const Cgroups& cgroups, uint16_t memcg, PageSize page_size, KernelLogger& log);
 

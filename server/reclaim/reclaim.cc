@@ -18,7 +18,8 @@
 namespace mmlab {
 namespace {
 
-constexpr int32_t kKswapdPid = 0;  // No task of the machine's.
+constexpr int32_t kKswapdPid = 0;             // No task of the machine's.
+constexpr int64_t kLightSleep = 100'000'000;  // Of kswapd, before it sleeps until it is woken; nanoseconds.
 
 }  // namespace
 
@@ -57,6 +58,7 @@ bool Reclaim::WakeKswapd(Gfp gfp, int order, int highest_zone) {
   if (EventSink* events = tracer_.events()) events->Emit(EventKind::kMmVmscanWakeupKswapd, {0, order, GfpText(gfp)});
   kswapd_zone_ = highest_zone;
   kswapd_order_ = order;
+  if (now_ != nullptr && *now_ < kswapd_dozes_until_) memory_.vm_stat().Count(VmEvent::kKswapdLowWmarkHitQuickly);
   memory_.vm_stat().Count(VmEvent::kPageoutrun);
   const ActingAs kswapd(tracer_.events(), kKswapdPid, "kswapd0");
   if (EventSink* events = tracer_.events()) events->Emit(EventKind::kMmVmscanKswapdWake, {0, order});
@@ -68,6 +70,32 @@ void Reclaim::ContinueKswapd() {
   kswapd_waits_ = false;
   const ActingAs kswapd(tracer_.events(), kKswapdPid, "kswapd0");
   if (!Balanced(kswapd_zone_, kswapd_order_)) BalanceNode(kswapd_zone_, kswapd_order_, false);
+}
+
+// kswapd_try_to_sleep(): first it sleeps lightly, to see whether the node stays balanced; one that is not keeps it awake.
+void Reclaim::TryToSleep(bool balanced) {
+  kswapd_dozes_until_ = 0;
+  if (hopeless() || now_ == nullptr) return;
+  if (balanced) {
+    kswapd_dozes_until_ = *now_ + kLightSleep;
+  } else {
+    memory_.vm_stat().Count(VmEvent::kKswapdHighWmarkHitQuickly);
+  }
+}
+
+void Reclaim::AdvanceTime() {
+  if (kswapd_dozes_until_ == 0 || *now_ < kswapd_dozes_until_) return;
+  kswapd_dozes_until_ = 0;
+  if (hopeless() || Balanced(kswapd_zone_, kswapd_order_)) return;
+  memory_.vm_stat().Count(VmEvent::kKswapdHighWmarkHitQuickly);
+  memory_.vm_stat().Count(VmEvent::kPageoutrun);
+  if (Explanation* why = tracer_.explanation()) {
+    why->Add(StepKind::kKswapdWake, "a tenth of a second later no zone is above its high watermark any more: kswapd goes on")
+        .Number("order", kswapd_order_)
+        .Number("highest_zone", kswapd_zone_);
+  }
+  const ActingAs kswapd(tracer_.events(), kKswapdPid, "kswapd0");
+  BalanceNode(kswapd_zone_, kswapd_order_, false);
 }
 
 // pgdat_watermark_boosted(): the pages that watermarks are boosted by.
@@ -123,6 +151,7 @@ void Reclaim::BalanceNode(int highest_zone, int order, bool until_written) {
   }
   memory_.lru().root().refaults = memory_.lru().root().activations;
   node_dirty_ = false;
+  if (!kswapd_waits_) TryToSleep(Balanced(highest_zone, order));
   if (EventSink* events = tracer_.events(); events != nullptr && !kswapd_waits_) events->Emit(EventKind::kMmVmscanKswapdSleep, {0});
   if (Explanation* why = tracer_.explanation()) {
     const char* reason = kswapd_waits_                   ? "kswapd waits until what it wrote is on the disk"
@@ -135,8 +164,20 @@ void Reclaim::BalanceNode(int highest_zone, int order, bool until_written) {
   }
 }
 
+bool Reclaim::MayReclaimDirectly() const {
+  if (hopeless()) return true;
+  uint64_t reserve = 0, free = 0;
+  for (const Zone& zone : memory_.zones()) {
+    if (zone.managed == 0 || zone.type > ZoneType::kNormal || memory_.ReclaimablePages(zone) == 0) continue;
+    reserve += zone.wmark_min + zone.watermark_boost;
+    free += zone.free_pages();
+  }
+  return reserve == 0 || free > reserve / 2;
+}
+
 uint64_t Reclaim::DirectReclaim(Gfp gfp, int order, int highest_zone) {
   if (EventSink* events = tracer_.events()) events->Emit(EventKind::kMmVmscanDirectReclaimBegin, {order, GfpText(gfp)});
+  if (!MayReclaimDirectly()) memory_.vm_stat().Count(VmEvent::kPgscanDirectThrottle);
   files_.DrainLru();
   ScanControl sc;
   sc.highest_zone = highest_zone;
@@ -211,15 +252,17 @@ uint64_t Reclaim::ReclaimCgroup(uint16_t memcg, uint64_t pages) {
   return freed;
 }
 
-bool Reclaim::CgroupOutOfMemory(uint16_t memcg, Gfp gfp, int order) { return killer_.OutOfMemory(gfp, order, memcg); }
+bool Reclaim::CgroupOutOfMemory(uint16_t memcg, Gfp gfp, int order) { return killer_.OutOfMemory({gfp, order, memcg, hopeless()}); }
 
 bool Reclaim::ActingProcessDies() const { return killer_.ActingProcessDies(); }
 
 void Reclaim::DrainLru() { files_.DrainLru(); }
 
+void Reclaim::AllocationFailed(Gfp gfp, int order) { killer_.ReportFailure(gfp, order, hopeless()); }
+
 bool Reclaim::OutOfMemory(Gfp gfp, int order, int /*highest_zone*/) {
   // Whoever empties a swap area is killed before anybody else, which ends it.
-  return !files_.swap().emptying() && killer_.OutOfMemory(gfp, order, 0);
+  return !files_.swap().emptying() && killer_.OutOfMemory({gfp, order, 0, hopeless()});
 }
 
 void Reclaim::ReclaimPages(const std::vector<Pfn>& pages) {
@@ -257,6 +300,7 @@ void Reclaim::AddToHash(StateHasher& hasher) const {
   hasher.Add(static_cast<uint64_t>(kswapd_failures_));
   hasher.Add((node_dirty_ ? 1 : 0) | (kswapd_waits_ ? 2 : 0));
   hasher.Add(static_cast<uint64_t>(kswapd_zone_) << 8 | static_cast<uint64_t>(kswapd_order_));
+  hasher.Add(static_cast<uint64_t>(kswapd_dozes_until_));
   hasher.Add(swappiness_);
   const GenerationSettings& generations = generation_settings_;
   hasher.Add(uint64_t{generations.min_ttl_ms} << 3 | (generations.enabled ? 1 : 0) | (generations.walk_tables ? 2 : 0) |

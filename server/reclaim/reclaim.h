@@ -39,6 +39,7 @@ class Reclaim final : public MemoryPressure, public CgroupPressure, public PageR
   uint64_t DirectReclaim(Gfp gfp, int order, int highest_zone) override;
   bool CanReclaimAnonymous() const override;
   bool OutOfMemory(Gfp gfp, int order, int highest_zone) override;
+  void AllocationFailed(Gfp gfp, int order) override;
 
   // CgroupPressure
   uint64_t ReclaimCgroup(uint16_t memcg, uint64_t pages) override;
@@ -53,6 +54,11 @@ class Reclaim final : public MemoryPressure, public CgroupPressure, public PageR
   void EndOperation() {
     if (kswapd_waits_) ContinueKswapd();
   }
+
+  // The machine's clock, nanoseconds; null: none. Outlives this.
+  void SetClock(const int64_t* now) { now_ = now; }
+  // The clock went on: kswapd looks once more whether it may sleep.
+  void AdvanceTime();
 
   // vm.swappiness: 0 to 200.
   void SetSwappiness(uint32_t swappiness) { swappiness_ = swappiness; }
@@ -148,6 +154,9 @@ class Reclaim final : public MemoryPressure, public CgroupPressure, public PageR
   // balance_pgdat(). `until_written`: not further than to the first round in which pages were written.
   void BalanceNode(int highest_zone, int order, bool until_written);
   void ContinueKswapd();
+  void TryToSleep(bool balanced);
+  // allow_direct_reclaim()
+  bool MayReclaimDirectly() const;
 
   BuddyMemory& memory_;
   Cgroups& cgroups_;
@@ -161,6 +170,8 @@ class Reclaim final : public MemoryPressure, public CgroupPressure, public PageR
   bool kswapd_waits_ = false;  // For the disk.
   int kswapd_zone_ = 0;        // What it was woken for.
   int kswapd_order_ = 0;
+  int64_t kswapd_dozes_until_ = 0;  // Until then it sleeps lightly; 0: it sleeps, or runs.
+  const int64_t* now_ = nullptr;
   bool node_dirty_ = false;  // PGDAT_DIRTY: kswapd met nothing but dirty pages of files, and writes them itself.
   uint32_t swappiness_ = 60;
   GenerationSettings generation_settings_;

@@ -159,6 +159,7 @@ uint64_t Reclaim::ShrinkIsolated(ScanControl& sc) {
     MMLAB_CHECK(memory_.frame(pfn).refcount == 1);
     memory_.FreePages(pfn, PageOrder(0));
   }
+  reverse_map_.FlushUnmapped(false);
   EndWriteback();
   return freed;
 }

@@ -82,6 +82,7 @@ Reclaim::Fate Reclaim::WriteOut(Pfn pfn, Frame& frame, References references, Sc
   if (references == References::kReclaimClean) return Keep(pfn, Fate::kKept, "the page was used and is dirty");
   if (!sc.may_write) return Keep(pfn, Fate::kKept, "the page is dirty, and nothing is written for a boost of the watermarks");
   if (frame.refcount != 1 + CacheReferences(frame)) return Keep(pfn, Fate::kKept, "somebody holds the page");
+  reverse_map_.FlushUnmapped(true);
   if (of_file) {
     Inode* inode = files_.FindById(static_cast<uint32_t>(frame.mapping));
     MMLAB_CHECK(inode != nullptr);

@@ -98,6 +98,7 @@ void ExplanationToProto(const Explanation& explanation, size_t max_steps, v1::Ex
     v1::ExplanationStep* added = proto->add_steps();
     added->set_kind(static_cast<v1::StepKind>(step.kind));
     added->set_text(step.text);
+    added->set_number(static_cast<int64_t>(step.number));
     for (const Fact& fact : step.facts) FactToProto(fact, added->add_facts());
   }
   const size_t left_out = explanation.steps().size() - kept;

@@ -1,6 +1,7 @@
 #include "client/replay/system/scenario.h"
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 
 #include "absl/strings/match.h"
@@ -75,24 +76,50 @@ void ReserveKernel(const ZoneShape& zone, uint64_t late, v1::MachineSpec& spec) 
   if (late > 0) spec.mutable_reserved_ranges()->rbegin()->set_freed_late(true);
 }
 
-// How many pages the kernel gave back after it had computed the watermarks from what it had then: min_free_kbytes is the root of 16 times
-// the low memory in KiB, and every zone has its share of it.
-uint64_t LateFreed(const std::vector<ZoneShape>& zones) {
-  uint64_t low = 0, min = 0;
+uint64_t SquareRoot(uint64_t value) {
+  auto root = static_cast<uint64_t>(std::sqrt(static_cast<double>(value)));
+  while (root * root > value) --root;
+  while ((root + 1) * (root + 1) <= value) ++root;
+  return root;
+}
+
+// Whether the zones' min watermarks are those of a kernel that had so many pages fewer when it computed them: min_free_kbytes is the root
+// of 16 times the low memory in KiB, from 512 MiB on of that beyond the high watermarks that this gives, and every zone has its share of
+// it.
+bool ComputedWithout(const std::vector<ZoneShape>& zones, uint64_t late) {
+  constexpr uint64_t kLeastForHugePages = (512 << 20) / kPage;
+  uint64_t low = 0, all = 0;
+  std::vector<uint64_t> own;
   for (const ZoneShape& zone : zones) {
-    if (zone.name == "HighMem") continue;
-    low += zone.managed;
-    min += zone.min;
+    // The late pages belong to the zone that the kernel's image is in.
+    const bool has_image = zone.name == (zones.size() > 1 && zones[0].managed < zones[1].managed ? zones[1].name : zones[0].name);
+    own.push_back(has_image ? zone.managed - std::min(zone.managed, late) : zone.managed);
+    all += own.back();
+    if (zone.name != "HighMem") low += own.back();
   }
-  for (uint64_t kbytes = min * 4; kbytes < (min + zones.size()) * 4; ++kbytes) {
-    const uint64_t then = kbytes * kbytes / 16 / 4 + 1;
-    if (then >= low) continue;
-    const bool fits = std::all_of(zones.begin(), zones.end(), [&](const ZoneShape& zone) {
-      // The zone that the late pages belong to had fewer of its own.
-      const uint64_t own = zone.name == "DMA" && zones.size() > 1 ? zone.managed : zone.managed - std::min(zone.managed, low - then);
-      return zone.name == "HighMem" || kbytes / 4 * own / then == zone.min;
-    });
-    if (fits) return low - then;
+  if (low == 0) return false;
+  uint64_t min_pages = SquareRoot(low * 64) / 4;
+  if (all >= kLeastForHugePages) {
+    uint64_t beyond = low;
+    for (size_t i = 0; i < zones.size(); ++i) {
+      if (zones[i].name == "HighMem") continue;
+      const uint64_t min = min_pages * own[i] / low;
+      beyond -= std::min(own[i], min + 2 * std::max(min / 4, own[i] / 1000));
+    }
+    min_pages = SquareRoot(beyond * 64) / 4;
+  }
+  for (size_t i = 0; i < zones.size(); ++i) {
+    if (zones[i].name != "HighMem" && min_pages * own[i] / low != zones[i].min) return false;
+  }
+  return true;
+}
+
+// How many pages the kernel gave back after it had computed the watermarks: the most that explains them. 0: they were written.
+uint64_t LateFreed(const std::vector<ZoneShape>& zones) {
+  uint64_t low = 0;
+  for (const ZoneShape& zone : zones) low += zone.name == "HighMem" ? 0 : zone.managed;
+  for (uint64_t late = low / 2; late > 0; --late) {
+    if (ComputedWithout(zones, late)) return late;
   }
   return 0;
 }
@@ -101,7 +128,16 @@ uint64_t LateFreed(const std::vector<ZoneShape>& zones) {
 void DescribePc(const std::vector<ZoneShape>& zones, v1::MachineSpec& spec) {
   constexpr uint64_t kMiB = 1 << 20;
   AddRam(spec, 0, 0x9fc00);
-  AddRam(spec, kMiB, (zones.back().start + zones.back().spanned) * kPage);
+  // The hole for devices, when there is one, ends at 4 GiB.
+  constexpr uint64_t kDevicesEnd = uint64_t{1} << 32;
+  const uint64_t end = (zones.back().start + zones.back().spanned) * kPage;
+  const uint64_t hole = (zones.back().spanned - zones.back().present) * kPage;
+  if (hole > 0 && hole < kDevicesEnd - kMiB && end > kDevicesEnd) {
+    AddRam(spec, kMiB, kDevicesEnd - hole);
+    AddRam(spec, kDevicesEnd, end);
+  } else {
+    AddRam(spec, kMiB, end);
+  }
   AddReserved(spec, 0, kMiB, "low memory: real mode, BIOS");
   for (const ZoneShape& zone : zones) {
     if (zone.name != "DMA") ReserveKernel(zone, zone.name == "Normal" ? LateFreed(zones) : 0, spec);

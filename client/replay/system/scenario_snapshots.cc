@@ -18,7 +18,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr const char* kMachineFiles[] = {"meminfo", "vmstat", "zoneinfo", "buddyinfo", "swaps", "pagetypeinfo"};
+constexpr const char* kMachineFiles[] = {"meminfo", "vmstat", "zoneinfo", "buddyinfo", "swaps", "pagetypeinfo", "slabinfo"};
 constexpr const char* kKsmFiles[] = {"full_scans",
                                      "max_page_sharing",
                                      "pages_shared",

@@ -41,13 +41,26 @@ TEST(ExplanationTest, TextIsOneLineAStep) {
             " 2. signal             SIGSEGV\n");
 }
 
+TEST(ExplanationTest, BehindTheFirstStepsSomeOfEachKindAreKept) {
+  constexpr size_t kOfOneKind = Explanation::kFirstSteps + Explanation::kMoreOfAKind;
+  Explanation why;
+  for (size_t i = 0; i < kOfOneKind + 5; ++i) why.Add(StepKind::kFaultDecision, "anonymous").Number("i", 1);
+  EXPECT_EQ(why.steps().size(), kOfOneKind);
+  EXPECT_EQ(why.steps_left_out(), 5u);
+  why.Add(StepKind::kOomScore, "chosen").Number("i", 1);
+  ASSERT_EQ(why.steps().size(), kOfOneKind + 1);
+  EXPECT_EQ(why.steps().back().kind, StepKind::kOomScore);
+  EXPECT_EQ(why.steps().back().number, kOfOneKind + 6);
+  for (const ExplanationStep& step : why.steps()) EXPECT_EQ(step.facts.size(), 1u);
+  const std::string text = ExplanationText(why);
+  EXPECT_NE(text.find("\n1056. oom_score          chosen  [i=1]\n... 5 more steps where the numbers jump"), std::string::npos) << text;
+}
+
 TEST(ExplanationTest, BeyondTheLimitOnlyTheCountGrows) {
   Explanation why;
-  for (size_t i = 0; i < Explanation::kMaxSteps + 5; ++i) why.Add(StepKind::kFaultDecision, "anonymous").Number("i", 1);
+  for (size_t i = 0; i < 100 * Explanation::kMaxSteps; ++i) why.Add(static_cast<StepKind>(i % 100), "one of a hundred kinds");
   EXPECT_EQ(why.steps().size(), Explanation::kMaxSteps);
-  EXPECT_EQ(why.steps_left_out(), 5u);
-  for (const ExplanationStep& step : why.steps()) EXPECT_EQ(step.facts.size(), 1u);
-  EXPECT_NE(ExplanationText(why).find("... 5 more steps\n"), std::string::npos);
+  EXPECT_EQ(why.steps_left_out(), 99 * Explanation::kMaxSteps);
 }
 
 TEST(ExplanationTest, EveryKindHasItsOwnName) {

@@ -14,8 +14,9 @@ import tempfile
 import unittest
 
 SEED = 20261122
-DATA = "tests/conformance/data/traces"
-MMLAB = os.path.join(os.environ["MMLAB_BUILD_DIR"], "bin", "mmlab")
+ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", ".."))
+DATA = os.path.join(ROOT, "tests", "conformance", "data", "traces")
+MMLAB = os.path.join(os.environ.get("MMLAB_BUILD_DIR", os.path.join(ROOT, "build", "release")), "bin", "mmlab")
 RECORDINGS = ("686/s01", "686-pae/s05", "arm64/s13", "arm64-swaf/s16", "686/s20", "arm64/s28")
 
 
@@ -58,7 +59,7 @@ class JudgesTest(unittest.TestCase):
     def counts(self, recordings, answers):
         """{file name: (exact, steps)} of both judges."""
         replay = subprocess.run([MMLAB, "--in-process", "replay", recordings, "--answers", answers], capture_output=True, text=True, check=True)
-        judged = subprocess.run([sys.executable, "tests/conformance/compare.py", recordings, answers], capture_output=True, text=True, check=True)
+        judged = subprocess.run([sys.executable, os.path.join(ROOT, "tests", "conformance", "compare.py"), recordings, answers], capture_output=True, text=True, check=True)
         ours = {m[1]: (m[2], m[3]) for m in re.finditer(r"^(.*): (\d+) of (\d+) steps exactly", replay.stdout, re.M)}
         theirs = {m[1]: (m[2], m[3]) for m in re.finditer(r"^(.*): (\d+)/(\d+) steps exact", judged.stdout, re.M)}
         self.assertEqual(ours, theirs)

@@ -94,9 +94,14 @@ TEST(VmstatTest, SlabsByName) {
       "# name            <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab>\n"
       "MPTCP                  0      0   1984   16    8 : tunables    0    0    0 : slabdata      0      0      0\n"
       "AF_VSOCK              48     48   1280   12    4 : tunables    0    0    0 : slabdata      4      4      0\n");
-  EXPECT_EQ(VmstatSlabs(slabs),
+  EXPECT_EQ(VmstatSlabs(slabs, 21),
             "Cache                       Num  Total   Size  Pages\n"
             "AF_VSOCK                     48     48   1280     12\n"
+            "MPTCP                         0      0   1984     16\n");
+  EXPECT_EQ(VmstatSlabs(slabs, 1),
+            "Cache                       Num  Total   Size  Pages\n"
+            "AF_VSOCK                     48     48   1280     12\n"
+            "Cache                       Num  Total   Size  Pages\n"
             "MPTCP                         0      0   1984     16\n");
 }
 

@@ -29,22 +29,22 @@ TEST_P(SlabDebugTest, ACacheGetsTheFlags) {
   platform.allocator = SlabAllocatorKind::kSlab;
   EXPECT_EQ(WithDebugFlags(platform, GetParam().cache, kSlabPanic), kSlabPanic);
 }
-INSTANTIATE_TEST_SUITE_P(
-    Words, SlabDebugTest,
-    testing::Values(DebugCase{"Nothing", "quiet slub_debugging", "dentry", 0}, DebugCase{"Alone", "quiet slub_debug", "dentry", kAll},
-                    DebugCase{"EmptyValue", "slub_debug=", "dentry", kAll},
-                    DebugCase{"Letters", "slub_debug=Zp", "dentry", kSlabRedZone | kSlabPoison},
-                    DebugCase{"UnknownLetters", "slub_debug=xUy", "dentry", kSlabStoreUser},
-                    DebugCase{"Off", "slub_debug=FZ-", "dentry", 0},
-                    DebugCase{"Named", "slub_debug=P,dentry", "dentry", kSlabPoison},
-                    DebugCase{"NamedOthersKeepNone", "slub_debug=P,dentry", "filp", 0},
-                    DebugCase{"NamesWithoutLetters", "slub_debug=,filp,dentry", "dentry", kAll},
-                    DebugCase{"Glob", "slub_debug=Z,kmalloc-*", "kmalloc-64", kSlabRedZone},
-                    DebugCase{"GlobOfOthers", "slub_debug=Z,kmalloc-*", "dma-kmalloc-64", 0},
-                    DebugCase{"BlocksFirstMatch", "slub_debug=Z,dentry;P,d*;U", "dentry", kSlabRedZone},
-                    DebugCase{"BlocksSecond", "slub_debug=Z,dentry;P,d*;U", "dquot", kSlabPoison},
-                    DebugCase{"BlocksTheRest", "slub_debug=Z,dentry;P,d*;U", "filp", kSlabStoreUser}),
-    [](const auto& test) { return test.param.name; });
+INSTANTIATE_TEST_SUITE_P(Words, SlabDebugTest,
+                         testing::Values(DebugCase{"Nothing", "quiet slub_debugging", "dentry", 0},
+                                         DebugCase{"Alone", "quiet slub_debug", "dentry", kAll},
+                                         DebugCase{"EmptyValue", "slub_debug=", "dentry", kAll},
+                                         DebugCase{"Letters", "slub_debug=Zp", "dentry", kSlabRedZone | kSlabPoison},
+                                         DebugCase{"UnknownLetters", "slub_debug=xUy", "dentry", kSlabStoreUser},
+                                         DebugCase{"Off", "slub_debug=FZ-", "dentry", 0},
+                                         DebugCase{"Named", "slub_debug=P,dentry", "dentry", kSlabPoison},
+                                         DebugCase{"NamedOthersKeepNone", "slub_debug=P,dentry", "filp", 0},
+                                         DebugCase{"NamesWithoutLetters", "slub_debug=,filp,dentry", "dentry", kAll},
+                                         DebugCase{"Glob", "slub_debug=Z,kmalloc-*", "kmalloc-64", kSlabRedZone},
+                                         DebugCase{"GlobOfOthers", "slub_debug=Z,kmalloc-*", "dma-kmalloc-64", 0},
+                                         DebugCase{"BlocksFirstMatch", "slub_debug=Z,dentry;P,d*;U", "dentry", kSlabRedZone},
+                                         DebugCase{"BlocksSecond", "slub_debug=Z,dentry;P,d*;U", "dquot", kSlabPoison},
+                                         DebugCase{"BlocksTheRest", "slub_debug=Z,dentry;P,d*;U", "filp", kSlabStoreUser}),
+                         [](const auto& test) { return test.param.name; });
 
 TEST(SlabBootOptionsTest, CachesThatRefuseStayWithout) {
   SlabPlatform platform = SlabPlatformOf(GetLayout(LayoutKind::kX86_32), 1);
@@ -116,15 +116,14 @@ struct LineCase {
 class SlabinfoLineTest : public testing::TestWithParam<LineCase> {};
 
 TEST_P(SlabinfoLineTest, IsRefused) { EXPECT_FALSE(ParseSlabinfoLine(GetParam().line).has_value()); }
-INSTANTIATE_TEST_SUITE_P(
-    Lines, SlabinfoLineTest,
-    testing::Values(LineCase{"Empty", ""}, LineCase{"Header", "slabinfo - version: 2.1"},
-                    LineCase{"NoSlabs", "x 0 0 64 64 1 : tunables 0 0 0 : slabdata 0 0 0"},
-                    LineCase{"MoreActiveThanAll", "x 65 64 64 64 1 : tunables 0 0 0 : slabdata 1 1 0"},
-                    LineCase{"Negative", "x 1 64 64 64 1 : tunables 0 0 0 : slabdata 1 -1 0"},
-                    LineCase{"NoPages", "x 1 64 64 64 0 : tunables 0 0 0 : slabdata 1 1 0"},
-                    LineCase{"Huge", "x 1 64 64 64 1 : tunables 0 0 0 : slabdata 1 4294967295 0"}),
-    [](const auto& test) { return test.param.name; });
+INSTANTIATE_TEST_SUITE_P(Lines, SlabinfoLineTest,
+                         testing::Values(LineCase{"Empty", ""}, LineCase{"Header", "slabinfo - version: 2.1"},
+                                         LineCase{"NoSlabs", "x 0 0 64 64 1 : tunables 0 0 0 : slabdata 0 0 0"},
+                                         LineCase{"MoreActiveThanAll", "x 65 64 64 64 1 : tunables 0 0 0 : slabdata 1 1 0"},
+                                         LineCase{"Negative", "x 1 64 64 64 1 : tunables 0 0 0 : slabdata 1 -1 0"},
+                                         LineCase{"NoPages", "x 1 64 64 64 0 : tunables 0 0 0 : slabdata 1 1 0"},
+                                         LineCase{"Huge", "x 1 64 64 64 1 : tunables 0 0 0 : slabdata 1 4294967295 0"}),
+                         [](const auto& test) { return test.param.name; });
 
 TEST(SlabinfoTextTest, SaysWhatACacheHas) {
   const std::optional<SlabinfoCounts> counts =

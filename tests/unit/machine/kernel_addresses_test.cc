@@ -1,11 +1,17 @@
 // Areas of the kernel's address space and mappings of high memory as operations of a whole machine.
 
+#include <algorithm>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "server/kernel/vmalloc.h"
+#include "server/machine/board.h"
+#include "server/machine/kernel_log.h"
 #include "server/machine/machine.h"
 #include "server/machine/virtual_translation.h"
 #include "server/physical/page_allocator.h"
@@ -48,6 +54,32 @@ TEST_P(KernelAddressesTest, AnAreaTakesFramesOfTheMachineAndGivesThemBack) {
   EXPECT_EQ(Frames(), 0u);
   EXPECT_NE(machine_->Apply(vmalloc).value, area.value);  // Not before a purge.
   EXPECT_TRUE(machine_->CheckInvariants().empty());
+}
+
+TEST_P(KernelAddressesTest, TheLogSaysWhenAddressesRunOut) {
+  op::GetVmArea get;
+  get.size = uint64_t{1} << 30;
+  if (!machine_->layout().is_x86()) get.size <<= 17;  // 128 TiB.
+  EXPECT_EQ(machine_->Apply(get).error, Errno::kENOMEM);
+  const std::string line =
+      absl::StrCat("<4>[    0.000000] vmap allocation for size ", get.size + 4096, " failed: use vmalloc=<size> to increase size\n");
+  EXPECT_NE(machine_->kernel_log().RawText().find(line), std::string::npos) << machine_->kernel_log().RawText();
+}
+
+// Only by mapping them does the kernel reach pages of high memory: what it takes for itself is not from there.
+TEST_P(KernelAddressesTest, SaysWhyHighMemoryIsLeftOut) {
+  const bool high = std::any_of(machine_->memory().zones().begin(), machine_->memory().zones().end(),
+                                [](const Zone& zone) { return zone.highmem && zone.managed > 0; });
+  for (const op::GfpClass gfp : {op::GfpClass::kKernel, op::GfpClass::kHighuser}) {
+    Explanation why;
+    EXPECT_EQ(machine_->Apply(op::AllocPages{.gfp = gfp}, &why).error, Errno::kOk);
+    const auto said = [&](const Fact& fact) {
+      return fact.name == "zones_left_out" && absl::StrContains(fact.text, "without __GFP_HIGHMEM");
+    };
+    ASSERT_FALSE(why.steps().empty());
+    const std::vector<Fact>& facts = why.steps()[0].facts;
+    EXPECT_EQ(std::any_of(facts.begin(), facts.end(), said), high && gfp == op::GfpClass::kKernel);
+  }
 }
 
 TEST_P(KernelAddressesTest, SaysWhyAnAddress) {
@@ -114,6 +146,28 @@ TEST_P(KernelAddressesTest, PercpuMemoryComesInChunks) {
   machine_->Apply(op::AllocPercpu{64, 64, false}, &why);
   ASSERT_FALSE(why.steps().empty());
   EXPECT_EQ(why.steps()[0].kind, StepKind::kPercpuArea);
+}
+
+// What boot took is there before anybody asks for more, on machines that no recording describes too.
+TEST(BootedKernelAddressesTest, Arm64HasTheAreaOfItsSecondPercpuChunk) {
+  MachineSpec spec;
+  spec.layout = LayoutKind::kArm64;
+  spec.cpus = 2;
+  ASSERT_TRUE(DescribeUsualBoard(Bytes(uint64_t{1} << 30), spec).ok());
+  absl::StatusOr<std::unique_ptr<Machine>> machine = Machine::Boot(std::move(spec));
+  ASSERT_TRUE(machine.ok()) << machine.status();
+  const auto areas = [&] {
+    std::vector<std::pair<uint64_t, uint64_t>> found;
+    (*machine)->ReadVmalloc([&](const Vmalloc& vmalloc) {
+      for (const auto& [start, area] : vmalloc.areas()) found.emplace_back(start, area.end);
+    });
+    return found;
+  };
+  const std::vector<std::pair<uint64_t, uint64_t>> idle = areas();
+  ASSERT_EQ(idle.size(), 1u);
+  EXPECT_EQ(idle[0].second - idle[0].first, 2u * 126976);
+  EXPECT_EQ((*machine)->Apply(op::AllocPercpu{100, 8, false}).error, Errno::kOk);
+  EXPECT_EQ(areas(), idle);
 }
 
 INSTANTIATE_TEST_SUITE_P(Presets, KernelAddressesTest, testing::Values("686-1G", "686-pae-1G", "arm64-1G", "arm64-1G-smp4"),

@@ -1,9 +1,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <string>
+
 #include "server/base/explanation.h"
 #include "server/machine/kernel_log.h"
 #include "server/machine/machine.h"
+#include "server/physical/page_allocator.h"
 #include "server/process/processes.h"
 
 namespace mmlab {
@@ -127,6 +131,85 @@ TEST_F(OomTest, AfterAPanicNothingRuns) {
   Fill(hog, 46 * kMiB);
   EXPECT_THAT(machine_->kernel_log().Text(), HasSubstr("Kernel panic - not syncing: Out of memory: system-wide panic_on_oom is enabled"));
   EXPECT_THAT(machine_->Apply(op::AdvanceTime{1}).unimplemented, HasSubstr("panicked"));
+}
+
+TEST_F(OomTest, TheReportHasTheKernelsLinesOfSwap) {
+  op::CreateFile device;
+  device.path = "/dev/vdb";
+  device.file_system = op::FileSystem::kBlockDevice;
+  device.size = 4 * kMiB;
+  machine_->Apply(device);
+  ASSERT_EQ(machine_->Apply(op::Swapon{"/dev/vdb", 7}).error, Errno::kOk);
+  Fill(Start("hog", 0, 0), 50 * kMiB);
+  const std::string log = machine_->kernel_log().RawText();
+  EXPECT_THAT(log, HasSubstr("<6>[    0.000000] Adding 4092k swap on /dev/vdb.  Priority:7 extents:1 across:4092k FS\n"));
+  EXPECT_THAT(log, HasSubstr(" pages in swap cache\n<4>[    0.000000] Free swap  = 0kB\n<4>[    0.000000] Total swap = 4092kB\n"));
+}
+
+TEST_F(OomTest, ReportsAreLimited) {
+  const Pid parent = Start("parent", -1000, 0);
+  for (int i = 0; i < 14; ++i) Fill(Start("hog", 0, 0), 46 * kMiB);
+  const auto reports = [&] {
+    const std::string log = machine_->kernel_log().Text();
+    int count = 0;
+    for (size_t at = log.find("invoked oom-killer"); at != std::string::npos; at = log.find("invoked oom-killer", at + 1)) ++count;
+    return count;
+  };
+  EXPECT_EQ(reports(), 10);
+  machine_->Apply(op::AdvanceTime{5'000'000'001});
+  Fill(Start("hog", 0, 0), 46 * kMiB);
+  EXPECT_EQ(reports(), 11);
+  EXPECT_THAT(machine_->kernel_log().RawText(), HasSubstr("<4>[    5.000000] oom_kill_process: 4 callbacks suppressed\n"));
+  EXPECT_TRUE(Lives(parent));
+}
+
+TEST_F(OomTest, TheChoiceIsExplainedHoweverLateItComes) {
+  Start("other", 0, 8 * kMiB);
+  Explanation why;
+  Fill(Start("hog", 0, 0), 46 * kMiB, &why);
+  ASSERT_GT(why.steps_left_out(), 1000u);
+  const auto scores =
+      std::count_if(why.steps().begin(), why.steps().end(), [](const ExplanationStep& step) { return step.kind == StepKind::kOomScore; });
+  EXPECT_EQ(scores, 2);
+}
+
+TEST_F(OomTest, AFailedAllocationIsReportedOnceInTenSeconds) {
+  const auto take = [&] { return machine_->Apply(op::AllocPages{.gfp = op::GfpClass::kAtomic, .order = 10}).error; };
+  while (take() == Errno::kOk) {
+  }
+  EXPECT_EQ(take(), Errno::kENOMEM);
+  const std::string log = machine_->kernel_log().RawText();
+  const std::string line =
+      "<4>[    0.000000] swapper/0: page allocation failure: order:10, mode:0xa20(GFP_ATOMIC), nodemask=(null),cpuset=/,mems_allowed=0\n";
+  EXPECT_THAT(log, HasSubstr(line));
+  EXPECT_EQ(log.find(line), log.rfind(line));
+  EXPECT_THAT(log, HasSubstr("Mem-Info:\n"));
+}
+
+TEST_F(OomTest, DropCachesIsLoggedUnlessToldNotTo) {
+  for (const char* value : {"1", "4", "2"}) ASSERT_EQ(machine_->Apply(op::WriteSysctl{"vm.drop_caches", value}).error, Errno::kOk);
+  const std::string log = machine_->kernel_log().RawText();
+  EXPECT_THAT(log, HasSubstr("<6>[    0.000000] swapper/0 (0): drop_caches: 1\n<6>[    0.000000] swapper/0 (0): drop_caches: 4\n"));
+  EXPECT_THAT(log, Not(HasSubstr("drop_caches: 2")));
+}
+
+// vm.overcommit_memory = 2 goes by the shared part of a counter that CPUs fold in batches of 0.4 % of RAM.
+TEST_F(OomTest, TheCommitLimitHoldsToWithinABatch) {
+  const Pid pid = Start("one", 0, 0);
+  ASSERT_EQ(machine_->Apply(op::WriteSysctl{"vm.user_reserve_kbytes", "0"}).error, Errno::kOk);
+  ASSERT_EQ(machine_->Apply(op::WriteSysctl{"vm.overcommit_memory", "2"}).error, Errno::kOk);
+  const auto committed = [&] { return machine_->processes().committed().raw(); };
+  const uint64_t limit = machine_->processes().commit_limit().raw();
+  const uint64_t batch = std::max<uint64_t>(32, machine_->memory().managed_pages().raw() / 256);
+  const auto map = [&](uint64_t pages) { return machine_->Apply(op::Mmap{pid, 0, pages * 4096, 3, 0x22, -1, 0}).error; };
+  const uint64_t first = limit - committed() - batch / 2;  // More than a batch: known at once.
+  ASSERT_EQ(map(first), Errno::kOk);
+  uint64_t beyond = 0;
+  while (map(1) == Errno::kOk) ++beyond;
+  EXPECT_EQ(beyond, batch - 1);  // Less than a batch is not known yet, though it leaves the limit behind.
+  EXPECT_GT(committed(), limit);
+  EXPECT_THAT(machine_->kernel_log().RawText(),
+              HasSubstr("<4>[    0.000000] __vm_enough_memory: pid: 2, comm: one, no enough memory for the allocation\n"));
 }
 
 TEST_F(OomTest, TheAdjustmentHasItsRange) {

@@ -36,6 +36,7 @@ TEST_P(SysfsDefaultsTest, AreThoseOfTheRecordedMachines) {
   EXPECT_EQ(machine->SysfsText(absl::StrCat(kThp, "hpage_pmd_size")), GetParam().huge_page);
   EXPECT_EQ(machine->SysfsText(absl::StrCat(kThp, "use_zero_page")), GetParam().use_zero_page);
   EXPECT_EQ(machine->SysfsText(absl::StrCat(kThp, "shmem_enabled")), "always within_size advise [never] deny force\n");
+  EXPECT_EQ(machine->SysfsText("/sys/kernel/mm/swap/vma_ra_enabled"), "true\n");
   EXPECT_EQ(machine->SysfsText(absl::StrCat(kKsm, "run")), "0\n");
   EXPECT_EQ(machine->SysfsText(absl::StrCat(kKsm, "max_page_sharing")), "256\n");
   EXPECT_EQ(machine->SysfsText(absl::StrCat(kKsm, "merge_across_nodes")).has_value(), GetParam().numa);
@@ -94,6 +95,8 @@ INSTANTIATE_TEST_SUITE_P(Values, SysfsWriteTest,
                                          WriteCase{"KsmScanNothing", KsmPath("pages_to_scan"), "0", Errno::kOk, "0\n"},
                                          WriteCase{"KsmSharingOne", KsmPath("max_page_sharing"), "1", Errno::kEINVAL, "256\n"},
                                          WriteCase{"KsmAcrossNodes", KsmPath("merge_across_nodes"), "0", Errno::kOk, "0\n"},
+                                         WriteCase{"VmaReadahead", "/sys/kernel/mm/swap/vma_ra_enabled", "off", Errno::kOk, "false\n"},
+                                         WriteCase{"VmaReadaheadO", "/sys/kernel/mm/swap/vma_ra_enabled", "o", Errno::kEINVAL, "true\n"},
                                          WriteCase{"KsmCounter", KsmPath("pages_shared"), "0", Errno::kEACCES, "0\n"}),
                          [](const auto& c) { return std::string(c.param.name); });
 

@@ -2,6 +2,8 @@
 
 #include "server/procfs/process_files.h"
 
+#include <algorithm>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <vector>
@@ -97,21 +99,55 @@ TEST_P(ProcessFilesTest, SmapsRollupHasTheKernelsLines) {
   }
 }
 
-// Each line is in the recording, in its order, with its form.
-TEST_P(ProcessFilesTest, StatusAndLimitsAreLinesOfTheKernels) {
-  for (const std::string file : {"status", "limits"}) {
-    const std::vector<std::string> recorded = LinesOf(Recorded(file));
-    const auto label = [&](const std::string& line) { return file == "limits" ? line.substr(0, 25) : Label(line); };
-    size_t at = 0;
-    for (const std::string& line : LinesOf(Ours(file))) {
-      while (at < recorded.size() && label(recorded[at]) != label(line)) ++at;
-      ASSERT_LT(at, recorded.size()) << line;
-      if (file == "limits" || absl::EndsWith(line, " kB")) {
-        EXPECT_EQ(line.size(), recorded[at].size()) << line;
-      }
+// The kernel's lines, all of them, in their order and form; what no process differs in is the same.
+TEST_P(ProcessFilesTest, StatusHasTheKernelsLines) {
+  static constexpr const char* kOfEachProcess[] = {"Name",
+                                                   "State",
+                                                   "Tgid",
+                                                   "Pid",
+                                                   "PPid",
+                                                   "Uid",
+                                                   "Gid",
+                                                   "FDSize",
+                                                   "NStgid",
+                                                   "NSpid",
+                                                   "CapPrm",
+                                                   "CapEff",
+                                                   "VmStk",
+                                                   "voluntary_ctxt_switches",
+                                                   "nonvoluntary_ctxt_switches"};
+  const std::vector<std::string> recorded = LinesOf(Recorded("status"));
+  const std::vector<std::string> ours = LinesOf(Ours("status"));
+  ASSERT_EQ(ours.size(), recorded.size());
+  for (size_t i = 0; i < ours.size(); ++i) {
+    const std::string label = Label(ours[i]);
+    EXPECT_EQ(label, Label(recorded[i]));
+    if (absl::EndsWith(ours[i], " kB")) {
+      EXPECT_EQ(ours[i].size(), recorded[i].size()) << ours[i];
+    } else if (std::find(std::begin(kOfEachProcess), std::end(kOfEachProcess), label) == std::end(kOfEachProcess)) {
+      EXPECT_EQ(ours[i], recorded[i]);
     }
   }
   EXPECT_EQ(LineWith(Ours("status"), "VmStk"), LineWith(Recorded("status"), "VmStk"));
+  EXPECT_EQ(LineWith(Ours("status"), "Gid:\t"), "Gid:\t1000\t1000\t1000\t1000");
+  EXPECT_EQ(LineWith(Ours("status"), "CapEff"), "CapEff:\t0000000000000000");
+}
+
+TEST_P(ProcessFilesTest, LimitsAreThoseOfANewProcess) { EXPECT_EQ(Ours("limits"), Recorded("limits")); }
+
+TEST_P(ProcessFilesTest, TheTableOfDescriptorsGrows) {
+  const uint64_t word_bits = static_cast<uint64_t>(machine_->layout().word_bytes) * 8;
+  EXPECT_EQ(LineWith(Ours("status"), "FDSize"), absl::StrCat("FDSize:\t", word_bits));
+  ASSERT_EQ(machine_->Apply(op::Open{pid_, "/bin/program", 0, 300}).error, Errno::kOk);
+  EXPECT_EQ(LineWith(Ours("status"), "FDSize"), "FDSize:\t512");
+}
+
+TEST_P(ProcessFilesTest, LeavingACpuIsASwitch) {
+  const auto other = Pid(static_cast<int32_t>(machine_->Apply(op::CreateProcess{"other", 0, false}).value));
+  ASSERT_EQ(machine_->Apply(op::SwitchTo{pid_, 0}).error, Errno::kOk);
+  EXPECT_EQ(LineWith(Ours("status"), "voluntary_ctxt_switches"), "voluntary_ctxt_switches:\t0");
+  ASSERT_EQ(machine_->Apply(op::SwitchTo{other, 0}).error, Errno::kOk);
+  EXPECT_EQ(LineWith(Ours("status"), "voluntary_ctxt_switches"), "voluntary_ctxt_switches:\t1");
 }
 
 TEST_P(ProcessFilesTest, StatmAgreesWithStatus) {

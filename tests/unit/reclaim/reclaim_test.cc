@@ -38,6 +38,7 @@ class Pressure {
   }
 
   Machine& machine() { return *machine_; }
+  Pid pid() const { return pid_; }
   uint64_t Map(uint64_t bytes) {
     return machine_->Apply(op::Mmap{.pid = pid_, .length = bytes, .prot = kReadWrite, .flags = kPrivateAnonymous}).value;
   }
@@ -142,6 +143,59 @@ TEST(ReclaimTest, SaysWhyKswapdWokeAndWhatItDid) {
   }
   EXPECT_TRUE(woke);
   EXPECT_TRUE(evicted);
+}
+
+// kswapd sleeps lightly for a tenth of a second: woken before, it was too early to sleep; after that it looks for itself.
+TEST(ReclaimTest, KswapdSleepsLightlyAtFirst) {
+  Pressure lab;
+  lab.CreateFile("/data", 48 * kMib, "");
+  const uint64_t address = lab.Map(160 * kMib);
+  uint64_t at = 0;
+  const auto write_until = [&](VmEvent event, uint64_t count) {
+    for (; at < 160 * kMib && lab.Count(event) < count; at += 4096) lab.Write(address + at, 4096);
+  };
+  write_until(VmEvent::kPageoutrun, 1);
+  ASSERT_EQ(lab.Count(VmEvent::kPageoutrun), 1u);
+  EXPECT_EQ(lab.Count(VmEvent::kKswapdLowWmarkHitQuickly), 0u);
+  write_until(VmEvent::kPageoutrun, 2);
+  EXPECT_EQ(lab.Count(VmEvent::kKswapdLowWmarkHitQuickly), 1u);
+  // Now a little is taken, so that no zone is above its high watermark while nobody wakes kswapd.
+  for (int page = 0; page < 64; ++page, at += 4096) lab.Write(address + at, 4096);
+  ASSERT_EQ(lab.Count(VmEvent::kPageoutrun), 2u);
+  const uint64_t free = lab.machine().memory().free_pages().raw();
+  Explanation why;
+  ASSERT_EQ(lab.machine().Apply(op::AdvanceTime{100'000'000}, &why).error, Errno::kOk);
+  EXPECT_EQ(lab.Count(VmEvent::kKswapdHighWmarkHitQuickly), 1u);
+  EXPECT_EQ(lab.Count(VmEvent::kPageoutrun), 3u);
+  EXPECT_GT(lab.machine().memory().free_pages().raw(), free);
+  ASSERT_FALSE(why.steps().empty());
+  EXPECT_EQ(why.steps()[0].kind, StepKind::kKswapdWake);
+  // Asleep for good: the next time is not early.
+  ASSERT_EQ(lab.machine().Apply(op::AdvanceTime{200'000'000}).error, Errno::kOk);
+  write_until(VmEvent::kPageoutrun, 4);
+  EXPECT_EQ(lab.Count(VmEvent::kKswapdLowWmarkHitQuickly), 1u);
+  lab.ExpectSound();
+}
+
+TEST(ReclaimTest, EntriesThatGoAreForgottenByTlbs) {
+  Pressure lab;
+  ASSERT_EQ(lab.machine().Apply(op::CreateFile{"/dev/vdb", op::FileSystem::kBlockDevice, 16 * kMib, "", false}).error, Errno::kOk);
+  ASSERT_EQ(lab.machine().Apply(op::Swapon{"/dev/vdb", std::nullopt}).error, Errno::kOk);
+  constexpr int32_t kMadvPageout = 21;
+  const uint64_t address = lab.Map(64 * 4096);
+  ASSERT_EQ(lab.Write(address, 64 * 4096), 64u);
+  Explanation why;
+  EXPECT_EQ(lab.machine().Apply(op::Madvise{lab.pid(), address, 64 * 4096, kMadvPageout}, &why).error, Errno::kOk);
+  int64_t entries = 0, flushes = 0;
+  for (const ExplanationStep& step : why.steps()) {
+    if (step.kind != StepKind::kTlbFlush) continue;
+    for (const Fact& fact : step.facts) {
+      if (fact.name == "entries") entries += fact.number;
+      if (fact.name == "flushes") flushes += fact.number;
+    }
+  }
+  EXPECT_EQ(entries, 64);
+  EXPECT_EQ(flushes, 64);  // ARM64 does not put any off.
 }
 
 // A request that has to steal from page blocks of another kind boosts the watermarks, and kswapd takes as many clean pages of files.

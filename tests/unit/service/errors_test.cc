@@ -248,7 +248,7 @@ INSTANTIATE_TEST_SUITE_P(
                   [](Server& s) {
                     return Create(s, "n", [](auto& r) {
                       r.mutable_spec()->set_preset("arm64-1G");
-                      r.mutable_spec()->set_command_line("default_hugepagesz=1G");
+                      r.mutable_spec()->set_page_size_bytes(65536);
                       r.set_validate_only(true);
                     });
                   },

@@ -84,6 +84,7 @@ TEST(ExplanationToProtoTest, CountsWhatDoesNotFit) {
   v1::Explanation proto;
   ExplanationToProto(explanation, 1000, &proto);
   EXPECT_EQ(proto.steps_size(), 1000);
+  EXPECT_EQ(proto.steps(999).number(), 1000);
   EXPECT_EQ(proto.steps_left_out(), 500);
   v1::Explanation small;
   ExplanationToProto(explanation, 10, &small);
