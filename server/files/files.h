@@ -202,7 +202,7 @@ class Files {
   // The page cache holds another frame for a page from now on; what it counts of the page stays (folio_migrate_mapping()).
   void ReplacePage(Pfn from, Pfn to);
   // Takes a clean page that nobody maps out of the page cache.
-  void DropCleanPage(Pfn pfn);
+  void DropCleanPage(Pfn pfn) { DropCleanPage(pfn, 0); }
   // The same for reclaim for the sake of a cgroup (0: of the node), which remembers when that was (__remove_mapping(),
   // workingset_eviction()): should the page come back soon, it is active at once.
   void Evict(Pfn pfn, uint16_t target_memcg);
@@ -223,7 +223,6 @@ class Files {
   uint64_t shmem_pages() const { return shmem_pages_; }
   uint64_t buffer_pages() const { return buffer_pages_; }  // nr_blockdev_pages()
   // Nodes of the trees (i_pages) that the page caches of all files stand for: pages, what reclaim left behind, pages on swap.
-  uint64_t xarray_nodes() const { return xarray_nodes_; }
 
   void CheckInvariants(std::vector<std::string>* violations) const;
   void AddToHash(StateHasher& hasher) const;
@@ -238,10 +237,8 @@ class Files {
   }
   SysResult<Pfn> AddPage(Inode& inode, PageIndex index);
   void TellPage(EventKind kind, const Inode& inode, PageIndex index, Pfn pfn) const;  // A tracepoint of mm/filemap.c.
-  // Puts a page into the page cache and counts it; takes over a reference.
-  void InsertPage(Inode& inode, PageIndex index, Pfn pfn);
-  // Counts the nodes that an entry adds or takes, while none stands at the index.
-  uint64_t NodesFor(const Inode& inode, PageIndex index) const;
+  // Puts a page into the page cache and counts it; takes over a reference. The shadow that was there, 0: none.
+  uint64_t InsertPage(Inode& inode, PageIndex index, Pfn pfn);
   void NoteClean(Inode& inode, const Frame& frame);
   uint64_t FlushInode(Inode& inode, uint64_t most);
   void WriteDownTo(uint64_t background);
@@ -265,7 +262,9 @@ class Files {
   std::pair<PageIndex, PageIndex> SplitAtEnds(Inode& inode, PageIndex first, PageIndex end);
   void ZeroPages(Inode& inode, PageIndex first, PageIndex end);
   void CheckHugeShmem(std::vector<std::string>* violations) const;
-  void RemovePage(Inode& inode, PageIndex index, Pfn pfn);
+  // `shadow`: what to leave in the page's place; 0: nothing.
+  void RemovePage(Inode& inode, PageIndex index, Pfn pfn, uint64_t shadow = 0);
+  void DropCleanPage(Pfn pfn, uint64_t shadow);
   void RemovePages(Inode& inode, PageIndex first, PageIndex end);
   void ZeroBytes(Inode& inode, uint64_t from, uint64_t to);
   void PutPage(Pfn pfn);
@@ -288,7 +287,6 @@ class Files {
   uint32_t next_id_ = 1;
   uint64_t next_number_ = 2;
   uint64_t cached_pages_ = 0;
-  uint64_t xarray_nodes_ = 0;
   uint64_t shmem_pages_ = 0;
   uint64_t tmpfs_pages_ = 0;
   uint64_t tmpfs_limit_ = 0;
@@ -313,6 +311,7 @@ class Files {
   ShmemHuge internal_huge_ = ShmemHuge::kNever;  // huge= of the kernel's own mount.
   int page_cluster_ = 3;
   absl::btree_map<uint32_t, Inode*> by_id_;
+  mutable Inode* found_ = nullptr;  // By FindById(), last.
   absl::btree_map<std::string, std::shared_ptr<Inode>> by_path_;
 };
 

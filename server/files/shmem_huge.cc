@@ -1,7 +1,6 @@
 // Huge pages of tmpfs, memfd, SysV shm and shared anonymous memory. Linux: mm/shmem.c (shmem_is_huge, shmem_alloc_hugefolio,
 // shmem_undo_range), the page cache's part of mm/huge_memory.c and mm/khugepaged.c (collapse_file).
 #include <algorithm>
-#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -48,9 +47,7 @@ std::optional<Pfn> Files::AddHugePage(Inode& inode, PageIndex first, HugeAdvice 
     GiveBlocks(inode, huge_pages());
     return refuse(text);
   };
-  const auto page = inode.pages.lower_bound(first);
-  const auto swapped = inode.swapped.lower_bound(first);
-  if ((page != inode.pages.end() && page->first < end) || (swapped != inode.swapped.end() && swapped->first < end)) {
+  if (!inode.pages.Pages(first, end).empty() || !inode.pages.Swapped(first, end).empty()) {
     return give_back("no huge page: the file has pages in the range already");
   }
   const Gfp gfp = mapper_->HugeGfp(advice == HugeAdvice::kYes);
@@ -89,8 +86,7 @@ void Files::InsertHugePage(Inode& inode, PageIndex first, Pfn head) {
     frame.mapping = inode.id;
     frame.index = 0;
     frame.mapcount = 0;
-    xarray_nodes_ += NodesFor(inode, first + PageCount(i));
-    inode.pages.emplace(first + PageCount(i), head + PageCount(i));
+    inode.pages.Insert(first + PageCount(i), head + PageCount(i));
   }
   Frame& frame = memory_.frame(head);
   frame.index = first.raw();
@@ -115,10 +111,7 @@ void Files::RemoveHugePage(Inode& inode, Pfn head) {
   CountHugePage(inode, frame, -1);
   GiveBlocks(inode, huge_pages());
   frame.flags &= ~uint32_t{kPgDirty};
-  for (uint64_t i = 0; i < huge_pages(); ++i) {
-    inode.pages.erase(first + PageCount(i));
-    xarray_nodes_ -= NodesFor(inode, first + PageCount(i));
-  }
+  for (uint64_t i = 0; i < huge_pages(); ++i) inode.pages.Erase(first + PageCount(i));
   frame.refcount -= static_cast<int32_t>(huge_pages());
   MMLAB_CHECK(frame.refcount >= 0);
   for (uint64_t i = 0; i < huge_pages(); ++i) memory_.frame(head + PageCount(i)).mapping = 0;
@@ -133,9 +126,9 @@ Pfn Files::HeadOf(Pfn pfn) const { return (memory_.frame(pfn).flags & kPgTail) =
 // is to go of it is zeroed and stays (truncate_inode_partial_folio()). Where what can be removed starts and ends.
 std::pair<PageIndex, PageIndex> Files::SplitAtEnds(Inode& inode, PageIndex first, PageIndex end) {
   const auto split = [&](PageIndex at) -> bool {
-    const auto it = inode.pages.find(at);
-    if (it == inode.pages.end() || !IsCompound(memory_.frame(it->second))) return true;
-    const Pfn head = HeadOf(it->second);
+    const std::optional<Pfn> found = inode.pages.Find(at);
+    if (!found.has_value() || !IsCompound(memory_.frame(*found))) return true;
+    const Pfn head = HeadOf(*found);
     if (memory_.frame(head).index == at.raw()) return true;
     memory_.frame(head).flags |= kPgDirty;
     return mapper_ != nullptr && mapper_->SplitFilePage(head);
@@ -157,7 +150,7 @@ std::pair<PageIndex, PageIndex> Files::SplitAtEnds(Inode& inode, PageIndex first
 }
 
 void Files::ZeroPages(Inode& inode, PageIndex first, PageIndex end) {
-  for (auto it = inode.pages.lower_bound(first); it != inode.pages.end() && it->first < end; ++it) memory_.contents().Clear(it->second);
+  for (const auto& [index, pfn] : inode.pages.Pages(first, end)) memory_.contents().Clear(pfn);
 }
 
 void Files::NoteSplit(Pfn head) {
@@ -171,23 +164,19 @@ void Files::NoteSplit(Pfn head) {
 void Files::DropBehindEnd(Inode& inode, PageIndex first) {
   const PageIndex end = first + PageCount(huge_pages());
   const PageIndex from = std::max(first + PageCount(1), EndIndex(inode));
-  for (auto it = inode.pages.lower_bound(from); it != inode.pages.end() && it->first < end; it = inode.pages.lower_bound(from)) {
-    RemovePage(inode, it->first, it->second);
-  }
+  for (const auto& [index, pfn] : inode.pages.Pages(from, end)) RemovePage(inode, index, pfn);
 }
 
 bool Files::TakeHoles(Inode& inode, PageIndex first) {
-  const auto start = inode.pages.lower_bound(first);
-  const auto end = inode.pages.lower_bound(first + PageCount(huge_pages()));
-  return TakeBlocks(inode, huge_pages() - static_cast<uint64_t>(std::distance(start, end)));
+  uint64_t holes = huge_pages();
+  for ([[maybe_unused]] const auto& page : inode.pages.Pages(first, first + PageCount(huge_pages()))) --holes;
+  return TakeBlocks(inode, holes);
 }
 
 void Files::CollapseInto(Inode& inode, PageIndex first, Pfn head) {
   const PageIndex end = first + PageCount(huge_pages());
-  for (auto it = inode.pages.lower_bound(first); it != inode.pages.end() && it->first < end;) {
-    const auto [index, pfn] = *it;
-    it = inode.pages.erase(it);
-    xarray_nodes_ -= NodesFor(inode, index);
+  for (const auto& [index, pfn] : inode.pages.Pages(first, end)) {
+    inode.pages.Erase(index);
     Frame& frame = memory_.frame(pfn);
     memory_.contents().Copy(pfn, head + PageCount(index - first));
     --cached_pages_;
@@ -209,7 +198,7 @@ void Files::CheckHugeShmem(std::vector<std::string>* violations) const {
   for (const auto& [id, inode] : by_id_) {
     huge += inode->huge_pages;
     uint64_t found = 0;
-    for (const auto& [index, pfn] : inode->pages) {
+    for (const auto& [index, pfn] : inode->pages.Pages()) {
       const Frame& frame = memory_.frame(pfn);
       if (!IsCompound(frame)) continue;
       const Pfn head = HeadOf(pfn);

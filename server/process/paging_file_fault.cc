@@ -54,23 +54,22 @@ bool Paging::FaultAround(Fault& fault, bool* out_of_memory) {
 
   const Inode& inode = *vma.file->inode;
   const PageIndex end = std::min(last + PageCount(1), PageIndex() + page_size.PagesHolding(Bytes(inode.size)));
-  auto it = inode.pages.lower_bound(first);
-  if (it == inode.pages.end() || it->first >= end) return false;
-  if (MapHugeFile(fault, it->second)) return true;  // filemap_map_pmd()
+  const auto cached = inode.pages.Pages(first, end);
+  if (cached.empty()) return false;
+  if (MapHugeFile(fault, (*cached.begin()).value)) return true;  // filemap_map_pmd()
   if (!PrepareTable(fault)) {
     *out_of_memory = true;
     return false;
   }
-  it = inode.pages.lower_bound(first);  // The table may have cost pages of this file.
   bool mapped = false;
   int64_t count = 0;
-  for (; it != inode.pages.end() && it->first < end; ++it) {
-    const VirtAddr address = start + page_size.BytesOf(it->first - first);
+  for (const auto& [index, pfn] : cached) {  // Looked up anew: the table may have cost pages of this file.
+    const VirtAddr address = start + page_size.BytesOf(index - first);
     // A page that marks where to read on is left to a fault of its own.
-    if (inode.on_disk() && (memory_.frame(it->second).flags & (kPgReclaim | kPgDirty)) == kPgReclaim) continue;
+    if (inode.on_disk() && (memory_.frame(pfn).flags & (kPgReclaim | kPgDirty)) == kPgReclaim) continue;
     if (!format_.None(format_.Load(fault.table, format_.IndexOf(address, 1)))) continue;
     mapped = mapped || address == fault.address;
-    SetPte(fault, it->second, address);
+    SetPte(fault, pfn, address);
     ++count;
   }
   if (Explanation* why = tracer_.explanation()) {

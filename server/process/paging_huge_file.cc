@@ -107,14 +107,15 @@ CollapseResult Paging::ScanFile(const Inode& inode, PageIndex first, bool khugep
   const KhugepagedSettings& limits = huge_settings_.khugepaged;
   const PageIndex end = first + PageCount(huge_pages());
   sums = ScanSums();
-  sums.swapped = static_cast<uint32_t>(std::distance(inode.swapped.lower_bound(first), inode.swapped.lower_bound(end)));
+  for ([[maybe_unused]] const auto& swapped : inode.pages.Swapped(first, end)) ++sums.swapped;
   if (khugepaged && sums.swapped > limits.max_ptes_swap) {
     vm_stat_.Count(VmEvent::kThpScanExceedSwapPte);
     return CollapseResult::kTooManySwapped;
   }
   uint32_t present = 0;
-  for (auto it = inode.pages.lower_bound(first); it != inode.pages.end() && it->first < end; ++it, ++present) {
-    const Frame& frame = memory_.frame(it->second);
+  for (const auto& [index, pfn] : inode.pages.Pages(first, end)) {
+    ++present;
+    const Frame& frame = memory_.frame(pfn);
     if (IsCompound(frame)) return CollapseResult::kMappedSmall;
     if ((frame.flags & kPgLru) == 0) return CollapseResult::kNotOnLru;
     if (frame.refcount != 1 + frame.mapcount) return CollapseResult::kPinned;
@@ -131,13 +132,13 @@ CollapseResult Paging::ScanFile(const Inode& inode, PageIndex first, bool khugep
 CollapseResult Paging::GatherFile(Inode& inode, PageIndex first) {
   const PageIndex end = first + PageCount(huge_pages());
   uint32_t most = 2 * huge_pages();  // What comes back may drive out what came before.
-  for (auto it = inode.swapped.lower_bound(first); it != inode.swapped.end() && it->first < end; it = inode.swapped.lower_bound(first)) {
-    if (most-- == 0 || !files_.PageForWrite(inode, it->first).ok()) return CollapseResult::kFailed;
+  for (auto swapped = inode.pages.Swapped(first, end); !swapped.empty();) {
+    if (most-- == 0 || !files_.PageForWrite(inode, (*swapped.begin()).index).ok()) return CollapseResult::kFailed;
   }
   DrainLru();
   UnmapFilePages(inode, first, end, /*even_cows=*/false);
-  for (auto it = inode.pages.lower_bound(first); it != inode.pages.end() && it->first < end; ++it) {
-    const Frame& frame = memory_.frame(it->second);
+  for (const auto& [index, pfn] : inode.pages.Pages(first, end)) {
+    const Frame& frame = memory_.frame(pfn);
     if (frame.refcount != 1 || IsCompound(frame)) return CollapseResult::kPinned;
   }
   return files_.TakeHoles(inode, first) ? CollapseResult::kSucceed : CollapseResult::kFailed;
@@ -199,8 +200,8 @@ CollapseResult Paging::CollapseFile(VmArea& vma, VirtAddr address, bool khugepag
   if (!head.has_value()) return CollapseResult::kAllocationFailed;
   CollapseResult result = CollapseResult::kChargeFailed;
   MemoryController* const charger = memory_.charger();
-  const auto page = inode.pages.lower_bound(first);
-  const uint16_t memcg = page == inode.pages.end() ? 0 : memory_.frame(page->second).memcg;
+  const auto behind = inode.pages.Pages(first);
+  const uint16_t memcg = behind.empty() ? 0 : memory_.frame((*behind.begin()).value).memcg;
   if (charger == nullptr || charger->ChargeAgain(*head, order, memcg, gfp)) result = GatherFile(inode, first);
   if (result != CollapseResult::kSucceed) {
     memory_.FreePages(*head, order);

@@ -172,7 +172,7 @@ uint64_t Paging::CheckHugePages(const std::vector<const AddressSpace*>& spaces, 
   }
   for (const auto& [id, inode] : files_.all()) {
     if (inode->huge_pages == 0) continue;
-    for (const auto& [index, pfn] : inode->pages) {
+    for (const auto& [index, pfn] : inode->pages.Pages()) {
       if ((memory_.frame(pfn).flags & kPgHead) != 0) entire.try_emplace(pfn, 0);
     }
   }

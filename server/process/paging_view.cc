@@ -42,9 +42,9 @@ void Paging::AccumulateSmaps(const VmArea& vma, SmapsSums& sums) const {
   const bool locked = vma.is(kVmLocked);
   if (vma.file != nullptr && vma.file->inode->shmem()) {
     // shmem_swap_usage(): its entries are in the file, not in page tables.
-    const auto& swapped = vma.file->inode->swapped;
-    const auto end = swapped.lower_bound(vma.IndexOf(vma.end, layout_.page_size));
-    for (auto it = swapped.lower_bound(vma.pgoff); it != end; ++it) sums.swap += page;
+    for ([[maybe_unused]] const auto& swapped : vma.file->inode->pages.Swapped(vma.pgoff, vma.IndexOf(vma.end, layout_.page_size))) {
+      sums.swap += page;
+    }
   }
   ForEachTable(*vma.mm, vma.range(), EachEntry(format_, [&](Pte pte, VirtAddr) {
     if (format_.IsSwap(pte)) {
@@ -168,9 +168,8 @@ void Paging::Mincore(const VmArea& vma, VirtRange range, std::string& out) const
       resident = files_.swap().CachedPage(SwapOf(pte)).has_value();
     } else if (!resident && inode != nullptr) {
       const PageIndex index = vma.IndexOf(address, page_size);
-      const auto swapped = inode->swapped.find(index);
-      resident = swapped == inode->swapped.end() ? files_.FindPage(*inode, index).has_value()
-                                                 : files_.swap().CachedPage(swapped->second).has_value();
+      const auto swapped = inode->pages.FindSwapped(index);
+      resident = swapped.has_value() ? files_.swap().CachedPage(*swapped).has_value() : files_.FindPage(*inode, index).has_value();
     }
     out.push_back(resident ? '\1' : '\0');
   }
@@ -221,7 +220,7 @@ void Paging::CheckInvariants(const std::vector<const Process*>& tasks, std::vect
   }
   // MREMAP_DONTUNMAP unlocks a VMA without looking at its pages (mremap.cc): those of a file stay marked in the page cache.
   for (const auto& [id, inode] : files_.all()) {
-    for (const auto& [index, pfn] : inode->pages) {
+    for (const auto& [index, pfn] : inode->pages.Pages()) {
       const Frame& frame = memory_.frame(pfn);
       if ((frame.flags & kPgMlocked) != 0 && !IsCompound(frame) && !mapped.contains(pfn)) ++mlocked;
     }
