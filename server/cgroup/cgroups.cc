@@ -134,6 +134,7 @@ void Cgroups::PassMemcg(const Cgroup& cgroup, uint16_t memcg) {
 void Cgroups::Offline(Cgroup& cgroup) {
   const uint16_t number = cgroup.memcg;
   Memcg& memcg = of(number);
+  if (memcg.object_bytes == 0) ReleaseObjects(number);
   DrainAllStock(number);
   memcg.online = false;
   memcg.memory.min = memcg.memory.low = 0;
@@ -144,6 +145,10 @@ void Cgroups::Offline(Cgroup& cgroup) {
     memcg.memory.usage -= memcg.kernel_pages;
     if (heir != 0) of(heir).kernel_pages += memcg.kernel_pages;
     memcg.kernel_pages = 0;
+  }
+  for (size_t i = 0; i < memcg.slab_bytes.size(); ++i) {
+    if (heir != 0) of(heir).slab_bytes[i] += memcg.slab_bytes[i];
+    memcg.slab_bytes[i] = 0;
   }
   memory_.lru().MoveKernelStats(number, heir);
   cgroup.memory = false;
@@ -165,7 +170,7 @@ void Cgroups::ReleaseIfUnused(uint16_t number) {
   }
   while (number != 0) {
     Memcg& memcg = of(number);
-    if (memcg.online || memcg.frames > 0 || memcg.swapped > 0) return;
+    if (memcg.online || memcg.frames > 0 || memcg.swapped > 0 || memcg.object_bytes > 0) return;
     for (const std::unique_ptr<Memcg>& other : memcgs_) {
       if (other != nullptr && other->parent == number) return;
     }
@@ -303,7 +308,7 @@ int64_t MappedAnonPages(const FrameBlock& block, uint32_t i) {
 
 void Cgroups::CheckInvariants(std::vector<std::string>* problems) const {
   struct Counted {
-    uint64_t frames = 0, user = 0, kernel = 0;
+    uint64_t frames = 0, kernel_frames = 0, user = 0, kernel = 0;
     std::array<int64_t, std::size(kOfUserPages)> stats{};
   };
   std::vector<Counted> counted(memcgs_.size());
@@ -319,7 +324,7 @@ void Cgroups::CheckInvariants(std::vector<std::string>* problems) const {
       const uint64_t pages = uint64_t{1} << frame.order;
       of.frames += pages;
       const bool kernel = (frame.flags & kPgKernelCharge) != 0;
-      if (!kernel) of.user += pages;
+      (kernel ? of.kernel_frames : of.user) += pages;
       if (const uint16_t owner = memory_.lru().kernel_owner(frame.memcg); kernel && owner != 0) counted[owner].kernel += pages;
       of.stats[0] += MappedAnonPages(block, i);
       of.stats[1] += frame.state == FrameState::kFile || frame.state == FrameState::kShmem || (frame.flags & kPgSwapCache) != 0;
@@ -328,6 +333,9 @@ void Cgroups::CheckInvariants(std::vector<std::string>* problems) const {
       of.stats[4] += frame.state == FrameState::kFile && (frame.flags & kPgDirty) != 0;
     }
   });
+  std::vector<uint64_t> object_pages(memcgs_.size());
+  CheckObjects(object_pages, problems);
+  for (size_t i = 0; i < counted.size(); ++i) counted[i].kernel += object_pages[i];
   for (const std::unique_ptr<Memcg>& memcg : memcgs_) {
     if (memcg == nullptr) continue;
     const Counted& sums = counted[memcg->number];
@@ -346,6 +354,7 @@ void Cgroups::CheckInvariants(std::vector<std::string>* problems) const {
     expect("usage", memcg->memory.usage, usage);
     expect("swap usage", memcg->swap.usage, swap);
     expect("its number of frames", memcg->frames, sums.frames);
+    expect("its number of frames of the kernel", memcg->kernel_frames, sums.kernel_frames);
     expect("its kernel memory", memcg->kernel_pages, sums.kernel);
     for (size_t i = 0; i < std::size(kOfUserPages); ++i) {
       expect(StatName(kOfUserPages[i]), static_cast<uint64_t>(memory_.lru().stat(memcg->number).Get(kOfUserPages[i])),
@@ -373,13 +382,19 @@ void Cgroups::AddToHash(StateHasher& hasher) const {
         hasher.Add(value);
       }
     }
-    for (const uint64_t value : {memcg->effective_min, memcg->effective_low, memcg->kernel_pages, memcg->frames, memcg->swapped}) {
+    for (const uint64_t value : {memcg->effective_min, memcg->effective_low, memcg->kernel_pages, memcg->frames, memcg->swapped,
+                                 memcg->object_bytes, memcg->object_rest, memcg->zswap_max}) {
       hasher.Add(value);
     }
+    for (const int64_t bytes : memcg->slab_bytes) hasher.Add(static_cast<uint64_t>(bytes));
     for (const uint64_t count : memcg->events) hasher.Add(count);
     for (const uint64_t count : memcg->local_events) hasher.Add(count);
   }
-  for (const Stock& stock : stocks_) hasher.Add(uint64_t{stock.memcg} << 32 | stock.pages);
+  for (const Stock& stock : stocks_) {
+    hasher.Add(uint64_t{stock.memcg} << 32 | stock.pages);
+    hasher.Add(uint64_t{stock.objects_of} << 32 | stock.object_bytes);
+    for (const int64_t bytes : stock.slab_bytes) hasher.Add(static_cast<uint64_t>(bytes));
+  }
 }
 
 uint64_t Cgroups::HostMemory() const {

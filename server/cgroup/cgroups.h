@@ -131,6 +131,9 @@ class Cgroups final : public MemoryController {
   bool ChargePage(Pfn head, PageOrder order, Gfp gfp) override;
   bool ChargeAgain(Pfn head, PageOrder order, uint16_t memcg, Gfp gfp) override;
   bool ChargeKernelPages(Pfn head, int order, Gfp gfp) override;
+  uint16_t ObjectOwner() const override { return cgroups_[current_]->memcg; }
+  bool ChargeObject(uint16_t owner, uint32_t bytes, bool reclaimable, Gfp gfp) override;
+  void UnchargeObject(uint16_t owner, uint32_t bytes, bool reclaimable) override;
   void Uncharge(Pfn head, int order) override;
   void ReturnToUser() override;
   void CountEvent(VmEvent item) override;
@@ -152,6 +155,10 @@ class Cgroups final : public MemoryController {
   struct Stock {
     uint16_t memcg = 0;
     uint64_t pages = 0;
+    // Of objects: for whom, bytes charged in advance, and what slab_bytes has yet to be told.
+    uint16_t objects_of = 0;
+    uint64_t object_bytes = 0;
+    std::array<int64_t, 2> slab_bytes{};
   };
 
   Memcg& of(uint16_t number) { return *memcgs_[number]; }
@@ -169,9 +176,10 @@ class Cgroups final : public MemoryController {
   // charge.cc
   bool TryCharge(uint16_t number, uint64_t pages, Gfp gfp);
   Memcg* ChargeCounters(uint16_t number, uint64_t pages);  // Null: charged; else the one whose limit refused.
+  void ForceCharge(uint16_t number, uint64_t pages);
   void UnchargeCounters(uint16_t number, uint64_t pages);
   bool ConsumeStock(uint16_t number, uint64_t pages);
-  void RefillStock(uint16_t number, uint64_t pages);
+  void RefillStock(Stock& stock, uint16_t number, uint64_t pages);
   void DrainStock(Stock& stock);
   void DrainAllStock(uint16_t root);
   void NoteOverHigh(uint16_t number, uint64_t pages);
@@ -183,6 +191,18 @@ class Cgroups final : public MemoryController {
   uint64_t StallInReclaim(uint16_t number, uint64_t pages);
   void Refused(const Memcg& over, uint64_t pages) const;
 
+  // objects.cc
+  uint64_t page_bytes() const;
+  bool ChargeObjectPages(uint16_t owner, uint64_t pages, Gfp gfp);
+  void UnchargeObjectPages(Stock& stock, uint16_t owner, uint64_t pages);
+  void SwitchObjectStock(Stock& stock, uint16_t owner);
+  void RefillObjectStock(uint16_t owner, uint64_t bytes, bool allow_uncharge);
+  void DrainObjectStock(Stock& stock);
+  void ReleaseObjects(uint16_t owner);
+  void CountSlab(uint16_t owner, int64_t bytes, bool reclaimable);
+  void AddSlab(uint16_t owner, size_t reclaimable, int64_t bytes);
+  void CheckObjects(std::vector<uint64_t>& kernel_pages, std::vector<std::string>* problems) const;
+
   // files.cc
   CgroupWrite SetSubtreeControl(Cgroup& cgroup, absl::string_view text, bool populated);
   std::optional<uint64_t> ParsePages(absl::string_view text, bool allow_max) const;
@@ -192,6 +212,8 @@ class Cgroups final : public MemoryController {
   void ShrinkToHigh(uint16_t number);
   void ShrinkToMax(uint16_t number);
   std::optional<std::string> ReadMemory(uint16_t number, absl::string_view file) const;
+  std::string StatText(uint16_t memcg, bool numa) const;
+  bool counts_by_node() const;  // CONFIG_NUMA
   std::string EventsText(const std::array<uint64_t, kMemcgEvents>& events) const;
 
   BuddyMemory& memory_;

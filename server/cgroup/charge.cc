@@ -51,6 +51,15 @@ Memcg* Cgroups::ChargeCounters(uint16_t number, uint64_t pages) {
   return nullptr;
 }
 
+// page_counter_charge()
+void Cgroups::ForceCharge(uint16_t number, uint64_t pages) {
+  for (uint16_t at = number; at != 0; at = of(at).parent) {
+    PageCounter& counter = of(at).memory;
+    counter.usage += pages;
+    counter.watermark = std::max(counter.watermark, counter.usage);
+  }
+}
+
 void Cgroups::UnchargeCounters(uint16_t number, uint64_t pages) {
   for (uint16_t at = number; at != 0; at = of(at).parent) {
     MMLAB_CHECK(of(at).memory.usage >= pages);
@@ -70,9 +79,8 @@ void Cgroups::DrainStock(Stock& stock) {
   stock.memcg = 0;
 }
 
-void Cgroups::RefillStock(uint16_t number, uint64_t pages) {
+void Cgroups::RefillStock(Stock& stock, uint16_t number, uint64_t pages) {
   if (number == 0) return;
-  Stock& stock = this->stock();
   if (stock.memcg != number) {
     DrainStock(stock);
     stock.memcg = number;
@@ -84,7 +92,11 @@ void Cgroups::RefillStock(uint16_t number, uint64_t pages) {
 
 void Cgroups::DrainAllStock(uint16_t root) {
   for (Stock& stock : stocks_) {
-    if (stock.pages > 0 && IsWithin(stock.memcg, root)) DrainStock(stock);
+    const uint16_t objects_of = stock.objects_of == 0 ? uint16_t{0} : memory_.lru().kernel_owner(stock.objects_of);
+    const bool pages = stock.pages > 0 && IsWithin(stock.memcg, root);
+    if (!pages && (objects_of == 0 || !IsWithin(objects_of, root))) continue;
+    DrainObjectStock(stock);
+    DrainStock(stock);
   }
 }
 
@@ -130,7 +142,7 @@ bool Cgroups::TryCharge(uint16_t number, uint64_t pages, Gfp gfp) {
     if (reclaiming_ || (!blocks && (gfp & (kGfpNoFail | kGfpHigh)) != 0)) {
       // It has to go on: the limit is overrun for a while.
       CountMemcgEvent(limited, MemcgEvent::kMax);
-      for (uint16_t at = number; at != 0; at = of(at).parent) of(at).memory.usage += pages;
+      ForceCharge(number, pages);
       return true;
     }
     if (!blocks) return false;
@@ -157,7 +169,7 @@ bool Cgroups::TryCharge(uint16_t number, uint64_t pages, Gfp gfp) {
     killed = true;
     retries = kReclaimRetries;
   }
-  if (batch > pages) RefillStock(number, batch - pages);
+  if (batch > pages) RefillStock(stock(), number, batch - pages);
   NoteOverHigh(number, batch);
   return true;
 }
@@ -181,6 +193,7 @@ bool Cgroups::CommitCharge(Pfn head, int order, uint16_t number, bool kernel, Gf
   if (kernel) {
     frame.flags |= kPgKernelCharge;
     of(number).kernel_pages += pages;
+    of(number).kernel_frames += pages;
   }
   return true;
 }
@@ -204,9 +217,10 @@ void Cgroups::Uncharge(Pfn head, int order) {
   MMLAB_CHECK(memcg.frames >= pages);
   memcg.frames -= pages;
   if ((frame.flags & kPgKernelCharge) != 0) {
+    memcg.kernel_frames -= pages;
     if (const uint16_t owner = memory_.lru().kernel_owner(number); owner != 0) {
       of(owner).kernel_pages -= pages;
-      RefillStock(owner, pages);
+      RefillStock(stock(), owner, pages);
     }
   } else {
     UnchargeCounters(number, pages);

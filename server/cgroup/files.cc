@@ -20,7 +20,7 @@ namespace {
 
 constexpr int kReclaimRetries = 16;  // MAX_RECLAIM_RETRIES
 
-enum Where : uint8_t { kEverywhere, kBelowRoot, kWithMemory, kRootWithMemory };
+enum Where : uint8_t { kEverywhere, kBelowRoot, kWithMemory, kRootWithMemory, kNumaRootWithMemory };
 enum Mode : uint8_t { kReadOnly, kReadWrite, kWriteOnly };
 struct File {
   absl::string_view name;
@@ -42,6 +42,7 @@ constexpr File kFiles[] = {
     {"memory.low", kWithMemory, kReadWrite},
     {"memory.max", kWithMemory, kReadWrite},
     {"memory.min", kWithMemory, kReadWrite},
+    {"memory.numa_stat", kNumaRootWithMemory, kReadOnly},
     {"memory.oom.group", kWithMemory, kReadWrite},
     {"memory.peak", kWithMemory, kReadOnly},
     {"memory.pressure", kEverywhere, kReadOnly},
@@ -51,12 +52,15 @@ constexpr File kFiles[] = {
     {"memory.swap.events", kWithMemory, kReadOnly},
     {"memory.swap.high", kWithMemory, kReadWrite},
     {"memory.swap.max", kWithMemory, kReadWrite},
+    {"memory.zswap.current", kWithMemory, kReadOnly},
+    {"memory.zswap.max", kWithMemory, kReadWrite},
 };
 
 // What the kernel has beside "memory" (cgroup.controllers of Debian's kernels) and a machine does not simulate.
 constexpr absl::string_view kOtherControllers[] = {"cpuset", "cpu", "io", "hugetlb", "pids", "rdma", "misc"};
 
-const File* FileOf(const Cgroup& cgroup, absl::string_view name) {
+// `numa`: the kernel counts by node (CONFIG_NUMA).
+const File* FileOf(const Cgroup& cgroup, absl::string_view name, bool numa) {
   const File* file = std::find_if(std::begin(kFiles), std::end(kFiles), [name](const File& one) { return one.name == name; });
   if (file == std::end(kFiles)) return nullptr;
   const bool root = cgroup.id == 0;
@@ -67,25 +71,28 @@ const File* FileOf(const Cgroup& cgroup, absl::string_view name) {
       return root ? nullptr : file;
     case kWithMemory:
       return cgroup.memory ? file : nullptr;
+    case kNumaRootWithMemory:
+      if (!numa) return nullptr;
+      [[fallthrough]];
     case kRootWithMemory:
       return root || cgroup.memory ? file : nullptr;
   }
   return nullptr;
 }
 
-// memory.stat up to the lists, in its order. What has no counter is not simulated and nothing is charged for it.
+// memory.stat up to the lists, in its order.
 struct StatLine {
   absl::string_view name;
-  std::optional<NodeStat> item;
+  std::optional<NodeStat> item;  // Nothing: what no process of a machine causes, and not counted by node.
 };
 constexpr StatLine kAmounts[] = {
     {"pagetables", NodeStat::kNrPageTablePages},
     {"sec_pagetables", NodeStat::kNrSecPageTablePages},
     {"percpu", std::nullopt},
-    {"sock", std::nullopt},
-    {"vmalloc", std::nullopt},
+    {"sock", std::nullopt},     // There are no sockets.
+    {"vmalloc", std::nullopt},  // Kernel stacks are charged page by page; nothing else takes areas for a process.
     {"shmem", NodeStat::kNrShmem},
-    {"zswap", std::nullopt},
+    {"zswap", std::nullopt},  // zswap is off, as it is after boot.
     {"zswapped", std::nullopt},
     {"file_mapped", NodeStat::kNrMapped},
     {"file_dirty", NodeStat::kNrDirty},
@@ -99,8 +106,6 @@ constexpr StatLine kAmounts[] = {
     {"inactive_file", NodeStat::kNrInactiveFile},
     {"active_file", NodeStat::kNrActiveFile},
     {"unevictable", NodeStat::kNrUnevictable},
-    {"slab_reclaimable", NodeStat::kNrSlabReclaimable},
-    {"slab_unreclaimable", NodeStat::kNrSlabUnreclaimable},
 };
 constexpr NodeStat kWorkingset[] = {NodeStat::kWorkingsetRefaultAnon,  NodeStat::kWorkingsetRefaultFile, NodeStat::kWorkingsetActivateAnon,
                                     NodeStat::kWorkingsetActivateFile, NodeStat::kWorkingsetRestoreAnon, NodeStat::kWorkingsetRestoreFile,
@@ -115,32 +120,55 @@ constexpr VmEvent kEvents[] = {VmEvent::kPgscanKswapd, VmEvent::kPgscanDirect,  
 std::vector<absl::string_view> Cgroups::FileNames(uint32_t id) const {
   std::vector<absl::string_view> names;
   for (const File& file : kFiles) {
-    if (FileOf(*cgroups_[id], file.name) != nullptr) names.push_back(file.name);
+    if (FileOf(*cgroups_[id], file.name, counts_by_node()) != nullptr) names.push_back(file.name);
   }
   return names;
 }
 
 // --- Reading. ---
 
-std::string Cgroups::StatText(uint16_t memcg) const {
+std::string Cgroups::StatText(uint16_t memcg) const { return StatText(memcg, /*numa=*/false); }
+
+// memory.stat, or what of it the kernel counts by node, of which there is one.
+std::string Cgroups::StatText(uint16_t memcg, bool numa) const {
   const int shift = memory_.page_size().shift();
   std::string out;
-  const auto line = [&out](absl::string_view name, uint64_t value) { absl::StrAppend(&out, name, " ", value, "\n"); };
+  const absl::string_view between = numa ? " N0=" : " ";
+  const auto line = [&](absl::string_view name, uint64_t value) { absl::StrAppend(&out, name, between, value, "\n"); };
   const auto bytes = [&](NodeStat item) { return static_cast<uint64_t>(Sum(memcg, item)) << shift; };
   line("anon", bytes(NodeStat::kNrAnonPages));
   line("file", bytes(NodeStat::kNrFilePages));
   uint64_t kernel = 0;
-  for (const uint16_t number : Subtree(memcg)) kernel += number == 0 ? 0 : memcgs_[number]->kernel_pages;
-  line("kernel", kernel << shift);
+  std::array<int64_t, 2> slab{};
+  for (const uint16_t number : Subtree(memcg)) {
+    if (number == 0) continue;
+    kernel += memcgs_[number]->kernel_pages;
+    for (size_t i = 0; i < slab.size(); ++i) slab[i] += memcgs_[number]->slab_bytes[i];
+  }
+  // CPUs tell late, so that what was freed may have been counted before what was made.
+  uint64_t unreclaimable = static_cast<uint64_t>(std::max<int64_t>(0, slab[0]));
+  uint64_t reclaimable = static_cast<uint64_t>(std::max<int64_t>(0, slab[1]));
+  if (memcg == 0) {
+    unreclaimable = bytes(NodeStat::kNrSlabUnreclaimable);
+    reclaimable = bytes(NodeStat::kNrSlabReclaimable);
+  }
+  if (!numa) line("kernel", kernel << shift);
   line("kernel_stack", static_cast<uint64_t>(Sum(memcg, NodeStat::kNrKernelStack)) << 10);
-  for (const StatLine& amount : kAmounts) line(amount.name, amount.item ? bytes(*amount.item) : 0);
-  line("slab", bytes(NodeStat::kNrSlabReclaimable) + bytes(NodeStat::kNrSlabUnreclaimable));
+  for (const StatLine& amount : kAmounts) {
+    if (amount.item || !numa) line(amount.name, amount.item ? bytes(*amount.item) : 0);
+  }
+  line("slab_reclaimable", reclaimable);
+  line("slab_unreclaimable", unreclaimable);
+  if (!numa) line("slab", reclaimable + unreclaimable);
   for (const NodeStat item : kWorkingset) line(StatName(item), static_cast<uint64_t>(Sum(memcg, item)));
+  if (numa) return out;
   line("pgscan", Sum(memcg, VmEvent::kPgscanKswapd) + Sum(memcg, VmEvent::kPgscanDirect));
   line("pgsteal", Sum(memcg, VmEvent::kPgstealKswapd) + Sum(memcg, VmEvent::kPgstealDirect));
   for (const VmEvent item : kEvents) line(StatName(item), Sum(memcg, item));
   return out;
 }
+
+bool Cgroups::counts_by_node() const { return memory_.zone_set() == ZoneSet::kArm64; }
 
 std::string Cgroups::EventsText(const std::array<uint64_t, kMemcgEvents>& events) const {
   std::string out;
@@ -155,6 +183,7 @@ std::string Cgroups::LimitText(uint64_t pages) const {
 
 std::optional<std::string> Cgroups::ReadMemory(uint16_t number, absl::string_view file) const {
   if (file == "stat") return StatText(number);
+  if (file == "numa_stat") return StatText(number, /*numa=*/true);
   if (number == 0) return std::nullopt;
   const Memcg& memcg = *memcgs_[number];
   const auto bytes = [&](uint64_t pages) { return absl::StrCat(pages << memory_.page_size().shift(), "\n"); };
@@ -170,6 +199,8 @@ std::optional<std::string> Cgroups::ReadMemory(uint16_t number, absl::string_vie
   if (file == "swap.current") return bytes(memcg.swap.usage);
   if (file == "swap.high") return LimitText(memcg.swap.high);
   if (file == "swap.max") return LimitText(memcg.swap.max);
+  if (file == "zswap.current") return bytes(0);
+  if (file == "zswap.max") return LimitText(memcg.zswap_max);
   if (file != "swap.events") return std::nullopt;
   const auto count = [&](MemcgEvent event) { return memcg.events[static_cast<size_t>(event)]; };
   return absl::StrCat("high ", count(MemcgEvent::kSwapHigh), "\nmax ", count(MemcgEvent::kSwapMax), "\nfail ", count(MemcgEvent::kSwapFail),
@@ -178,7 +209,7 @@ std::optional<std::string> Cgroups::ReadMemory(uint16_t number, absl::string_vie
 
 std::optional<std::string> Cgroups::Read(uint32_t id, absl::string_view name) const {
   const Cgroup& cgroup = *cgroups_[id];
-  const File* file = FileOf(cgroup, name);
+  const File* file = FileOf(cgroup, name, counts_by_node());
   if (file == nullptr || file->mode == kWriteOnly) return std::nullopt;
   if (name == "memory.pressure") return cgroup.psi.Text(StallKind::kMemory);
   if (name == "io.pressure") return cgroup.psi.Text(StallKind::kIo);
@@ -198,7 +229,9 @@ std::optional<std::string> Cgroups::Read(uint32_t id, absl::string_view name) co
   }
   uint64_t dying = 0;
   if (id == 0 || cgroup.memory) {
-    for (const uint16_t number : Subtree(cgroup.memcg)) dying += number != 0 && !memcgs_[number]->online ? 1 : 0;
+    // Memory of the kernel itself does not keep a cgroup: it is given to the one above.
+    const auto is_dying = [](const Memcg& memcg) { return !memcg.online && (memcg.frames > memcg.kernel_frames || memcg.swapped > 0); };
+    for (const uint16_t number : Subtree(cgroup.memcg)) dying += number != 0 && is_dying(*memcgs_[number]) ? 1 : 0;
   }
   return absl::StrCat("nr_descendants ", below, "\nnr_dying_descendants ", dying, "\n");
 }
@@ -297,6 +330,7 @@ Errno Cgroups::WriteMemory(uint16_t number, absl::string_view file, absl::string
   if (file == "low") memcg.memory.low = *pages;
   if (file == "swap.high") memcg.swap.high = *pages;
   if (file == "swap.max") memcg.swap.max = *pages;
+  if (file == "zswap.max") memcg.zswap_max = *pages;
   if (file == "high") {
     memcg.memory.high = *pages;
     ShrinkToHigh(number);
@@ -341,7 +375,7 @@ CgroupWrite Cgroups::SetSubtreeControl(Cgroup& cgroup, absl::string_view text, b
 
 CgroupWrite Cgroups::Write(uint32_t id, absl::string_view name, absl::string_view text, bool populated) {
   Cgroup& cgroup = *cgroups_[id];
-  const File* file = FileOf(cgroup, name);
+  const File* file = FileOf(cgroup, name, counts_by_node());
   if (file == nullptr) return {Errno::kENOENT, {}};
   if (name == "memory.pressure" || name == "io.pressure" || name == "cpu.pressure") {
     return {Errno::kENOSYS, absl::StrCat(name, ": triggers are not simulated, only reading")};

@@ -49,6 +49,7 @@ std::shared_ptr<Inode> Files::NewInode(FileKind kind, std::string path, uint32_t
   inode->device_major = major;
   inode->device_minor = minor;
   inode->path = std::move(path);
+  inode->pages.SetKernelObjects(kernel_objects_);
   by_id_[inode->id] = inode.get();
   if (inode->shmem()) inode->object = KernelObjectRef(kernel_objects_, KernelObject::kShmemInode);
   if (kind == FileKind::kBlockDevice) inode->object = KernelObjectRef(kernel_objects_, KernelObject::kBdevInode);
@@ -71,6 +72,7 @@ void Files::Evict(Inode& inode) {
   if (inode.kind == FileKind::kBlockDevice) disks_.erase(inode.id);
   if (inode.shmem() && !inode.noreserve) Uncharge(static_cast<int64_t>(page_size_.PagesHolding(Bytes(inode.size)).raw()));
   by_id_.erase(inode.id);
+  if (found_ == &inode) found_ = nullptr;
 }
 
 SysResult<std::shared_ptr<Inode>> Files::CreateFile(const std::string& path, FileKind kind, uint64_t size, absl::string_view content,
@@ -90,6 +92,7 @@ SysResult<std::shared_ptr<Inode>> Files::CreateFile(const std::string& path, Fil
   const uint32_t minor = kind == FileKind::kExt4 ? kDiskMinor : kind == FileKind::kBlockDevice ? kDevMinor : kTmpfsMinor;
   std::shared_ptr<Inode> inode = NewInode(kind, path, major, minor);
   inode->noreserve = !on_disk;
+  inode->huge = mount.tmpfs_huge;
   inode->size = std::max<uint64_t>(size, content.size());
   if (on_disk) inode->disk = std::string(content);
   if (on_disk && resident) {
@@ -196,24 +199,9 @@ Errno Files::WriteContent(Inode& inode, uint64_t offset, absl::string_view data)
 }
 
 Inode* Files::FindById(uint32_t id) const {
+  if (found_ != nullptr && found_->id == id) return found_;
   const auto it = by_id_.find(id);
-  return it == by_id_.end() ? nullptr : it->second;
-}
-
-// Nodes of a file's tree, counted anew: at each level those that hold an entry.
-static uint64_t NodesOf(const Inode& inode) {
-  std::vector<uint64_t> indexes;
-  for (const auto& entry : inode.pages) indexes.push_back(entry.first.raw());
-  for (const auto& entry : inode.shadows) indexes.push_back(entry.first.raw());
-  for (const auto& entry : inode.swapped) indexes.push_back(entry.first.raw());
-  std::sort(indexes.begin(), indexes.end());
-  uint64_t nodes = 0;
-  while (!indexes.empty() && indexes.back() > 0) {
-    for (uint64_t& index : indexes) index >>= 6;
-    indexes.erase(std::unique(indexes.begin(), indexes.end()), indexes.end());
-    nodes += indexes.size();
-  }
-  return nodes;
+  return it == by_id_.end() ? nullptr : found_ = it->second;
 }
 
 void Files::CheckInvariants(std::vector<std::string>* violations) const {
@@ -222,23 +210,18 @@ void Files::CheckInvariants(std::vector<std::string>* violations) const {
   uint64_t buffers = 0;
   uint64_t all_dirty = 0;
   uint64_t tmpfs = 0;
-  uint64_t nodes = 0;
   for (const auto& [id, inode] : by_id_) {
-    nodes += NodesOf(*inode);
-    if (inode->kind == FileKind::kTmpfs) tmpfs += inode->pages.size() + inode->swapped.size();
-    cached += inode->pages.size();
-    if (inode->shmem()) shmem += inode->pages.size();
-    if (inode->kind == FileKind::kBlockDevice) buffers += inode->pages.size();
-    for (const auto& [index, entry] : inode->swapped) {
-      if (inode->pages.contains(index))
-        violations->push_back(absl::StrCat("page ", index.raw(), " of ", inode->path, " is in memory and on swap"));
-    }
+    if (inode->kind == FileKind::kTmpfs) tmpfs += inode->pages.pages() + inode->pages.swapped();
+    cached += inode->pages.pages();
+    if (inode->shmem()) shmem += inode->pages.pages();
+    if (inode->kind == FileKind::kBlockDevice) buffers += inode->pages.pages();
     all_dirty += inode->dirty_pages;
     uint64_t dirty = 0, under_way = 0;
-    for (const auto& [index, pfn] : inode->pages) {
+    for (const auto& [index, pfn] : inode->pages.Pages()) {
       const Frame& frame = memory_.frame(pfn);
       if (inode->on_disk() && (frame.flags & kPgDirty) != 0) ++dirty;
       if (inode->on_disk() && (frame.flags & kPgWriteback) != 0) ++under_way;
+      if (IsCompound(frame)) continue;
       const FrameState state = inode->shmem() ? FrameState::kShmem : FrameState::kFile;
       if (frame.state != state || frame.mapping != id || frame.index != index.raw() || frame.refcount < 1 + frame.mapcount) {
         violations->push_back(
@@ -252,13 +235,13 @@ void Files::CheckInvariants(std::vector<std::string>* violations) const {
                                          " are under way, counted ", inode->under_way));
     }
   }
+  CheckHugeShmem(violations);
   const auto expect = [violations](absl::string_view what, int64_t counter, uint64_t counted) {
     if (counter != static_cast<int64_t>(counted)) violations->push_back(absl::StrCat(what, " is ", counter, ", counted ", counted));
   };
   expect("nr_file_pages", vm_stat_.Get(NodeStat::kNrFilePages), cached + swap_.cached_pages());
   expect("nr_dirty", vm_stat_.Get(NodeStat::kNrDirty), all_dirty);
   expect("nr_writeback", vm_stat_.Get(NodeStat::kNrWriteback), under_way_.size());
-  expect("nodes of page caches", static_cast<int64_t>(xarray_nodes_), nodes);
   expect("nr_shmem", vm_stat_.Get(NodeStat::kNrShmem), shmem);
   expect("the number of pages of tmpfs", static_cast<int64_t>(tmpfs_pages_), tmpfs);
   expect("the number of pages of block devices", static_cast<int64_t>(buffer_pages_), buffers);
@@ -272,20 +255,10 @@ void Files::AddToHash(StateHasher& hasher) const {
     hasher.Add(static_cast<uint64_t>(inode->kind));
     hasher.Add(inode->size);
     hasher.Add(inode->noreserve ? 1 : 0);
+    hasher.Add(static_cast<uint64_t>(inode->huge));
     hasher.AddBytes(inode->path.data(), inode->path.size());
     hasher.AddBytes(inode->disk.data(), inode->disk.size());
-    for (const auto& [index, pfn] : inode->pages) {
-      hasher.Add(index.raw());
-      hasher.Add(pfn.raw());
-    }
-    for (const auto& [index, shadow] : inode->shadows) {
-      hasher.Add(index.raw());
-      hasher.Add(shadow);
-    }
-    for (const auto& [index, entry] : inode->swapped) {
-      hasher.Add(index.raw());
-      hasher.Add(uint64_t{entry.area} << 32 | entry.offset);
-    }
+    inode->pages.AddToHash(hasher);
     if (inode->hugetlb != nullptr) {
       hasher.Add(inode->hugetlb->pool);
       inode->hugetlb->reserved.AddToHash(hasher);
@@ -306,14 +279,15 @@ void Files::AddToHash(StateHasher& hasher) const {
   hasher.Add(static_cast<uint64_t>(waited_until_));
   swap_.AddToHash(hasher);
   hugetlb_.AddToHash(hasher);
+  hasher.Add(static_cast<uint64_t>(shmem_enabled_) << 8 | static_cast<uint64_t>(internal_huge_));
 }
 
 Bytes Files::HostMemory() const {
   Bytes total(sizeof(Files) + swap_.HostMemory() + hugetlb_.HostMemory() + under_way_.size() * sizeof(Write) + kQueueBytes +
               disks_.size() * sizeof(DiskStats));
   for (const auto& [id, inode] : by_id_) {
-    total += Bytes(sizeof(Inode) + inode->path.capacity() + inode->disk.capacity() +
-                   (inode->pages.size() + inode->shadows.size() + inode->swapped.size()) * 20 + inode->mappings.size() * 24);
+    total +=
+        Bytes(sizeof(Inode) + inode->path.capacity() + inode->disk.capacity() + inode->pages.HostMemory() + inode->mappings.size() * 24);
     if (inode->hugetlb != nullptr) {
       total += Bytes(sizeof(HugetlbInode) + inode->hugetlb->pages.size() * 20 + inode->hugetlb->reserved.ranges() * 20);
     }

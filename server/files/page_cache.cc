@@ -1,11 +1,10 @@
 #include <algorithm>
-#include <iterator>
+#include <tuple>
 
 #include "server/base/check.h"
 #include "server/base/event.h"
 #include "server/base/explanation.h"
 #include "server/files/files.h"
-#include "server/files/xarray_nodes.h"
 #include "server/physical/contents.h"
 #include "server/physical/lru_lists.h"
 #include "server/physical/physical_memory.h"
@@ -15,47 +14,40 @@ namespace mmlab {
 
 PageIndex Files::EndIndex(const Inode& inode) const { return PageIndex() + page_size_.PagesHolding(Bytes(inode.size)); }
 
-std::optional<Pfn> Files::FindPage(const Inode& inode, PageIndex index) const {
-  const auto it = inode.pages.find(index);
-  if (it == inode.pages.end()) return std::nullopt;
-  return it->second;
-}
+std::optional<Pfn> Files::FindPage(const Inode& inode, PageIndex index) const { return inode.pages.Find(index); }
 
-bool Files::TakeBlock(Inode& inode) {
+bool Files::TakeBlocks(Inode& inode, uint64_t pages) {
   const bool tmpfs = inode.kind == FileKind::kTmpfs;
-  if (tmpfs && tmpfs_limit_ != 0 && tmpfs_pages_ >= tmpfs_limit_) {
+  if (tmpfs && tmpfs_limit_ != 0 && tmpfs_pages_ + pages > tmpfs_limit_) {
     if (Explanation* why = tracer_.explanation()) {
       why->Add(StepKind::kFileLookup, "the tmpfs is full: it holds half of the machine's memory").Pages("limit", PageCount(tmpfs_limit_));
     }
     return false;
   }
-  if (inode.noreserve && !Charge(1)) return false;
-  tmpfs_pages_ += tmpfs ? 1 : 0;
+  if (inode.noreserve && !Charge(static_cast<int64_t>(pages))) return false;
+  tmpfs_pages_ += tmpfs ? pages : 0;
   return true;
 }
 
-void Files::GiveBlock(Inode& inode) {
-  if (inode.noreserve) Uncharge(1);
-  tmpfs_pages_ -= inode.kind == FileKind::kTmpfs ? 1 : 0;
+void Files::GiveBlocks(Inode& inode, uint64_t pages) {
+  if (inode.noreserve) Uncharge(static_cast<int64_t>(pages));
+  tmpfs_pages_ -= inode.kind == FileKind::kTmpfs ? pages : 0;
 }
 
 SysResult<Pfn> Files::AddPage(Inode& inode, PageIndex index) {
   constexpr uint64_t kMostIndex = (uint64_t{1} << 40) - 1;  // Of Frame::index: 4 PiB, where Linux has room for 2^63 bytes of tmpfs.
   const bool shmem = inode.shmem();
-  if (index.raw() > kMostIndex || (shmem && !TakeBlock(inode))) return Errno::kENOSPC;
+  if (index.raw() > kMostIndex || (shmem && !TakeBlocks(inode, 1))) return Errno::kENOSPC;
   const std::optional<Pfn> pfn = memory_.AllocCharged(kGfpHighuserMovable);
   if (!pfn.has_value()) {
-    if (shmem) GiveBlock(inode);
+    if (shmem) GiveBlocks(inode, 1);
     return Errno::kENOMEM;
   }
   Frame& frame = memory_.frame(*pfn);
   frame.state = shmem ? FrameState::kShmem : FrameState::kFile;
   frame.flags |= shmem ? kPgUptodate | kPgSwapBacked : uint32_t{kPgUptodate};
-  InsertPage(inode, index, *pfn);
-  if (const auto shadow = inode.shadows.find(index); shadow != inode.shadows.end()) {
-    memory_.lru().NoteRefault(*pfn, shadow->second, swap_.available());
-    inode.shadows.erase(shadow);
-  }
+  const uint64_t shadow = InsertPage(inode, index, *pfn);
+  if (shadow != 0) memory_.lru().NoteRefault(*pfn, shadow, swap_.available());
   if (mapper_ != nullptr) mapper_->AddToLru(*pfn);
   return *pfn;
 }
@@ -67,34 +59,19 @@ void Files::TellPage(EventKind kind, const Inode& inode, PageIndex index, Pfn pf
   events->Emit(kind, {inode.device_major, inode.device_minor, inode.number, pfn.raw(), offset, 0});
 }
 
-uint64_t Files::NodesFor(const Inode& inode, PageIndex index) const {
-  XarrayNeighbours others;
-  const auto look = [&](const auto& entries) {
-    if (entries.empty()) return;
-    const auto above = entries.lower_bound(index);
-    if (above != entries.end()) others.above = std::min(others.above.value_or(above->first.raw()), above->first.raw());
-    if (above != entries.begin()) others.below = std::max(others.below.value_or(0), std::prev(above)->first.raw());
-    others.last = std::max(others.last.value_or(0), entries.rbegin()->first.raw());
-  };
-  look(inode.pages);
-  look(inode.shadows);
-  look(inode.swapped);
-  return XarrayNodesFor(index.raw(), others);
-}
-
-void Files::InsertPage(Inode& inode, PageIndex index, Pfn pfn) {
-  if (!inode.shadows.contains(index)) xarray_nodes_ += NodesFor(inode, index);
+uint64_t Files::InsertPage(Inode& inode, PageIndex index, Pfn pfn) {
   Frame& frame = memory_.frame(pfn);
   frame.mapping = inode.id;
   frame.index = index.raw();
-  inode.pages.emplace(index, pfn);
+  const uint64_t shadow = inode.pages.Insert(index, pfn);
   if (!inode.shmem()) TellPage(EventKind::kMmFilemapAddToPageCache, inode, index, pfn);
   ++cached_pages_;
   memory_.CountPage(vm_stat_, frame, NodeStat::kNrFilePages, 1);
   if (inode.kind == FileKind::kBlockDevice) ++buffer_pages_;
-  if (!inode.shmem()) return;
+  if (!inode.shmem()) return shadow;
   ++shmem_pages_;
   memory_.CountPage(vm_stat_, frame, NodeStat::kNrShmem, 1);
+  return shadow;
 }
 
 void Files::PutPage(Pfn pfn) {
@@ -106,13 +83,13 @@ void Files::PutPage(Pfn pfn) {
   memory_.FreePages(pfn, PageOrder(0));
 }
 
-void Files::RemovePage(Inode& inode, PageIndex index, Pfn pfn) {
+void Files::RemovePage(Inode& inode, PageIndex index, Pfn pfn, uint64_t shadow) {
   Frame& frame = memory_.frame(pfn);
   MMLAB_CHECK(frame.state == FrameState::kFile || frame.state == FrameState::kShmem);
   if (frame.state == FrameState::kShmem) {
     --shmem_pages_;
     memory_.CountPage(vm_stat_, frame, NodeStat::kNrShmem, -1);
-    GiveBlock(inode);
+    GiveBlocks(inode, 1);
   } else if ((frame.flags & kPgDirty) != 0) {
     NoteClean(inode, frame);
   }
@@ -122,8 +99,11 @@ void Files::RemovePage(Inode& inode, PageIndex index, Pfn pfn) {
   memory_.CountPage(vm_stat_, frame, NodeStat::kNrFilePages, -1);
   frame.flags &= ~uint32_t{kPgDirty};
   TellPage(EventKind::kMmFilemapDeleteFromPageCache, inode, index, pfn);
-  inode.pages.erase(index);
-  if (!inode.shadows.contains(index)) xarray_nodes_ -= NodesFor(inode, index);
+  if (shadow != 0) {
+    inode.pages.Evict(index, shadow);
+  } else {
+    inode.pages.Erase(index);
+  }
   PutPage(pfn);
 }
 
@@ -131,40 +111,36 @@ void Files::ReplacePage(Pfn from, Pfn to) {
   const Frame& frame = memory_.frame(from);
   Inode* inode = FindById(static_cast<uint32_t>(frame.mapping));
   MMLAB_CHECK(inode != nullptr);
-  const auto it = inode->pages.find(PageIndex(frame.index));
-  MMLAB_CHECK(it != inode->pages.end() && it->second == from);
-  it->second = to;
+  MMLAB_CHECK(inode->pages.Find(PageIndex(frame.index)) == from);
+  inode->pages.Replace(PageIndex(frame.index), to);
 }
 
 void Files::RemovePages(Inode& inode, PageIndex first, PageIndex end) {
   WaitForFile(inode);
-  for (auto it = inode.shadows.lower_bound(first); it != inode.shadows.end() && it->first < end;) {
-    const PageIndex index = it->first;
-    it = inode.shadows.erase(it);
-    xarray_nodes_ -= NodesFor(inode, index);
-  }
-  for (auto it = inode.swapped.lower_bound(first); it != inode.swapped.end() && it->first < end;) {
-    const auto [index, entry] = *it;
-    it = inode.swapped.erase(it);
-    xarray_nodes_ -= NodesFor(inode, index);
+  inode.pages.EraseShadows(first, end);
+  for (const auto& [index, entry] : inode.pages.Swapped(first, end)) {
     swap_.FreeWithCache(entry);
-    GiveBlock(inode);
+    inode.pages.Erase(index);
+    GiveBlocks(inode, 1);
   }
-  bool drained = false;
-  for (auto it = inode.pages.lower_bound(first); it != inode.pages.end() && it->first < end; it = inode.pages.lower_bound(first)) {
-    // Releasing a batch of pages empties the per-CPU LRU batches first.
-    if (!drained && mapper_ != nullptr) mapper_->DrainLru();
-    drained = true;
-    RemovePage(inode, it->first, it->second);
+  std::tie(first, end) = SplitAtEnds(inode, first, end);
+  // Releasing a batch of pages empties the per-CPU LRU batches first.
+  if (mapper_ != nullptr && !inode.pages.Pages(first, end).empty()) mapper_->DrainLru();
+  for (const auto& [index, pfn] : inode.pages.Pages(first, end)) {
+    if (IsCompound(memory_.frame(pfn))) [[unlikely]] {
+      RemoveHugePage(inode, pfn);
+    } else {
+      RemovePage(inode, index, pfn);
+    }
   }
 }
 
-SysResult<CachedPage> Files::PageForFault(Inode& inode, PageIndex index) {
+SysResult<CachedPage> Files::PageForFault(Inode& inode, PageIndex index, HugeAdvice advice) {
   if (index >= EndIndex(inode)) return Errno::kEINVAL;
-  return PageForWrite(inode, index);
+  return PageForWrite(inode, index, advice);
 }
 
-SysResult<CachedPage> Files::PageForWrite(Inode& inode, PageIndex index, bool overwritten) {
+SysResult<CachedPage> Files::PageForWrite(Inode& inode, PageIndex index, HugeAdvice advice, bool overwritten) {
   Explanation* why = tracer_.explanation();
   if (const std::optional<Pfn> found = FindPage(inode, index); found.has_value()) {
     if (why != nullptr) {
@@ -175,7 +151,12 @@ SysResult<CachedPage> Files::PageForWrite(Inode& inode, PageIndex index, bool ov
     }
     return CachedPage{*found, false};
   }
-  if (const auto swapped = inode.swapped.find(index); swapped != inode.swapped.end()) return SwapInShmem(inode, index, swapped->second);
+  if (const auto swapped = inode.pages.FindSwapped(index); swapped.has_value()) return SwapInShmem(inode, index, *swapped);
+  if (WantsHuge(inode, index, advice) && mapper_ != nullptr) [[unlikely]] {
+    const uint64_t part = index.raw() & (huge_pages() - 1);
+    if (const std::optional<Pfn> head = AddHugePage(inode, index - PageCount(part), advice))
+      return CachedPage{*head + PageCount(part), false};
+  }
   MMLAB_TRY_ASSIGN(const Pfn pfn, AddPage(inode, index));
   const uint64_t offset = index.raw() << page_size_.shift();
   const bool read = inode.on_disk() && !overwritten;
@@ -203,12 +184,12 @@ SysResult<CachedPage> Files::PageForWrite(Inode& inode, PageIndex index, bool ov
 SysResult<std::optional<CachedPage>> Files::PageForRead(Inode& inode, PageIndex index) {
   if (const std::optional<Pfn> found = FindPage(inode, index); found.has_value())
     return std::optional<CachedPage>(CachedPage{*found, false});
-  if (inode.shmem() && !inode.swapped.contains(index)) return std::optional<CachedPage>();
+  if (inode.shmem() && !inode.pages.FindSwapped(index).has_value()) return std::optional<CachedPage>();
   MMLAB_TRY_ASSIGN(const CachedPage page, PageForWrite(inode, index));
   return std::optional<CachedPage>(page);
 }
 
-void Files::DropCleanPage(Pfn pfn) {
+void Files::DropCleanPage(Pfn pfn, uint64_t shadow) {
   const Frame& frame = memory_.frame(pfn);
   MMLAB_CHECK(frame.state == FrameState::kFile && frame.mapcount == 0 && (frame.flags & (kPgDirty | kPgWriteback)) == 0);
   Inode* inode = FindById(static_cast<uint32_t>(frame.mapping));
@@ -222,30 +203,18 @@ void Files::DropCleanPage(Pfn pfn) {
     if (inode->disk.size() < offset + bytes.size()) inode->disk.resize(offset + bytes.size());
     inode->disk.replace(offset, bytes.size(), bytes);
   }
-  RemovePage(*inode, PageIndex(frame.index), pfn);
+  RemovePage(*inode, PageIndex(frame.index), pfn, shadow);
 }
 
-void Files::Evict(Pfn pfn, uint16_t target_memcg) {
-  const Frame& frame = memory_.frame(pfn);
-  Inode* inode = FindById(static_cast<uint32_t>(frame.mapping));
-  MMLAB_CHECK(inode != nullptr);
-  inode->shadows[PageIndex(frame.index)] = memory_.lru().NoteEviction(pfn, target_memcg);
-  DropCleanPage(pfn);
-}
+void Files::Evict(Pfn pfn, uint16_t target_memcg) { DropCleanPage(pfn, memory_.lru().NoteEviction(pfn, target_memcg)); }
 
 void Files::DropClean() {
   DrainLru();
   for (const auto& [id, inode] : by_id_) {
     if (!inode->on_disk()) continue;
-    for (auto it = inode->pages.begin(); it != inode->pages.end();) {
-      const auto [index, pfn] = *it;
+    for (const auto& [index, pfn] : inode->pages.Pages()) {
       const Frame& frame = memory_.frame(pfn);
-      if (frame.refcount == 1 && (frame.flags & (kPgDirty | kPgWriteback)) == 0) {
-        DropCleanPage(pfn);
-        it = inode->pages.upper_bound(index);
-      } else {
-        ++it;
-      }
+      if (frame.refcount == 1 && (frame.flags & (kPgDirty | kPgWriteback)) == 0) DropCleanPage(pfn);
     }
   }
 }
@@ -257,7 +226,7 @@ void Files::ZeroBytes(Inode& inode, uint64_t from, uint64_t to) {
     const size_t count = std::min<uint64_t>(to - from, page_size_.bytes().raw() - in_page);
     const PageIndex index(from >> page_size_.shift());
     // Without memory for it a swapped-out page keeps its bytes, as in the kernel.
-    if (inode.swapped.contains(index)) (void)PageForWrite(inode, index);
+    if (inode.pages.FindSwapped(index).has_value()) (void)PageForWrite(inode, index);
     if (const auto page = FindPage(inode, index); page.has_value()) {
       const std::string zeros(count, '\0');
       memory_.contents().Write(*page, in_page, zeros.data(), count);

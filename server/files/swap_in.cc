@@ -113,8 +113,7 @@ bool Files::MoveToSwap(Pfn pfn) {
   const PageIndex index(frame.index);
   swap_.AddToCache(pfn, *entry);
   swap_.Duplicate(*entry);
-  inode->swapped.emplace(index, *entry);
-  inode->pages.erase(index);
+  inode->pages.MoveToSwap(index, *entry);
   frame.mapping = 0;
   frame.index = 0;
   --cached_pages_;
@@ -130,8 +129,6 @@ SysResult<CachedPage> Files::SwapInShmem(Inode& inode, PageIndex index, SwapEntr
   if (!found.has_value()) return Errno::kENOMEM;
   const Pfn pfn = found->pfn;
   Frame& frame = memory_.frame(pfn);
-  inode.swapped.erase(index);
-  xarray_nodes_ -= NodesFor(inode, index);
   swap_.Free(entry);
   const bool left = swap_.TryToFree(pfn);
   MMLAB_CHECK(left);
@@ -144,7 +141,7 @@ SysResult<CachedPage> Files::SwapInShmem(Inode& inode, PageIndex index, SwapEntr
 Errno Files::UnuseShmem(uint32_t area) {
   std::vector<uint32_t> ids;
   for (const auto& [id, inode] : by_id_) {
-    if (!inode->swapped.empty()) ids.push_back(id);
+    if (inode->pages.swapped() > 0) ids.push_back(id);
   }
   for (const uint32_t id : ids) {
     PageIndex at;
@@ -152,14 +149,15 @@ Errno Files::UnuseShmem(uint32_t area) {
       // The file may be gone since: memory for its pages can cost processes their lives.
       Inode* inode = FindById(id);
       if (inode == nullptr) break;
-      const auto it = inode->swapped.lower_bound(at);
-      if (it == inode->swapped.end()) break;
-      const auto [index, entry] = *it;
+      const auto swapped = inode->pages.Swapped(at);
+      if (swapped.empty()) break;
+      const auto [index, entry] = *swapped.begin();
       at = index + PageCount(1);
       if (entry.area != area) continue;
       const std::optional<SwappedPage> found = SwapIn(entry);
       if (!found.has_value()) return Errno::kENOMEM;
-      if (inode = FindById(id); inode != nullptr && inode->swapped.contains(index)) MMLAB_TRY(SwapInShmem(*inode, index, entry).error());
+      if (inode = FindById(id); inode != nullptr && inode->pages.FindSwapped(index) == entry)
+        MMLAB_TRY(SwapInShmem(*inode, index, entry).error());
       PutPage(found->pfn);
     }
   }
@@ -168,7 +166,7 @@ Errno Files::UnuseShmem(uint32_t area) {
 
 void Files::CountSwap(SwapCounts& counts) const {
   for (const auto& [id, inode] : by_id_) {
-    for (const auto& [index, entry] : inode->swapped) ++counts[{entry.area, entry.offset}];
+    for (const auto& [index, entry] : inode->pages.Swapped()) ++counts[{entry.area, entry.offset}];
   }
 }
 

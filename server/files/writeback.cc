@@ -21,7 +21,7 @@ constexpr uint64_t kWritebackPages = 1024;  // Of one file before it is the next
 }  // namespace
 
 void Files::MarkDirty(Inode& inode, Pfn pfn) {
-  Frame& frame = memory_.frame(pfn);
+  Frame& frame = memory_.frame(HeadOf(pfn));
   if ((frame.flags & kPgDirty) != 0) return;
   frame.flags |= kPgDirty;
   if (!inode.on_disk()) return;  // Memory is shmem's only store: nothing to write back, nothing counted.
@@ -89,10 +89,11 @@ void Files::WriteDownTo(uint64_t background) {
 // Pages that are under way already are left for the next time.
 uint64_t Files::FlushInode(Inode& inode, uint64_t most) {
   uint64_t written = 0;
-  for (auto it = inode.pages.begin(); it != inode.pages.end() && inode.dirty_pages > 0 && written < most; ++it) {
-    if ((memory_.frame(it->second).flags & (kPgDirty | kPgWriteback)) != kPgDirty) continue;
-    WritePage(inode, it->second);
-    ++written;
+  if (inode.dirty_pages == 0) return 0;
+  for (const auto& [index, pfn] : inode.pages.Pages()) {
+    if ((memory_.frame(pfn).flags & (kPgDirty | kPgWriteback)) != kPgDirty) continue;
+    WritePage(inode, pfn);
+    if (++written == most || inode.dirty_pages == 0) break;
   }
   return written;
 }
@@ -107,7 +108,7 @@ void Files::FlushOlderThan(int64_t oldest, int64_t at) {
           .Number("dirty_since_ns", inode->dirtied_when)
           .Number("written_at_ns", at);
     }
-    for (const auto& [index, pfn] : inode->pages) {
+    for (const auto& [index, pfn] : inode->pages.Pages()) {
       if ((memory_.frame(pfn).flags & (kPgDirty | kPgWriteback)) == kPgDirty) StartWriteback(*inode, pfn, at);
     }
   }
@@ -180,8 +181,8 @@ void Files::Sync(Inode& inode, PageIndex first, PageIndex end) {
   if (!inode.on_disk() || (inode.dirty_pages == 0 && inode.under_way == 0)) return;
   WaitForFile(inode);
   const uint32_t dirty = inode.dirty_pages;
-  for (auto it = inode.pages.lower_bound(first); it != inode.pages.end() && it->first < end; ++it) {
-    if ((memory_.frame(it->second).flags & kPgDirty) != 0) WritePage(inode, it->second);
+  for (const auto& [index, pfn] : inode.pages.Pages(first, end)) {
+    if ((memory_.frame(pfn).flags & kPgDirty) != 0) WritePage(inode, pfn);
   }
   if (Explanation* why = tracer_.explanation()) {
     why->Add(StepKind::kWriteback, "what is dirty of the file is written, as was asked for")

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "server/base/check.h"
 #include "server/kernel/slot_table.h"
+#include "server/physical/memory_controller.h"
 
 namespace mmlab {
 namespace {
@@ -45,7 +46,7 @@ constexpr CacheNames kCacheNames[kKernelObjects] = {
     {nullptr, nullptr, nullptr, 112, 168, true},  // struct pipe_inode_info
     {nullptr, nullptr, nullptr, 320, 640, true},  // 16 struct pipe_buffer
     {"radix_tree_node"},
-    {"vmap_area"},
+    {"vmap_area", "pgd_cache"},
     {nullptr, nullptr, nullptr, 32, 64},  // struct vm_struct, without PAE.
     {"kmem_cache"},
     {"kmem_cache_node", "kmalloc-64", "kmalloc-128"},  // Under SLAB struct kmem_cache_node is a kmalloc().
@@ -72,6 +73,12 @@ uint32_t KernelObjects::Take(KernelObject kind) {
   slot.state = State::kNoted;
   slot.kind = kind;
   notes_.push_back(number * 2);
+  if (MemoryController* charger = source_.Charger(); charger != nullptr) [[unlikely]] {
+    if (const uint16_t owner = charger->ObjectOwner(); owner != 0) {
+      if (owners_.size() <= number) owners_.resize(slots_.size());
+      owners_[number] = owner;
+    }
+  }
   return number;
 }
 
@@ -109,13 +116,36 @@ std::optional<SlabCacheId> KernelObjects::CacheOf(SlabAllocator& slab, KernelObj
     const bool pae = x86 && platform.physical_word == 8;
     const uint32_t bytes = kind == KernelObject::kVmStruct && pae ? kPaeVmStruct : x86 ? names.bytes_x86 : names.bytes_arm64;
     cache = slab.KmallocCache(bytes, names.account ? kGfpKernelAccount : kGfpKernel);
-    return cache;
+  } else {
+    cache = slab.Find(names.name);
+    const char* const merged = x86 ? names.merged_x86 : names.merged_arm64;
+    if (!cache.has_value() && merged != nullptr) cache = slab.Find(merged);
+    MMLAB_CHECK(cache.has_value() || slab.kind() != SlabAllocatorKind::kSlub);
   }
-  cache = slab.Find(names.name);
-  const char* const merged = x86 ? names.merged_x86 : names.merged_arm64;
-  if (!cache.has_value() && merged != nullptr) cache = slab.Find(merged);
-  MMLAB_CHECK(cache.has_value() || slab.kind() != SlabAllocatorKind::kSlub);
+  if (cache.has_value()) costs_[Index(kind)] = CostOf(slab, *cache, kind);
   return cache;
+}
+
+// With SLOB there is no accounting of objects (CONFIG_MEMCG_KMEM). The nodes of page caches are asked for with __GFP_ACCOUNT.
+KernelObjects::Cost KernelObjects::CostOf(const SlabAllocator& slab, SlabCacheId cache, KernelObject kind) const {
+  const SlabGeometry geometry = slab.View(cache).geometry;
+  if (slab.kind() == SlabAllocatorKind::kSlob) return {};
+  if ((geometry.flags & kSlabAccount) == 0 && kind != KernelObject::kXarrayNode) return {};
+  const auto pointer = static_cast<uint32_t>(slab.platform().word);
+  return {static_cast<uint32_t>(geometry.size) + pointer, (geometry.flags & kSlabReclaimAccount) != 0};
+}
+
+// memcg_slab_pre_alloc_hook() and what follows.
+std::optional<SlabObject> KernelObjects::AllocObject(uint32_t number, KernelObject kind, SlabCacheId cache) {
+  SlabAllocator& slab = source_.Slab();
+  const uint16_t owner = OwnerOf(number);
+  const Cost cost = costs_[Index(kind)];
+  const bool charged = owner != 0 && cost.bytes > 0;
+  if (charged && !source_.Charger()->ChargeObject(owner, cost.bytes, cost.reclaimable, kGfpKernel)) return std::nullopt;
+  const std::optional<SlabObject> object = slab.AllocObject(cache, kGfpKernel);
+  slab.TellAlloc(cache, object, kGfpKernel);
+  if (charged && !object.has_value()) source_.Charger()->UnchargeObject(owner, cost.bytes, cost.reclaimable);
+  return object;
 }
 
 bool KernelObjects::Acquire(uint32_t number) {
@@ -124,15 +154,12 @@ bool KernelObjects::Acquire(uint32_t number) {
   if (kind == KernelObject::kKernelStack) {
     if (const std::optional<VirtAddr> stack = source_.AllocStack()) where = stack->raw();
   } else {
-    SlabAllocator& slab = source_.Slab();
-    const std::optional<SlabCacheId> cache = CacheOf(slab, kind);
+    const std::optional<SlabCacheId> cache = CacheOf(source_.Slab(), kind);
     if (!cache.has_value()) {
       slots_[number].state = State::kFailed;
       return true;
     }
-    const std::optional<SlabObject> object = slab.AllocObject(*cache, kGfpKernel);
-    slab.TellAlloc(*cache, object, kGfpKernel);
-    if (object.has_value()) where = Key(*object);
+    if (const std::optional<SlabObject> object = AllocObject(number, kind, *cache)) where = Key(*object);
   }
   Slot& slot = slots_[number];
   slot.state = where.has_value() ? State::kHeld : State::kFailed;
@@ -153,8 +180,12 @@ void KernelObjects::Release(uint32_t number) {
       const SlabCacheId cache = *CacheOf(slab, slot.kind);
       slab.TellFree(cache, ObjectOf(slot.where));
       slab.FreeObject(cache, ObjectOf(slot.where));
+      const Cost cost = costs_[Index(slot.kind)];
+      const uint16_t owner = OwnerOf(number);
+      if (owner != 0 && cost.bytes > 0) source_.Charger()->UnchargeObject(owner, cost.bytes, cost.reclaimable);
     }
   }
+  if (number < owners_.size()) owners_[number] = 0;
   slots_[number] = Slot();
   free_slots_.push_back(number);
 }
@@ -177,13 +208,17 @@ bool KernelObjects::Holds(SlabCacheId cache, SlabObject object) const {
 }
 
 uint64_t KernelObjects::HostMemory() const {
-  uint64_t bytes = sizeof(*this) + slots_.capacity() * sizeof(Slot) + (free_slots_.capacity() + notes_.capacity()) * 4;
+  uint64_t bytes =
+      sizeof(*this) + slots_.capacity() * sizeof(Slot) + owners_.capacity() * 2 + (free_slots_.capacity() + notes_.capacity()) * 4;
   for (const std::vector<uint32_t>& alike : alike_) bytes += alike.capacity() * 4;
   return bytes;
 }
 
 void KernelObjects::AddToHash(StateHasher& hasher) const {
   for (const Slot& slot : slots_) hasher.Add(slot.where << 8 | static_cast<uint64_t>(slot.kind) << 3 | static_cast<uint64_t>(slot.state));
+  for (size_t number = 0; number < owners_.size(); ++number) {
+    if (owners_[number] != 0) hasher.Add(number << 16 | owners_[number]);
+  }
   for (const uint32_t slot : free_slots_) hasher.Add(slot);
   for (const std::vector<uint32_t>& alike : alike_) {
     for (const uint32_t number : alike) hasher.Add(number);

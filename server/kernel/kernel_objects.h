@@ -14,6 +14,8 @@
 
 namespace mmlab {
 
+class MemoryController;
+
 // Nodes of the maple tree of an address space with so many VMAs, of which so many lie behind a hole. While all VMAs, holes and the hole up
 // to the top fit into one leaf (maple_leaf_64: 16 slots, 32 where words have 4 bytes), the tree is that leaf. Beyond, an estimate: which
 // nodes there are depends on how the tree grew; here they are three quarters full, leaves as those above (maple_arange_64: 10 slots, or
@@ -62,6 +64,8 @@ class KernelObjectSource {
   // A kernel stack, by an address that FreeStack takes back. Nothing: no memory.
   virtual std::optional<VirtAddr> AllocStack() = 0;
   virtual void FreeStack(VirtAddr stack) = 0;
+  // Who is charged for objects; null: nobody.
+  virtual MemoryController* Charger() const = 0;
 };
 
 // The objects that the simulated kernel allocates for the processes and files of a machine. Whoever makes or ends a thing notes it here,
@@ -118,19 +122,29 @@ class KernelObjects {
   static uint64_t Key(SlabObject object) { return uint64_t{object.slab} << 16 | object.index; }
   static SlabObject ObjectOf(uint64_t key) { return {static_cast<uint32_t>(key >> 16), static_cast<uint32_t>(key & 0xffff)}; }
   static VirtAddr StackOf(uint64_t where) { return VirtAddr((where >> 47) != 0 ? where | uint64_t{0xff} << 56 : where); }
+  // What an object of a kind costs the memory cgroup that it is made for.
+  struct Cost {
+    uint32_t bytes = 0;  // 0: nothing.
+    bool reclaimable = false;
+  };
   // Nothing: this allocator has no cache for it (SLOB), and the object is not accounted.
   std::optional<SlabCacheId> CacheOf(SlabAllocator& slab, KernelObject kind);
+  Cost CostOf(const SlabAllocator& slab, SlabCacheId cache, KernelObject kind) const;
+  uint16_t OwnerOf(uint32_t number) const { return number < owners_.size() ? owners_[number] : uint16_t{0}; }
+  std::optional<SlabObject> AllocObject(uint32_t number, KernelObject kind, SlabCacheId cache);
   bool Acquire(uint32_t number);
   void Release(uint32_t number);
 
   KernelObjectSource& source_;
   std::vector<Slot> slots_ = std::vector<Slot>(1);  // By number.
+  std::vector<uint16_t> owners_;                    // By number as far as anybody is charged: the memory cgroup that is; 0: none.
   std::vector<uint32_t> free_slots_;
   std::vector<uint32_t> notes_;  // number x 2, + 1 where it is given back.
   std::array<std::vector<uint32_t>, kKernelObjects> alike_;
   std::array<uint64_t, kKernelObjects> held_{};
   std::array<std::optional<SlabCacheId>, kKernelObjects> caches_;
   std::array<bool, kKernelObjects> looked_up_{};  // Whether caches_ says what CacheOf() answers.
+  std::array<Cost, kKernelObjects> costs_;        // Of those that were looked up.
 };
 
 // Somebody's hold on one object; who copies it holds another of the same kind.

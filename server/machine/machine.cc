@@ -158,7 +158,6 @@ void Machine::SettleKernelObjects() {
   KernelObjects& objects = *kernel_objects_;
   // A stack that the first pass takes or gives back may be an area, which is objects itself.
   for (int pass = 0; pass < 2; ++pass) {
-    objects.SetCount(KernelObject::kXarrayNode, files_->xarray_nodes());
     if (slab_ != nullptr) {
       objects.SetCount(KernelObject::kKmemCache, slab_->made_caches());
       objects.SetCount(KernelObject::kKmemCacheNode, slab_->made_caches());

@@ -2,6 +2,8 @@
 
 #include "server/base/check.h"
 #include "server/machine/kernel_addresses.h"
+#include "server/physical/lru_lists.h"
+#include "server/physical/memory_controller.h"
 #include "server/physical/page_allocator.h"
 
 namespace mmlab {
@@ -17,15 +19,21 @@ std::optional<VirtAddr> Machine::ObjectSource::AllocStack() {
     const std::optional<Pfn> pfn = memory.AllocPages(kGfpKernelAccount | kGfpZero, PageOrder(kX86StackOrder));
     if (!pfn) return std::nullopt;
     memory.frame(*pfn).state = FrameState::kKernelStack;
-    Account(1);
-    return machine_.MakeSlab().AddressOfPage(*pfn);
+    const VirtAddr stack = machine_.MakeSlab().AddressOfPage(*pfn);
+    Account(stack, 1);
+    return stack;
   }
   cached_.resize(static_cast<size_t>(machine_.spec_.cpus));
   for (uint64_t& kept : cached_[static_cast<size_t>(memory.current_cpu())]) {
     if (kept == 0) continue;
     const VirtAddr stack(kept);
     kept = 0;
-    Account(1);
+    if (!Charge(stack)) {
+      areas_.erase(stack.raw());
+      MMLAB_CHECK(machine_.MakeKernelAddresses().vmalloc.Free(stack).ok());
+      return std::nullopt;
+    }
+    Account(stack, 1);
     return stack;
   }
   VmallocRequest request;
@@ -35,19 +43,25 @@ std::optional<VirtAddr> Machine::ObjectSource::AllocStack() {
   request.caller = "kernel_clone+0xa0/0x4b0";
   const SysResult<VmallocOutcome> area = machine_.MakeKernelAddresses().vmalloc.Alloc(request);
   if (!area.ok()) return std::nullopt;
-  areas_.insert(area.value().address.raw());
-  Account(1);
-  return area.value().address;
+  const VirtAddr stack = area.value().address;
+  if (!Charge(stack)) {
+    MMLAB_CHECK(machine_.MakeKernelAddresses().vmalloc.Free(stack).ok());
+    return std::nullopt;
+  }
+  areas_.insert(stack.raw());
+  Account(stack, 1);
+  return stack;
 }
 
 void Machine::ObjectSource::FreeStack(VirtAddr stack) {
   BuddyMemory& memory = *machine_.memory_;
-  Account(-1);
+  Account(stack, -1);
   if (machine_.layout_->is_x86()) {
     const Pfn pfn((stack - machine_.MakeSlab().AddressOfPage(Pfn(0))).raw() >> machine_.layout_->page_size.shift());
     memory.FreePages(pfn, PageOrder(kX86StackOrder));
     return;
   }
+  Uncharge(stack);
   for (uint64_t& kept : cached_[static_cast<size_t>(memory.current_cpu())]) {
     if (kept != 0) continue;
     kept = stack.raw();
@@ -57,9 +71,42 @@ void Machine::ObjectSource::FreeStack(VirtAddr stack) {
   MMLAB_CHECK(machine_.MakeKernelAddresses().vmalloc.Free(stack).ok());
 }
 
-void Machine::ObjectSource::Account(int sign) {
+MemoryController* Machine::ObjectSource::Charger() const { return machine_.memory_->charger(); }
+
+std::vector<Pfn> Machine::ObjectSource::PagesOf(VirtAddr stack) const {
+  if (!machine_.layout_->is_x86()) return machine_.MakeKernelAddresses().vmalloc.areas().at(stack.raw()).pages;
+  return {Pfn((stack - machine_.MakeSlab().AddressOfPage(Pfn(0))).raw() >> machine_.layout_->page_size.shift())};
+}
+
+bool Machine::ObjectSource::Charge(VirtAddr stack) {
+  MemoryController* charger = Charger();
+  if (charger == nullptr) return true;
+  for (const Pfn pfn : PagesOf(stack)) {
+    if (charger->ChargeKernelPages(pfn, 0, kGfpKernel)) continue;
+    Uncharge(stack);
+    return false;
+  }
+  return true;
+}
+
+void Machine::ObjectSource::Uncharge(VirtAddr stack) {
+  MemoryController* charger = Charger();
+  if (charger == nullptr) return;
+  for (const Pfn pfn : PagesOf(stack)) {
+    Frame& frame = machine_.memory_->frame(pfn);
+    if (frame.memcg != 0) charger->Uncharge(pfn, 0);
+    frame.flags &= ~uint32_t{kPgKernelCharge};
+  }
+}
+
+void Machine::ObjectSource::Account(VirtAddr stack, int sign) {
   stacks_ += static_cast<uint64_t>(sign);
-  machine_.memory_->vm_stat().Add(NodeStat::kNrKernelStack, sign * static_cast<int64_t>(StackBytes() >> 10));
+  const auto kib = sign * static_cast<int64_t>(StackBytes() >> 10);
+  if (Charger() == nullptr) return machine_.memory_->vm_stat().Add(NodeStat::kNrKernelStack, kib);
+  const std::vector<Pfn> pages = PagesOf(stack);
+  for (const Pfn pfn : pages) {
+    machine_.memory_->lru().AddKernelStat(machine_.memory_->frame(pfn), NodeStat::kNrKernelStack, kib / static_cast<int64_t>(pages.size()));
+  }
 }
 
 void Machine::ObjectSource::AddToHash(StateHasher& hasher) const {

@@ -23,6 +23,7 @@ class Machine::ObjectSource final : public KernelObjectSource {
   SlabAllocator& Slab() override { return machine_.MakeSlab(); }
   std::optional<VirtAddr> AllocStack() override;
   void FreeStack(VirtAddr stack) override;
+  MemoryController* Charger() const override;
 
   // Whether the vmalloc area of that address is a stack, so that nobody else may free it.
   bool IsStack(uint64_t address) const { return areas_.contains(address); }
@@ -34,7 +35,11 @@ class Machine::ObjectSource final : public KernelObjectSource {
  private:
   static constexpr size_t kCachedStacks = 2;  // NR_CACHED_STACKS
   uint64_t StackBytes() const { return machine_.layout_->is_x86() ? 8192 : 16384; }
-  void Account(int sign);
+  // account_kernel_stack() and memcg_charge_kernel_stack(): by the pages that a stack consists of. False: a limit refuses them.
+  bool Charge(VirtAddr stack);
+  void Uncharge(VirtAddr stack);
+  std::vector<Pfn> PagesOf(VirtAddr stack) const;
+  void Account(VirtAddr stack, int sign);
 
   Machine& machine_;
   absl::btree_set<uint64_t> areas_;                          // ARM64: all stacks, those kept too.

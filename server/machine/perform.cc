@@ -431,6 +431,7 @@ Outcome Machine::Apply(const Operation& operation, Explanation* explanation, Eve
   processes_->BeginOperation();
   const size_t processes = processes_->all().size();
   Outcome outcome = std::visit(Performer(*this), operation);
+  if (kernel_objects_->pending()) SettleKernelObjects();
   cgroups_->ReturnToUser();
   reclaim_->EndOperation();
   SettleKernelObjects();

@@ -9,13 +9,6 @@
 namespace mmlab {
 namespace {
 
-// The counters of a zone and of the node stand in the order of LruKind.
-ZoneStat ZoneStatOf(LruKind kind) {
-  return static_cast<ZoneStat>(static_cast<uint8_t>(ZoneStat::kNrZoneInactiveAnon) + static_cast<uint8_t>(kind));
-}
-NodeStat NodeStatOf(LruKind kind) {
-  return static_cast<NodeStat>(static_cast<uint8_t>(NodeStat::kNrInactiveAnon) + static_cast<uint8_t>(kind));
-}
 constexpr uint32_t kListFlags = kPgUnevictable | kPgActive | kPgSwapBacked;
 
 }  // namespace
@@ -31,45 +24,12 @@ LruLists::LruLists(FreeLists& frames, VmStat& vm_stat, const Tracer* tracer) : f
   lruvecs_.push_back(&root_);
 }
 
-LruKind LruLists::KindOf(const Frame& frame) {
-  if ((frame.flags & kPgUnevictable) != 0) return LruKind::kUnevictable;
-  const bool active = (frame.flags & kPgActive) != 0;
-  if ((frame.flags & kPgSwapBacked) != 0) return active ? LruKind::kActiveAnon : LruKind::kInactiveAnon;
-  return active ? LruKind::kActiveFile : LruKind::kInactiveFile;
-}
-
-void LruLists::Count(const Frame& frame, LruKind kind, int sign) {
-  CountPages(*lruvecs_[frame.memcg], kind, frame.zone, sign * static_cast<int64_t>(CompoundPages(frame)));
-}
-
-void LruLists::CountPages(Lruvec& lruvec, LruKind kind, size_t zone, int64_t pages) {
-  lruvec.zone_pages[static_cast<size_t>(kind)][zone] += static_cast<uint32_t>(pages);
-  frames_.zones()[zone].stats[static_cast<size_t>(ZoneStatOf(kind))] += pages;
-  vm_stat_.Add(NodeStatOf(kind), pages);
-}
-
-void LruLists::LinkHead(FrameList& list, uint32_t pfn, Frame& frame) {
-  frame.prev = kNoFrame;
-  frame.next = list.head;
-  (list.head == kNoFrame ? list.tail : frames_.table().At(list.head).prev) = pfn;
-  list.head = pfn;
-  ++list.count;
-}
-
 void LruLists::LinkTail(FrameList& list, uint32_t pfn, Frame& frame) {
   frame.next = kNoFrame;
   frame.prev = list.tail;
   (list.tail == kNoFrame ? list.head : frames_.table().At(list.tail).next) = pfn;
   list.tail = pfn;
   ++list.count;
-}
-
-void LruLists::Unlink(FrameList& list, uint32_t pfn, Frame& frame) {
-  MMLAB_CHECK(list.count > 0 && (frame.prev != kNoFrame || list.head == pfn));
-  (frame.prev == kNoFrame ? list.head : frames_.table().At(frame.prev).next) = frame.next;
-  (frame.next == kNoFrame ? list.tail : frames_.table().At(frame.next).prev) = frame.prev;
-  frame.next = frame.prev = kNoFrame;
-  --list.count;
 }
 
 void LruLists::Add(Pfn pfn) {
@@ -102,6 +62,33 @@ void LruLists::Remove(Pfn pfn) {
   if (kind != LruKind::kUnevictable) Unlink(lruvecs_[frame.memcg]->list(kind), static_cast<uint32_t>(pfn.raw()), frame);
   Count(frame, kind, -1);
   frame.flags &= ~uint32_t{kPgLru};
+}
+
+uint64_t LruLists::Isolate(Lruvec& lruvec, LruKind kind, uint64_t pages, int highest_zone, std::vector<Pfn>& taken) {
+  FrameList& list = lruvec.list(kind);
+  const uint32_t all = list.count;
+  uint64_t skipped = 0;
+  std::array<int64_t, kZones> of_zone{};
+  for (uint32_t looked = 0; looked < all && taken.size() < pages; ++looked) {
+    const uint32_t pfn = list.tail;
+    Frame& frame = frames_.table().At(pfn);
+    if (frame.zone > highest_zone) [[unlikely]] {
+      constexpr auto kFirst = static_cast<int>(VmEvent::kPgskipDma);
+      vm_stat_.Count(static_cast<VmEvent>(kFirst + static_cast<int>(frames_.zones()[frame.zone].type)));
+      RotateToHead(Pfn(pfn));
+      ++skipped;
+      continue;
+    }
+    Unlink(list, pfn, frame);
+    of_zone[frame.zone] += CompoundPages(frame);
+    frame.flags &= ~uint32_t{kPgLru};
+    ++frame.refcount;
+    taken.push_back(Pfn(pfn));
+  }
+  for (size_t zone = 0; zone < kZones; ++zone) {
+    if (of_zone[zone] > 0) CountPages(lruvec, kind, zone, -of_zone[zone]);
+  }
+  return skipped;
 }
 
 void LruLists::ChangeFlags(Pfn pfn, uint32_t set, uint32_t clear) {

@@ -62,7 +62,12 @@ class LruLists {
   LruLists(FreeLists& frames, VmStat& vm_stat, const Tracer* tracer = nullptr);
 
   // The list that a frame's flags name, were there no generations.
-  static LruKind KindOf(const Frame& frame);
+  static LruKind KindOf(const Frame& frame) {
+    if ((frame.flags & kPgUnevictable) != 0) return LruKind::kUnevictable;
+    const bool active = (frame.flags & kPgActive) != 0;
+    if ((frame.flags & kPgSwapBacked) != 0) return active ? LruKind::kActiveAnon : LruKind::kInactiveAnon;
+    return active ? LruKind::kActiveFile : LruKind::kInactiveFile;
+  }
 
   // lruvec_add_folio(): to the head of its list. REQUIRES: not on one.
   void Add(Pfn pfn);
@@ -70,6 +75,9 @@ class LruLists {
   void AddTail(Pfn pfn);
   // lruvec_del_folio(). REQUIRES: on one.
   void Remove(Pfn pfn);
+  // isolate_lru_folios(): takes up to `pages` off the old end of a list onto `taken`, which is empty, each with a reference of its own. How
+  // many were passed over, to the other end: those of zones beyond highest_zone.
+  uint64_t Isolate(Lruvec& lruvec, LruKind kind, uint64_t pages, int highest_zone, std::vector<Pfn>& taken);
   // Changes flags that decide the list; a frame that is on one moves to the head of the right one.
   void ChangeFlags(Pfn pfn, uint32_t set, uint32_t clear);
   // lru_add_page_tail(): a compound page on a list became `pages` single ones; the others go before the first. REQUIRES: their flags name
@@ -178,8 +186,21 @@ class LruLists {
 
  private:
   Frame& frame(Pfn pfn) { return frames_.frame(static_cast<uint32_t>(pfn.raw())); }
-  void Count(const Frame& frame, LruKind kind, int sign);
-  void CountPages(Lruvec& lruvec, LruKind kind, size_t zone, int64_t pages);
+  void Count(const Frame& frame, LruKind kind, int sign) {
+    CountPages(*lruvecs_[frame.memcg], kind, frame.zone, sign * static_cast<int64_t>(CompoundPages(frame)));
+  }
+  // The counters of a zone and of the node stand in the order of LruKind.
+  static ZoneStat ZoneStatOf(LruKind kind) {
+    return static_cast<ZoneStat>(static_cast<uint8_t>(ZoneStat::kNrZoneInactiveAnon) + static_cast<uint8_t>(kind));
+  }
+  static NodeStat NodeStatOf(LruKind kind) {
+    return static_cast<NodeStat>(static_cast<uint8_t>(NodeStat::kNrInactiveAnon) + static_cast<uint8_t>(kind));
+  }
+  void CountPages(Lruvec& lruvec, LruKind kind, size_t zone, int64_t pages) {
+    lruvec.zone_pages[static_cast<size_t>(kind)][zone] += static_cast<uint32_t>(pages);
+    frames_.zones()[zone].stats[static_cast<size_t>(ZoneStatOf(kind))] += pages;
+    vm_stat_.Add(NodeStatOf(kind), pages);
+  }
   void AddToGeneration(Lruvec& lruvec, Pfn pfn, bool reclaiming);
   void RemoveFromGeneration(Pfn pfn, bool reclaiming);
   void MoveToGeneration(Pfn pfn, size_t place, bool tail);
@@ -193,9 +214,21 @@ class LruLists {
   void AgeNonresident(uint16_t memcg);
   void CheckGenerations(const Lruvec& lruvec, std::vector<std::string>* problems) const;
   void HashGenerations(const LruGenerations& generations, StateHasher& hasher) const;
-  void LinkHead(FrameList& list, uint32_t pfn, Frame& frame);
+  void LinkHead(FrameList& list, uint32_t pfn, Frame& frame) {
+    frame.prev = kNoFrame;
+    frame.next = list.head;
+    (list.head == kNoFrame ? list.tail : frames_.table().At(list.head).prev) = pfn;
+    list.head = pfn;
+    ++list.count;
+  }
   void LinkTail(FrameList& list, uint32_t pfn, Frame& frame);
-  void Unlink(FrameList& list, uint32_t pfn, Frame& frame);
+  void Unlink(FrameList& list, uint32_t pfn, Frame& frame) {
+    MMLAB_CHECK(list.count > 0 && (frame.prev != kNoFrame || list.head == pfn));
+    (frame.prev == kNoFrame ? list.head : frames_.table().At(frame.prev).next) = frame.next;
+    (frame.next == kNoFrame ? list.tail : frames_.table().At(frame.next).prev) = frame.prev;
+    frame.next = frame.prev = kNoFrame;
+    --list.count;
+  }
 
   struct Made {
     Lruvec lruvec;

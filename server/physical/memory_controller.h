@@ -33,6 +33,12 @@ class MemoryController {
   [[nodiscard]] virtual bool ChargeAgain(Pfn head, PageOrder order, uint16_t memcg, Gfp gfp) = 0;
   // __memcg_kmem_charge_page(): a block that the kernel itself needs (kGfpAccount).
   [[nodiscard]] virtual bool ChargeKernelPages(Pfn head, int order, Gfp gfp) = 0;
+  // The cgroup that is charged for the kernel's objects that it makes for the process that acts; 0: nobody.
+  virtual uint16_t ObjectOwner() const = 0;
+  // obj_cgroup_charge() and mod_objcg_state(): an object of so many bytes, its place in the slab's list of owners included. False: as
+  // above.
+  [[nodiscard]] virtual bool ChargeObject(uint16_t owner, uint32_t bytes, bool reclaimable, Gfp gfp) = 0;
+  virtual void UnchargeObject(uint16_t owner, uint32_t bytes, bool reclaimable) = 0;
   // A charged block is about to be free; its metadata is still what it was.
   virtual void Uncharge(Pfn head, int order) = 0;
   // mem_cgroup_handle_over_high(): what memory.high asks of a process on its way back to user mode.

@@ -33,7 +33,7 @@ SysResult<std::optional<Pfn>> Processes::CachedPage(OpenFile& file, PageIndex in
   // One use, however small the pieces in which a page is read.
   const int64_t previous = file.readahead.previous;
   const bool same_page = first && previous > 0 && static_cast<uint64_t>(previous - 1) >> layout_.page_size.shift() == index.raw();
-  if (!same_page) memory_.lru().MarkAccessed(pfn);
+  if (!same_page) memory_.lru().MarkAccessed(files_.HeadOf(pfn));
   return std::optional<Pfn>(pfn);
 }
 
@@ -92,7 +92,7 @@ SysResult<uint64_t> Processes::WriteFile(Process& process, OpenFile& file, uint6
     if (count == 0) return done > 0 ? SysResult<uint64_t>(done) : Errno::kEFAULT;
     // __block_write_begin_int(): what is written as a whole, or lies behind the end, need not be read.
     const bool overwritten = wanted == page_size.bytes().raw() || position - in_page >= inode.size;
-    const auto page = files_.PageForWrite(inode, PageIndex(position >> page_size.shift()), overwritten);
+    const auto page = files_.PageForWrite(inode, PageIndex(position >> page_size.shift()), HugeAdvice::kNone, overwritten);
     if (!page.ok()) return done > 0 ? SysResult<uint64_t>(done) : page.error();
     bytes.resize(count);
     // The source may have to be faulted in again; the page of the file is held meanwhile, so that reclaim does not take it.

@@ -54,22 +54,22 @@ bool Paging::FaultAround(Fault& fault, bool* out_of_memory) {
 
   const Inode& inode = *vma.file->inode;
   const PageIndex end = std::min(last + PageCount(1), PageIndex() + page_size.PagesHolding(Bytes(inode.size)));
-  auto it = inode.pages.lower_bound(first);
-  if (it == inode.pages.end() || it->first >= end) return false;
+  const auto cached = inode.pages.Pages(first, end);
+  if (cached.empty()) return false;
+  if (MapHugeFile(fault, (*cached.begin()).value)) return true;  // filemap_map_pmd()
   if (!PrepareTable(fault)) {
     *out_of_memory = true;
     return false;
   }
-  it = inode.pages.lower_bound(first);  // The table may have cost pages of this file.
   bool mapped = false;
   int64_t count = 0;
-  for (; it != inode.pages.end() && it->first < end; ++it) {
-    const VirtAddr address = start + page_size.BytesOf(it->first - first);
+  for (const auto& [index, pfn] : cached) {  // Looked up anew: the table may have cost pages of this file.
+    const VirtAddr address = start + page_size.BytesOf(index - first);
     // A page that marks where to read on is left to a fault of its own.
-    if (inode.on_disk() && (memory_.frame(it->second).flags & (kPgReclaim | kPgDirty)) == kPgReclaim) continue;
+    if (inode.on_disk() && (memory_.frame(pfn).flags & (kPgReclaim | kPgDirty)) == kPgReclaim) continue;
     if (!format_.None(format_.Load(fault.table, format_.IndexOf(address, 1)))) continue;
     mapped = mapped || address == fault.address;
-    SetPte(fault, it->second, address);
+    SetPte(fault, pfn, address);
     ++count;
   }
   if (Explanation* why = tracer_.explanation()) {
@@ -115,7 +115,7 @@ Paging::BackingPage Paging::GetBackingPage(Fault& fault) {
                     fault.vma.is(kVmRandRead)  ? Files::MapAdvice::kRandom
                     : fault.vma.is(kVmSeqRead) ? Files::MapAdvice::kSequential
                                                : Files::MapAdvice::kNormal);
-  const SysResult<CachedPage> page = files_.PageForFault(inode, index);
+  const SysResult<CachedPage> page = files_.PageForFault(inode, index, AdviceOf(fault.vma));
   if (page.ok() && (cold || page.value().major)) memory_.WaitForRead(page.value().pfn);
   if (page.ok()) return {cold || page.value().major ? FaultOutcome::kMajor : FaultOutcome::kMinor, page.value().pfn};
   if (Explanation* why = tracer_.explanation()) {
@@ -130,7 +130,7 @@ Paging::BackingPage Paging::GetBackingPage(Fault& fault) {
 
 // Makes the table, while the page that it is for is held, so that reclaim does not take it.
 bool Paging::PrepareTableFor(Fault& fault, Pfn pfn) {
-  Frame& frame = memory_.frame(pfn);
+  Frame& frame = HeadOf(pfn, memory_.frame(pfn));
   ++frame.refcount;
   const bool made = PrepareTable(fault);
   --frame.refcount;
@@ -138,6 +138,7 @@ bool Paging::PrepareTableFor(Fault& fault, Pfn pfn) {
 }
 
 FaultOutcome Paging::FinishFault(Fault& fault, Pfn pfn) {
+  if (MapHugeFile(fault, pfn)) return FaultOutcome::kMinor;
   if (!PrepareTableFor(fault, pfn)) return FaultOutcome::kOom;
   SetPte(fault, pfn, fault.address);
   if (Explanation* why = tracer_.explanation()) {

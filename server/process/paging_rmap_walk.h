@@ -28,12 +28,18 @@ void Paging::ForEachMapping(Pfn pfn, const Frame& frame, Visit visit) const {
   if (frame.state == FrameState::kAnon) {
     const AnonVma* anon_vma = anon_vmas_.Find(static_cast<uint32_t>(frame.mapping));
     if (anon_vma == nullptr) return;
-    for (auto it = anon_vma->vmas.begin(); it != anon_vma->vmas.end() && left > 0; ++it) look(*it->second);
+    for (const auto& [link, vma] : anon_vma->vmas) {
+      look(*vma);
+      if (left == 0) return;
+    }
     return;
   }
   const Inode* inode = files_.FindById(static_cast<uint32_t>(frame.mapping));
   if (inode == nullptr) return;
-  for (auto it = inode->mappings.begin(); it != inode->mappings.end() && left > 0; ++it) look(*it->second);
+  for (const auto& [link, vma] : inode->mappings) {
+    look(*vma);
+    if (left == 0) return;
+  }
 }
 
 }  // namespace mmlab

@@ -121,9 +121,8 @@ void Paging::WillneedSwapped(VmArea& vma, VirtRange range) {
   if (vma.file != nullptr && vma.shared()) {
     const PageIndex end = vma.IndexOf(range.end, layout_.page_size);
     std::vector<SwapEntry> entries;
-    const auto& swapped = vma.file->inode->swapped;
-    for (auto it = swapped.lower_bound(vma.IndexOf(range.start, layout_.page_size)); it != swapped.end() && it->first < end; ++it) {
-      entries.push_back(it->second);
+    for (const auto& [index, entry] : vma.file->inode->pages.Swapped(vma.IndexOf(range.start, layout_.page_size), end)) {
+      entries.push_back(entry);
     }
     for (const SwapEntry entry : entries) read(entry);
     return;

@@ -42,9 +42,9 @@ void Paging::AccumulateSmaps(const VmArea& vma, SmapsSums& sums) const {
   const bool locked = vma.is(kVmLocked);
   if (vma.file != nullptr && vma.file->inode->shmem()) {
     // shmem_swap_usage(): its entries are in the file, not in page tables.
-    const auto& swapped = vma.file->inode->swapped;
-    const auto end = swapped.lower_bound(vma.IndexOf(vma.end, layout_.page_size));
-    for (auto it = swapped.lower_bound(vma.pgoff); it != end; ++it) sums.swap += page;
+    for ([[maybe_unused]] const auto& swapped : vma.file->inode->pages.Swapped(vma.pgoff, vma.IndexOf(vma.end, layout_.page_size))) {
+      sums.swap += page;
+    }
   }
   ForEachTable(*vma.mm, vma.range(), EachEntry(format_, [&](Pte pte, VirtAddr) {
     if (format_.IsSwap(pte)) {
@@ -70,7 +70,7 @@ void Paging::AccumulateSmaps(const VmArea& vma, SmapsSums& sums) const {
     if (frame->state == FrameState::kAnon) {
       sums.pss_anon += share;
     } else {
-      ((frame->flags & kPgSwapBacked) != 0 ? sums.pss_shmem : sums.pss_file) += share;
+      (KindOf(*frame) == RssKind::kShmem ? sums.pss_shmem : sums.pss_file) += share;
     }
     if (locked) sums.pss_locked += share;
     if (dirty) sums.pss_dirty += share;
@@ -92,6 +92,7 @@ Smaps Paging::ToSmaps(const SmapsSums& sums) {
   smaps.anonymous = Bytes(sums.anonymous);
   smaps.lazy_free = Bytes(sums.lazy_free);
   smaps.anon_huge_pages = Bytes(sums.anon_huge);
+  smaps.shmem_pmd_mapped = Bytes(sums.shmem_huge);
   smaps.shared_hugetlb = Bytes(sums.shared_hugetlb);
   smaps.private_hugetlb = Bytes(sums.private_hugetlb);
   smaps.locked = WholeKib(sums.pss_locked >> kPssShift);
@@ -143,7 +144,7 @@ std::array<int64_t, kRssKinds> Paging::CountRss(const AddressSpace& mm) const {
                    }
                  }));
     ForEachHugeEntry(mm, vma->range(), [&](uint64_t entry, VirtAddr) {
-      if (!IsHugeZero(entry)) total[static_cast<size_t>(RssKind::kAnon)] += huge_pages();
+      if (!IsHugeZero(entry)) total[static_cast<size_t>(KindOf(memory_.frame(format_.HugePfn(entry))))] += huge_pages();
     });
   }
   return total;
@@ -167,9 +168,8 @@ void Paging::Mincore(const VmArea& vma, VirtRange range, std::string& out) const
       resident = files_.swap().CachedPage(SwapOf(pte)).has_value();
     } else if (!resident && inode != nullptr) {
       const PageIndex index = vma.IndexOf(address, page_size);
-      const auto swapped = inode->swapped.find(index);
-      resident = swapped == inode->swapped.end() ? files_.FindPage(*inode, index).has_value()
-                                                 : files_.swap().CachedPage(swapped->second).has_value();
+      const auto swapped = inode->pages.FindSwapped(index);
+      resident = swapped.has_value() ? files_.swap().CachedPage(*swapped).has_value() : files_.FindPage(*inode, index).has_value();
     }
     out.push_back(resident ? '\1' : '\0');
   }
@@ -220,8 +220,9 @@ void Paging::CheckInvariants(const std::vector<const Process*>& tasks, std::vect
   }
   // MREMAP_DONTUNMAP unlocks a VMA without looking at its pages (mremap.cc): those of a file stay marked in the page cache.
   for (const auto& [id, inode] : files_.all()) {
-    for (const auto& [index, pfn] : inode->pages) {
-      if ((memory_.frame(pfn).flags & kPgMlocked) != 0 && !mapped.contains(pfn)) ++mlocked;
+    for (const auto& [index, pfn] : inode->pages.Pages()) {
+      const Frame& frame = memory_.frame(pfn);
+      if ((frame.flags & kPgMlocked) != 0 && !IsCompound(frame) && !mapped.contains(pfn)) ++mlocked;
     }
   }
   if (mlocked != mlocked_pages())

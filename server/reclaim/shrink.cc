@@ -117,25 +117,8 @@ uint64_t Reclaim::ShrinkList(Lruvec& lruvec, LruKind kind, uint64_t pages, ScanC
 }
 
 uint64_t Reclaim::Isolate(Lruvec& lruvec, LruKind kind, uint64_t pages, const ScanControl& sc) {
-  LruLists& lru = memory_.lru();
-  FrameList& list = lruvec.list(kind);
   isolated_.clear();
-  const uint32_t all = list.count;
-  uint64_t skipped = 0;
-  for (uint32_t looked = 0; looked < all && isolated_.size() < pages && !list.empty(); ++looked) {
-    const Pfn pfn(list.tail);
-    Frame& frame = memory_.frame(pfn);
-    if (frame.zone > sc.highest_zone) {
-      constexpr auto kFirst = static_cast<int>(VmEvent::kPgskipDma);
-      memory_.vm_stat().Count(static_cast<VmEvent>(kFirst + static_cast<int>(memory_.zones()[frame.zone].type)));
-      lru.RotateToHead(pfn);
-      ++skipped;
-      continue;
-    }
-    lru.Remove(pfn);
-    ++frame.refcount;
-    isolated_.push_back(pfn);
-  }
+  const uint64_t skipped = memory_.lru().Isolate(lruvec, kind, pages, sc.highest_zone, isolated_);
   if (EventSink* events = tracer_.events()) {
     constexpr std::array<const char*, 4> kNames = {"inactive_anon", "active_anon", "inactive_file", "active_file"};
     events->Emit(EventKind::kMmVmscanLruIsolate, {0, sc.highest_zone, sc.order, pages, isolated_.size() + skipped, skipped,

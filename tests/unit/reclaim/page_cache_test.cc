@@ -47,7 +47,7 @@ class PageCacheTest : public testing::Test {
   }
   void Read(uint64_t offset, uint64_t bytes) { Do(op::Pread{pid_, fd_, buffer_, bytes, offset}); }
   void Write(uint64_t offset, uint64_t bytes) { Do(op::Pwrite{pid_, fd_, buffer_, bytes, offset}); }
-  size_t Cached() const { return machine_->files().Find("/data")->pages.size(); }
+  size_t Cached() const { return machine_->files().Find("/data")->pages.pages(); }
   int64_t Dirty() const { return machine_->vm_stat().Get(NodeStat::kNrDirty); }
   int64_t UnderWay() const { return machine_->vm_stat().Get(NodeStat::kNrWriteback); }
 
