@@ -258,6 +258,21 @@ void AddExplainCommand(CLI::App& app, Session& session, GlobalOptions& options) 
   AddExec(explain, session);
   AddSysctl(explain, session);
   for (const Verb& verb : Verbs()) AddVerb(explain, session, verb);
+  explain->footer(
+      "Of a long operation the first 1000 steps are shown, and behind them 50 of each kind. What runs in the background is explained by\n"
+      "explain advance-time; other commands (cgroup set, op) by --explain in front. Which steps tell\n"
+      "  why a page stayed or went            page_kept, page_evicted, page_sorted, refault, scan_balance\n"
+      "  why kswapd woke, and what it did     kswapd_wake, kswapd_sleep\n"
+      "  why an allocation stalled or failed  zone_check, direct_reclaim, compaction_finished, allocation_retry\n"
+      "  why a process was killed             oom_score: the table, with the arithmetic of each\n"
+      "  why a cgroup was throttled           cgroup_throttle, cgroup_reclaim, cgroup_protected\n"
+      "  why pages merged, or did not         ksm_merge, ksm_scan, ksm_break\n"
+      "  why memory did not become huge       huge_fault, huge_split, huge_collapse\n"
+      "  why pages were written or read       writeback, readahead, swap_slot, swap_in\n"
+      "Examples:\n"
+      "  mmlab explain touch-write lab1 1 --address 0xfffff7fed000 --length 64M | grep -e kswapd -e oom_score\n"
+      "  mmlab explain advance-time lab1 --nanoseconds 30000000000\n"
+      "  mmlab --explain cgroup set lab1 small memory.reclaim 1M");
 }
 
 }  // namespace mmlab

@@ -16,6 +16,11 @@ class FileMapper {
   virtual void UnmapFilePages(Inode& inode, PageIndex first, PageIndex end, bool even_cows) = 0;
   // folio_mkclean(): makes the shared entries of one page clean and read-only, so that the next write is noticed.
   virtual void CleanFilePage(Inode& inode, PageIndex index) = 0;
+  // split_folio(): makes a huge page of shmem, which nothing holds but its file and page tables, small ones that nothing maps. False:
+  // somebody else holds it.
+  virtual bool SplitFilePage(Pfn head) = 0;
+  // vma_thp_gfp_mask(): how hard memory for a huge page is looked for, where madvise(MADV_HUGEPAGE) asked for it and elsewhere.
+  virtual uint32_t HugeGfp(bool advised) const = 0;
   // folio_add_lru() and lru_add_drain(): new pages reach the LRU lists in batches.
   virtual void AddToLru(Pfn pfn) = 0;
   virtual void DrainLru() = 0;

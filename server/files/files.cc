@@ -92,6 +92,7 @@ SysResult<std::shared_ptr<Inode>> Files::CreateFile(const std::string& path, Fil
   const uint32_t minor = kind == FileKind::kExt4 ? kDiskMinor : kind == FileKind::kBlockDevice ? kDevMinor : kTmpfsMinor;
   std::shared_ptr<Inode> inode = NewInode(kind, path, major, minor);
   inode->noreserve = !on_disk;
+  inode->huge = mount.tmpfs_huge;
   inode->size = std::max<uint64_t>(size, content.size());
   if (on_disk) inode->disk = std::string(content);
   if (on_disk && resident) {
@@ -220,6 +221,7 @@ void Files::CheckInvariants(std::vector<std::string>* violations) const {
       const Frame& frame = memory_.frame(pfn);
       if (inode->on_disk() && (frame.flags & kPgDirty) != 0) ++dirty;
       if (inode->on_disk() && (frame.flags & kPgWriteback) != 0) ++under_way;
+      if (IsCompound(frame)) continue;
       const FrameState state = inode->shmem() ? FrameState::kShmem : FrameState::kFile;
       if (frame.state != state || frame.mapping != id || frame.index != index.raw() || frame.refcount < 1 + frame.mapcount) {
         violations->push_back(
@@ -233,6 +235,7 @@ void Files::CheckInvariants(std::vector<std::string>* violations) const {
                                          " are under way, counted ", inode->under_way));
     }
   }
+  CheckHugeShmem(violations);
   const auto expect = [violations](absl::string_view what, int64_t counter, uint64_t counted) {
     if (counter != static_cast<int64_t>(counted)) violations->push_back(absl::StrCat(what, " is ", counter, ", counted ", counted));
   };
@@ -252,6 +255,7 @@ void Files::AddToHash(StateHasher& hasher) const {
     hasher.Add(static_cast<uint64_t>(inode->kind));
     hasher.Add(inode->size);
     hasher.Add(inode->noreserve ? 1 : 0);
+    hasher.Add(static_cast<uint64_t>(inode->huge));
     hasher.AddBytes(inode->path.data(), inode->path.size());
     hasher.AddBytes(inode->disk.data(), inode->disk.size());
     inode->pages.AddToHash(hasher);
@@ -275,6 +279,7 @@ void Files::AddToHash(StateHasher& hasher) const {
   hasher.Add(static_cast<uint64_t>(waited_until_));
   swap_.AddToHash(hasher);
   hugetlb_.AddToHash(hasher);
+  hasher.Add(static_cast<uint64_t>(shmem_enabled_) << 8 | static_cast<uint64_t>(internal_huge_));
 }
 
 Bytes Files::HostMemory() const {

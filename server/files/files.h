@@ -83,9 +83,9 @@ class Files {
   std::optional<Pfn> FindPage(const Inode& inode, PageIndex index) const;
   // filemap_fault(), shmem_fault(): the page for a mapping; made or read where it is missing. kEINVAL beyond the end of the file (SIGBUS),
   // kENOSPC when the charge is refused or the tmpfs is full (SIGBUS), kENOMEM.
-  SysResult<CachedPage> PageForFault(Inode& inode, PageIndex index);
+  SysResult<CachedPage> PageForFault(Inode& inode, PageIndex index, HugeAdvice advice = HugeAdvice::kNone);
   // write_begin() of the file's kind: the page to write into, made where it is missing, up to date.
-  SysResult<CachedPage> PageForWrite(Inode& inode, PageIndex index);
+  SysResult<CachedPage> PageForWrite(Inode& inode, PageIndex index, HugeAdvice advice = HugeAdvice::kNone);
   // The page to read from; nothing: a hole in a shmem file, which reads as zero. kENOMEM.
   SysResult<std::optional<CachedPage>> PageForRead(Inode& inode, PageIndex index);
 
@@ -141,6 +141,29 @@ class Files {
 
   // unlink(): the path is gone; the file goes with whoever still has it. kENOENT, kEPERM (a swap area in use).
   Errno Unlink(const std::string& path);
+
+  // --- Transparent huge pages of shmem (shmem_huge.cc). Linux: mm/shmem.c ---
+  //
+  // A huge page is in Inode::pages by each of its small pages; the file has as many references.
+
+  ShmemEnabled shmem_enabled() const { return shmem_enabled_; }
+  void SetShmemEnabled(ShmemEnabled enabled);
+  // huge= of the file system that the file is on; for files without a path that of the kernel's own mount.
+  ShmemHuge HugeOption(const Inode& inode) const;
+  ShmemHuge internal_huge() const { return internal_huge_; }
+  // shmem_is_huge(): whether a huge page shall hold this page of the file.
+  bool WantsHuge(const Inode& inode, PageIndex index, HugeAdvice advice) const;
+  // The first frame of the huge page that a frame is part of; itself for any other.
+  Pfn HeadOf(Pfn pfn) const;
+  // __split_huge_page(): the page is about to become small ones; then, what of it lies behind the end of the file goes, but the first.
+  // REQUIRES: a huge page of shmem.
+  void NoteSplit(Pfn head);
+  void DropBehindEnd(Inode& inode, PageIndex first);
+  // collapse_file()'s part: the pages of the file from `first` on, all small and mapped by nobody, and its holes become this huge page,
+  // which has the reference that it was allocated with and its content already. REQUIRES: TakeHoles() said yes.
+  void CollapseInto(Inode& inode, PageIndex first, Pfn head);
+  // Takes blocks for the holes among the pages from `first` on. False: the file may not have so many; then nothing has changed.
+  [[nodiscard]] bool TakeHoles(Inode& inode, PageIndex first);
 
   // --- Huge pages (hugetlb_files.cc). Linux: fs/hugetlbfs/inode.c. Numbers of pages are those of huge pages. ---
 
@@ -228,8 +251,17 @@ class Files {
   void ReadPages(OpenFile& file, uint64_t start, uint64_t pages, uint64_t lookahead);
   void OndemandReadahead(OpenFile& file, bool marked, PageIndex index, uint64_t request);
   SysResult<CachedPage> SwapInShmem(Inode& inode, PageIndex index, SwapEntry entry);
-  bool TakeBlock(Inode& inode);  // shmem_inode_acct_block()
-  void GiveBlock(Inode& inode);  // shmem_inode_unacct_blocks()
+  bool TakeBlocks(Inode& inode, uint64_t pages);  // shmem_inode_acct_block()
+  void GiveBlocks(Inode& inode, uint64_t pages);  // shmem_inode_unacct_blocks()
+  int huge_order() const { return hugetlb_.pmd_order(); }
+  uint64_t huge_pages() const { return uint64_t{1} << huge_order(); }
+  std::optional<Pfn> AddHugePage(Inode& inode, PageIndex first, HugeAdvice advice);
+  void InsertHugePage(Inode& inode, PageIndex first, Pfn head);
+  void CountHugePage(Inode& inode, const Frame& head, int sign);
+  void RemoveHugePage(Inode& inode, Pfn head);
+  std::pair<PageIndex, PageIndex> SplitAtEnds(Inode& inode, PageIndex first, PageIndex end);
+  void ZeroPages(Inode& inode, PageIndex first, PageIndex end);
+  void CheckHugeShmem(std::vector<std::string>* violations) const;
   // `shadow`: what to leave in the page's place; 0: nothing.
   void RemovePage(Inode& inode, PageIndex index, Pfn pfn, uint64_t shadow = 0);
   void DropCleanPage(Pfn pfn, uint64_t shadow);
@@ -275,6 +307,8 @@ class Files {
   absl::btree_map<uint32_t, DiskStats> disks_;  // By the inode of a block device; 0: the disk of the file systems.
   SwapAreas swap_;
   HugetlbPools hugetlb_;
+  ShmemEnabled shmem_enabled_ = ShmemEnabled::kNever;
+  ShmemHuge internal_huge_ = ShmemHuge::kNever;  // huge= of the kernel's own mount.
   int page_cluster_ = 3;
   absl::btree_map<uint32_t, Inode*> by_id_;
   mutable Inode* found_ = nullptr;  // By FindById(), last.

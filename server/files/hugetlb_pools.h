@@ -63,6 +63,7 @@ class HugetlbPools {
   absl::Span<const HugetlbPool> pools() const { return pools_; }
   const HugetlbPool& pool(size_t index) const { return pools_[index]; }
   size_t default_pool() const { return sizes_.default_pool; }
+  int pmd_order() const { return pools_[sizes_.pmd_pool].order; }
   // size_to_hstate(): the pool of pages of so many bytes.
   std::optional<size_t> FindBySize(uint64_t bytes) const;
   // hstate_sizelog(): the pool of pages of 2^log bytes; 0: the default one.

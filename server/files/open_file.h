@@ -21,6 +21,12 @@ enum class FileKind : uint8_t { kTmpfs, kExt4, kMemfd, kSysvShm, kSharedAnon, kD
 // Which files of a tmpfs get transparent huge pages: its mount option huge= (SHMEM_HUGE_*).
 enum class ShmemHuge : uint8_t { kNever, kAlways, kWithinSize, kAdvise };
 
+// /sys/kernel/mm/transparent_hugepage/shmem_enabled; the first four are also the option of the kernel's own mount, in the order of
+// ShmemHuge.
+enum class ShmemEnabled : uint8_t { kNever, kAlways, kWithinSize, kAdvise, kDeny, kForce };
+// What madvise(), for the mapping of a fault, says of huge pages.
+enum class HugeAdvice : uint8_t { kNone, kYes, kNo };
+
 // How a file system is mounted.
 struct MountOptions {
   uint64_t huge_page_bytes = 0;              // hugetlbfs: pagesize=, 0 the default size.
@@ -46,13 +52,15 @@ struct Inode {
   uint64_t size = 0;  // i_size, bytes.
   // On a disk: the first bytes of what is there, zeros behind them; a page outside the page cache is read from here.
   std::string disk;
-  PageSlots pages;            // Page cache, what reclaim evicted from it (mm/workingset.c), and what of shmem is on swap areas.
-  uint32_t under_way = 0;     // On a disk: how many pages are being written,
-  uint32_t dirty_pages = 0;   // how many have yet to be,
-  int64_t dirtied_when = 0;   // and since when there have been any: machine time in nanoseconds.
-  bool swap_area = false;     // S_SWAPFILE: it is one that is in use.
-  bool noreserve = false;     // Shared anonymous memory and SysV shm: VM_NORESERVE at creation (accounted page by page).
-  int writable_mappings = 0;  // i_mmap_writable
+  PageSlots pages;                     // Page cache, what reclaim evicted from it (mm/workingset.c), and what of shmem is on swap areas.
+  uint32_t under_way = 0;              // On a disk: how many pages are being written,
+  uint32_t dirty_pages = 0;            // how many have yet to be,
+  int64_t dirtied_when = 0;            // and since when there have been any: machine time in nanoseconds.
+  bool swap_area = false;              // S_SWAPFILE: it is one that is in use.
+  bool noreserve = false;              // Shared anonymous memory and SysV shm: VM_NORESERVE at creation (accounted page by page).
+  ShmemHuge huge = ShmemHuge::kNever;  // kTmpfs: huge= of its mount.
+  uint32_t huge_pages = 0;             // Of shmem: how many huge ones `pages` holds, by each of their small pages.
+  int writable_mappings = 0;           // i_mmap_writable
   absl::btree_map<uint64_t, VmArea*> mappings;  // i_mmap: the VMAs that map it, by VmArea::file_link (in the order of their making).
   uint64_t mappings_made = 0;
   std::unique_ptr<HugetlbInode> hugetlb;  // hugetlbfs, and memfd and SysV shm of huge pages; then `pages` stays empty. Else null.

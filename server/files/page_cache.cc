@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <tuple>
 
 #include "server/base/check.h"
 #include "server/base/event.h"
@@ -15,31 +16,31 @@ PageIndex Files::EndIndex(const Inode& inode) const { return PageIndex() + page_
 
 std::optional<Pfn> Files::FindPage(const Inode& inode, PageIndex index) const { return inode.pages.Find(index); }
 
-bool Files::TakeBlock(Inode& inode) {
+bool Files::TakeBlocks(Inode& inode, uint64_t pages) {
   const bool tmpfs = inode.kind == FileKind::kTmpfs;
-  if (tmpfs && tmpfs_limit_ != 0 && tmpfs_pages_ >= tmpfs_limit_) {
+  if (tmpfs && tmpfs_limit_ != 0 && tmpfs_pages_ + pages > tmpfs_limit_) {
     if (Explanation* why = tracer_.explanation()) {
       why->Add(StepKind::kFileLookup, "the tmpfs is full: it holds half of the machine's memory").Pages("limit", PageCount(tmpfs_limit_));
     }
     return false;
   }
-  if (inode.noreserve && !Charge(1)) return false;
-  tmpfs_pages_ += tmpfs ? 1 : 0;
+  if (inode.noreserve && !Charge(static_cast<int64_t>(pages))) return false;
+  tmpfs_pages_ += tmpfs ? pages : 0;
   return true;
 }
 
-void Files::GiveBlock(Inode& inode) {
-  if (inode.noreserve) Uncharge(1);
-  tmpfs_pages_ -= inode.kind == FileKind::kTmpfs ? 1 : 0;
+void Files::GiveBlocks(Inode& inode, uint64_t pages) {
+  if (inode.noreserve) Uncharge(static_cast<int64_t>(pages));
+  tmpfs_pages_ -= inode.kind == FileKind::kTmpfs ? pages : 0;
 }
 
 SysResult<Pfn> Files::AddPage(Inode& inode, PageIndex index) {
   constexpr uint64_t kMostIndex = (uint64_t{1} << 40) - 1;  // Of Frame::index: 4 PiB, where Linux has room for 2^63 bytes of tmpfs.
   const bool shmem = inode.shmem();
-  if (index.raw() > kMostIndex || (shmem && !TakeBlock(inode))) return Errno::kENOSPC;
+  if (index.raw() > kMostIndex || (shmem && !TakeBlocks(inode, 1))) return Errno::kENOSPC;
   const std::optional<Pfn> pfn = memory_.AllocCharged(kGfpHighuserMovable);
   if (!pfn.has_value()) {
-    if (shmem) GiveBlock(inode);
+    if (shmem) GiveBlocks(inode, 1);
     return Errno::kENOMEM;
   }
   Frame& frame = memory_.frame(*pfn);
@@ -88,7 +89,7 @@ void Files::RemovePage(Inode& inode, PageIndex index, Pfn pfn, uint64_t shadow) 
   if (frame.state == FrameState::kShmem) {
     --shmem_pages_;
     memory_.CountPage(vm_stat_, frame, NodeStat::kNrShmem, -1);
-    GiveBlock(inode);
+    GiveBlocks(inode, 1);
   } else if ((frame.flags & kPgDirty) != 0) {
     NoteClean(inode, frame);
   }
@@ -120,19 +121,26 @@ void Files::RemovePages(Inode& inode, PageIndex first, PageIndex end) {
   for (const auto& [index, entry] : inode.pages.Swapped(first, end)) {
     swap_.FreeWithCache(entry);
     inode.pages.Erase(index);
-    GiveBlock(inode);
+    GiveBlocks(inode, 1);
   }
+  std::tie(first, end) = SplitAtEnds(inode, first, end);
   // Releasing a batch of pages empties the per-CPU LRU batches first.
   if (mapper_ != nullptr && !inode.pages.Pages(first, end).empty()) mapper_->DrainLru();
-  for (const auto& [index, pfn] : inode.pages.Pages(first, end)) RemovePage(inode, index, pfn);
+  for (const auto& [index, pfn] : inode.pages.Pages(first, end)) {
+    if (IsCompound(memory_.frame(pfn))) [[unlikely]] {
+      RemoveHugePage(inode, pfn);
+    } else {
+      RemovePage(inode, index, pfn);
+    }
+  }
 }
 
-SysResult<CachedPage> Files::PageForFault(Inode& inode, PageIndex index) {
+SysResult<CachedPage> Files::PageForFault(Inode& inode, PageIndex index, HugeAdvice advice) {
   if (index >= EndIndex(inode)) return Errno::kEINVAL;
-  return PageForWrite(inode, index);
+  return PageForWrite(inode, index, advice);
 }
 
-SysResult<CachedPage> Files::PageForWrite(Inode& inode, PageIndex index) {
+SysResult<CachedPage> Files::PageForWrite(Inode& inode, PageIndex index, HugeAdvice advice) {
   Explanation* why = tracer_.explanation();
   if (const std::optional<Pfn> found = FindPage(inode, index); found.has_value()) {
     if (why != nullptr) {
@@ -144,6 +152,11 @@ SysResult<CachedPage> Files::PageForWrite(Inode& inode, PageIndex index) {
     return CachedPage{*found, false};
   }
   if (const auto swapped = inode.pages.FindSwapped(index); swapped.has_value()) return SwapInShmem(inode, index, *swapped);
+  if (WantsHuge(inode, index, advice) && mapper_ != nullptr) [[unlikely]] {
+    const uint64_t part = index.raw() & (huge_pages() - 1);
+    if (const std::optional<Pfn> head = AddHugePage(inode, index - PageCount(part), advice))
+      return CachedPage{*head + PageCount(part), false};
+  }
   MMLAB_TRY_ASSIGN(const Pfn pfn, AddPage(inode, index));
   const uint64_t offset = index.raw() << page_size_.shift();
   const bool read = inode.on_disk();

@@ -21,7 +21,7 @@ constexpr uint64_t kWritebackPages = 1024;  // Of one file before it is the next
 }  // namespace
 
 void Files::MarkDirty(Inode& inode, Pfn pfn) {
-  Frame& frame = memory_.frame(pfn);
+  Frame& frame = memory_.frame(HeadOf(pfn));
   if ((frame.flags & kPgDirty) != 0) return;
   frame.flags |= kPgDirty;
   if (!inode.on_disk()) return;  // Memory is shmem's only store: nothing to write back, nothing counted.

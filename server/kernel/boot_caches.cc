@@ -3,6 +3,7 @@
 #include <iterator>
 #include <utility>
 
+#include "absl/container/btree_map.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/strip.h"
 
@@ -237,10 +238,18 @@ static std::optional<SlabFlags> FlagsOfKmallocCache(const SlabPlatform& platform
 }
 
 std::optional<SlabFlags> FlagsOfBootCache(const SlabPlatform& platform, LayoutKind layout, absl::string_view name) {
-  if (name == "kmem_cache" || name == "kmem_cache_node") return kSlabHwcacheAlign;
-  for (const Row& row : kRows) {
-    if ((row.kernels & KernelOf(layout)) != 0 && name == row.cache.name) return row.cache.flags;
-  }
+  using FlagsByName = absl::btree_map<absl::string_view, std::pair<uint8_t, SlabFlags>>;
+  // By kernel and name; a cache may have another shape, but not other flags, in another kernel.
+  static const FlagsByName* const kFlags = [] {
+    auto* const flags = new FlagsByName{{"kmem_cache", {kAll, kSlabHwcacheAlign}}, {"kmem_cache_node", {kAll, kSlabHwcacheAlign}}};
+    for (const Row& row : kRows) {
+      const auto [entry, made] = flags->try_emplace(row.cache.name, uint8_t{0}, row.cache.flags);
+      entry->second.first |= row.kernels;
+    }
+    return flags;
+  }();
+  const auto found = kFlags->find(name);
+  if (found != kFlags->end() && (found->second.first & KernelOf(layout)) != 0) return found->second.second;
   return FlagsOfKmallocCache(platform, name);
 }
 

@@ -46,7 +46,7 @@ constexpr CacheNames kCacheNames[kKernelObjects] = {
     {nullptr, nullptr, nullptr, 112, 168, true},  // struct pipe_inode_info
     {nullptr, nullptr, nullptr, 320, 640, true},  // 16 struct pipe_buffer
     {"radix_tree_node"},
-    {"vmap_area"},
+    {"vmap_area", "pgd_cache"},
     {nullptr, nullptr, nullptr, 32, 64},  // struct vm_struct, without PAE.
     {"kmem_cache"},
     {"kmem_cache_node", "kmalloc-64", "kmalloc-128"},  // Under SLAB struct kmem_cache_node is a kmalloc().

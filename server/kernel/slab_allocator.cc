@@ -140,6 +140,7 @@ SlabCacheView SlabAllocator::ViewOf(const CacheInfo& info) {
   view.refcount = info.refcount;
   view.usersize = info.usersize;
   view.constructor = info.constructor;
+  view.permanent = info.permanent;
   view.boot_slabs = info.boot_slabs;
   view.boot_total_objects = info.boot_total_objects;
   view.boot_active_objects = info.boot_active_objects;
@@ -217,6 +218,10 @@ Errno SlabAllocator::DestroyCache(SlabCacheId id, absl::string_view name) {
   if (!RemoveCache(id)) return Errno::kEBUSY;
   if (!permanent) --made_caches_;
   return Errno::kOk;
+}
+
+std::string SlabAllocator::RemainingReport(SlabCacheId id) const {
+  return "kmem_cache_destroy " + InfoOf(static_cast<size_t>(id))->name + ": Slab cache still has objects\n";
 }
 
 bool SlabAllocator::AllocBulk(SlabCacheId id, Gfp gfp, absl::Span<SlabObject> out) {

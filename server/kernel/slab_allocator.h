@@ -68,6 +68,7 @@ struct SlabCacheView {
   int refcount = 0;
   uint32_t usersize = 0;
   bool constructor = false;
+  bool permanent = false;  // The kernel's own.
   uint64_t slabs = 0;
   uint64_t active_slabs = 0;       // SLAB: with objects; SLUB takes all for active.
   uint64_t total_objects = 0;      // Places for objects.
@@ -158,6 +159,8 @@ class SlabAllocator {
   // What they write when they find that somebody wrote `bytes` at `address` where they do not belong: into a free object, or beside one
   // that is held. Empty: nothing is found. REQUIRES: view.object is the object there.
   virtual std::string OverwriteReport(VirtAddr address, absl::string_view bytes, const SlabObjectView& view) const = 0;
+  // What the kernel writes when a cache is destroyed of which somebody still holds objects: DestroyCache answered EBUSY.
+  virtual std::string RemainingReport(SlabCacheId id) const;
   // Which places of a slab are allocated, by index (SLOB: one element for each block, free or not, by address).
   virtual std::vector<bool> AllocatedIn(SlabObject object) const = 0;
 

@@ -52,6 +52,7 @@ class Slub final : public SlabAllocator {
   VirtAddr AddressOf(SlabObject object) const override;
   std::string FaultReport(VirtAddr address, const SlabObjectView& view) const override;
   std::string OverwriteReport(VirtAddr address, absl::string_view bytes, const SlabObjectView& view) const override;
+  std::string RemainingReport(SlabCacheId id) const override;
   std::vector<bool> AllocatedIn(SlabObject object) const override;
 
   SlabCacheView View(SlabCacheId id) const override;

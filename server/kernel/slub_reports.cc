@@ -86,4 +86,27 @@ std::string Slub::OverwriteReport(VirtAddr address, absl::string_view bytes, con
   return text;
 }
 
+// list_slab_objects(): of the slabs on the node's list; those without free objects are on none.
+std::string Slub::RemainingReport(SlabCacheId id) const {
+  constexpr int kMostSlabs = 100;
+  const Cache& cache = CacheOf(id);
+  const int digits = static_cast<int>(2 * platform_.word);
+  std::string text;
+  int slabs = 0;
+  for (uint32_t at = cache.partial_head; at != kNoSlab && slabs < kMostSlabs; at = slabs_[at].next, ++slabs) {
+    const Slab& slab = slabs_[at];
+    const uint64_t base = linear_base_ + (uint64_t{slab.pfn} << platform_.page_size.shift());
+    absl::StrAppendFormat(&text, "%s\nBUG %s (Not tainted): Objects remaining in %s on __kmem_cache_shutdown()\n%s\n\n",
+                          std::string(77, '='), cache.name, cache.name, std::string(77, '-'));
+    absl::StrAppendFormat(&text, "Slab 0x%0*x objects=%u used=%u fp=0x%0*x\n", digits, base, slab.objects, slab.inuse, digits,
+                          slab.freelist < slab.objects ? AddressOf({at, slab.freelist}).raw() : 0);
+    for (uint32_t index = 0; index < slab.objects; ++index) {
+      if (slab.links[index] != kAllocated) continue;
+      const uint64_t object = AddressOf({at, index}).raw();
+      absl::StrAppendFormat(&text, "Object 0x%0*x @offset=%u\n", digits, object, static_cast<uint32_t>(object - base));
+    }
+  }
+  return text + SlabAllocator::RemainingReport(id);
+}
+
 }  // namespace mmlab

@@ -34,8 +34,8 @@ class MovablePages final : public PageOwner {
 
   // PageOwner
   bool MovePage(Pfn from, Pfn to) override;
-  bool SplitHuge(Pfn) override { return false; }  // They are single pages.
-  void PutOnLru(Pfn) override {}                  // They never were on a list.
+  bool SplitToMove(Pfn) override { return false; }  // They are single pages.
+  void PutOnLru(Pfn) override {}                    // They never were on a list.
   void DrainLru() override {}
 
   void CheckInvariants(std::vector<std::string>* violations) const;

@@ -27,13 +27,13 @@ Outcome KernelHolds() {
 
 std::optional<Outcome> SlabPerformer::Refusal(VirtAddr address, const SlabObjectView& view) {
   if (slab_.InBootSlab(address)) return KernelHolds();
-  if (view.fault != SlabFault::kNone) return Reported(slab_.FaultReport(address, view));
+  if (view.fault != SlabFault::kNone) return Reported(Errno::kEINVAL, slab_.FaultReport(address, view));
   if (!Kernels(view)) return std::nullopt;
   return KernelHolds();
 }
 
-Outcome SlabPerformer::Reported(std::string report) {
-  Outcome outcome = Answer(Errno::kEINVAL);
+Outcome SlabPerformer::Reported(Errno error, std::string report) {
+  Outcome outcome = Answer(error);
   outcome.data = std::move(report);
   absl::string_view text = outcome.data;
   absl::ConsumeSuffix(&text, "\n");
@@ -71,7 +71,10 @@ Outcome SlabPerformer::Perform(const op::KmemCacheCreate& o) {
 
 Outcome SlabPerformer::Perform(const op::KmemCacheDestroy& o) {
   const std::optional<SlabCacheId> id = slab_.Find(o.cache);
-  return Answer(id.has_value() ? slab_.DestroyCache(*id, o.cache) : Errno::kENOENT);
+  if (!id.has_value()) return Answer(Errno::kENOENT);
+  const Errno error = slab_.DestroyCache(*id, o.cache);
+  if (error != Errno::kEBUSY || slab_.View(*id).permanent) return Answer(error);
+  return Reported(Errno::kEBUSY, slab_.RemainingReport(*id));
 }
 
 Outcome SlabPerformer::Perform(const op::KmemCacheShrink& o) {
@@ -181,7 +184,7 @@ Outcome SlabPerformer::Perform(const op::WriteSlabMemory& o) {
   }
   std::string report = view.object.has_value() ? slab_.OverwriteReport(address, o.data, view) : "";
   if (report.empty()) return Value(0);
-  return Reported(std::move(report));
+  return Reported(Errno::kEINVAL, std::move(report));
 }
 
 Outcome SlabPerformer::Perform(const op::Ksize& o) {

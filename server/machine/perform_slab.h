@@ -36,8 +36,8 @@ class SlabPerformer {
  private:
   // What keeps an address from being freed: a report of the allocator's checks, or that the kernel holds it. Nothing: it may go.
   std::optional<Outcome> Refusal(VirtAddr address, const SlabObjectView& view);
-  Outcome Reported(std::string report);            // EINVAL, with what the checks write to the log.
-  bool Kernels(const SlabObjectView& view) const;  // Whether the kernel itself holds the object.
+  Outcome Reported(Errno error, std::string report);  // With what the kernel writes to its log.
+  bool Kernels(const SlabObjectView& view) const;     // Whether the kernel itself holds the object.
   // Calls `visit` with each frame behind kernel addresses: where the bytes start in it and in the range, and how many they are.
   void ForEachPage(VirtAddr address, uint64_t size,
                    absl::FunctionRef<void(Pfn pfn, uint64_t offset, uint64_t done, uint64_t count)> visit) const;

@@ -32,7 +32,7 @@ struct Subject {
   BuddyMemory& memory;
   Processes& processes;
   Reclaim& reclaim;
-  SwapAreas& swap;
+  Files& files;
   bool hardware_access_flag;
 
   Ksm& ksm() const { return processes.ksm(); }
@@ -108,6 +108,22 @@ Errno WriteDefrag(const Subject& s, absl::string_view value) {
   if (const Errno error = WriteChoice(kDefrag, value, &chosen); error != Errno::kOk) return error;
   s.huge().defrag = static_cast<ThpDefrag>(chosen);
   return Errno::kOk;
+}
+
+constexpr absl::string_view kShmem[] = {"always", "within_size", "advise", "never", "deny", "force"};
+constexpr ShmemEnabled kShmemValues[] = {ShmemEnabled::kAlways, ShmemEnabled::kWithinSize, ShmemEnabled::kAdvise,
+                                         ShmemEnabled::kNever,  ShmemEnabled::kDeny,       ShmemEnabled::kForce};
+
+std::string ShmemText(const Subject& s) {
+  const auto* chosen = std::find(std::begin(kShmemValues), std::end(kShmemValues), s.files.shmem_enabled());
+  return ChoiceText(kShmem, chosen - std::begin(kShmemValues));
+}
+
+Errno WriteShmem(const Subject& s, absl::string_view value) {
+  size_t chosen = 0;
+  const Errno error = WriteChoice(kShmem, value, &chosen);
+  if (error == Errno::kOk) s.files.SetShmemEnabled(kShmemValues[chosen]);
+  return error;
 }
 
 template <uint32_t KhugepagedSettings::*kField>
@@ -201,7 +217,7 @@ Errno WriteVmaReadahead(const Subject& s, absl::string_view value) {
   const bool off =
       absl::StartsWith(text, "n") || absl::StartsWith(text, "f") || absl::StartsWith(text, "0") || absl::StartsWith(text, "of");
   if (!on && !off) return Errno::kEINVAL;
-  s.swap.SetVmaReadahead(on);
+  s.files.swap().SetVmaReadahead(on);
   return Errno::kOk;
 }
 
@@ -226,7 +242,8 @@ constexpr Attribute kAttributes[] = {
      [](const Subject& s, absl::string_view value) { return WriteFlag(value, &s.ksm().settings().use_zero_pages); }},
     {"lru_gen/enabled", GenerationsText, WriteGenerations},
     {"lru_gen/min_ttl_ms", [](const Subject& s) { return absl::StrCat(s.reclaim.generation_settings().min_ttl_ms); }, WriteMinTtl},
-    {"swap/vma_ra_enabled", [](const Subject& s) { return std::string(s.swap.vma_readahead() ? "true" : "false"); }, WriteVmaReadahead},
+    {"swap/vma_ra_enabled", [](const Subject& s) { return std::string(s.files.swap().vma_readahead() ? "true" : "false"); },
+     WriteVmaReadahead},
     {"transparent_hugepage/defrag", [](const Subject& s) { return ChoiceText(kDefrag, s.huge().defrag); }, WriteDefrag},
     {"transparent_hugepage/enabled", EnabledText, WriteEnabled},
     {"transparent_hugepage/hpage_pmd_size",
@@ -249,9 +266,7 @@ constexpr Attribute kAttributes[] = {
      }},
     {"transparent_hugepage/khugepaged/scan_sleep_millisecs", KhugepagedText<&KhugepagedSettings::scan_sleep_millisecs>,
      WriteMilliseconds<&KhugepagedSettings::scan_sleep_millisecs>},
-    // Files do not get huge pages: whatever else is written is answered by WriteSysfs().
-    {"transparent_hugepage/shmem_enabled", [](const Subject&) { return std::string("always within_size advise [never] deny force"); },
-     [](const Subject&, absl::string_view value) { return value == "never" ? Errno::kOk : Errno::kEINVAL; }},
+    {"transparent_hugepage/shmem_enabled", ShmemText, WriteShmem},
     {"transparent_hugepage/use_zero_page", [](const Subject& s) { return std::string(s.huge().use_zero_page ? "1" : "0"); },
      [](const Subject& s, absl::string_view value) { return WriteFlag(value, &s.huge().use_zero_page); }},
 };
@@ -275,8 +290,7 @@ std::optional<std::string> Machine::SysfsText(absl::string_view path) const {
   if (std::optional<std::string> text = HugepagesText(files_->hugetlb(), layout_->is_x86(), path); text.has_value()) return text;
   const Attribute* attribute = FindAttribute(path, layout_->kind);
   if (attribute == nullptr) return std::nullopt;
-  return absl::StrCat(attribute->text(Subject{*layout_, *memory_, *processes_, *reclaim_, files_->swap(), !spec_.no_hardware_access_flag}),
-                      "\n");
+  return absl::StrCat(attribute->text(Subject{*layout_, *memory_, *processes_, *reclaim_, *files_, !spec_.no_hardware_access_flag}), "\n");
 }
 
 std::vector<std::string> Machine::SysfsPaths() const {
@@ -293,15 +307,8 @@ Outcome Machine::WriteSysfs(absl::string_view path, absl::string_view value) {
   if (attribute == nullptr) return Answer(Errno::kENOENT);
   if (attribute->write == nullptr) return Answer(Errno::kEACCES);
   absl::ConsumeSuffix(&value, "\n");
-  static constexpr absl::string_view kShmem[] = {"always", "within_size", "advise", "deny", "force"};
-  if (absl::EndsWith(path, "/shmem_enabled") && std::find(std::begin(kShmem), std::end(kShmem), value) != std::end(kShmem)) {
-    Outcome outcome = Answer(Errno::kENOSYS);
-    outcome.unimplemented = absl::StrCat(path, ": huge pages of files are not simulated yet; only never can be written");
-    return outcome;
-  }
   const uint32_t min_free_kbytes = memory_->min_free_kbytes();
-  const Errno error =
-      attribute->write(Subject{*layout_, *memory_, *processes_, *reclaim_, files_->swap(), !spec_.no_hardware_access_flag}, value);
+  const Errno error = attribute->write(Subject{*layout_, *memory_, *processes_, *reclaim_, *files_, !spec_.no_hardware_access_flag}, value);
   if (memory_->min_free_kbytes() != min_free_kbytes) sysctls_->Set(Sysctl::kVmMinFreeKbytes, memory_->min_free_kbytes());
   return Answer(error);
 }

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/metrics/collector.h"
+#include "server/procfs/zones.h"
 
 namespace mmlab {
 namespace {
@@ -95,12 +96,12 @@ void AddZoneGauges(const MachineSnapshot& snapshot, Families& families) {
 void AddNodeStats(const MachineSnapshot& snapshot, const Zone& first, Families& families) {
   for (const NodeMetric& metric : kNodeGauges) {
     MetricFamily family = GaugeFamily(metric.name, metric.help);
-    AddZoneSample(family, first, static_cast<double>(snapshot.vm_stat.Get(metric.item)));
+    AddZoneSample(family, first, static_cast<double>(ShownStat(*snapshot.layout, snapshot.vm_stat, metric.item)));
     families.push_back(std::move(family));
   }
   for (const NodeMetric& metric : kNodeCounters) {
     MetricFamily family = CounterFamily(metric.name, metric.help);
-    AddZoneSample(family, first, static_cast<double>(snapshot.vm_stat.Get(metric.item)));
+    AddZoneSample(family, first, static_cast<double>(ShownStat(*snapshot.layout, snapshot.vm_stat, metric.item)));
     families.push_back(std::move(family));
   }
 }

@@ -109,7 +109,7 @@ bool Compaction::EvacuatePage(uint32_t pfn) {
   if (!movable) memory_.lru_.Remove(Pfn(pfn));
   ++frame.refcount;
   // A huge page goes in pieces.
-  bool moved = !IsCompound(frame) || users_.SplitHuge(Pfn(pfn));
+  bool moved = !IsCompound(frame) || users_.SplitToMove(Pfn(pfn));
   if (moved) {
     const bool highmem = memory_.InHighmem(Pfn(pfn));
     const Gfp gfp = kGfpUser | kGfpMovable | kGfpRetryMayFail | (highmem ? kGfpZoneHighmem : 0);  // alloc_migration_target()

@@ -17,7 +17,7 @@ class PageOwner {
   virtual bool MovePage(Pfn from, Pfn to) = 0;
   // split_folio_to_list(): makes a huge page, of which the caller holds one reference and which is on no LRU list, small ones, of which the
   // caller holds the first and the others are on the LRU lists. False: somebody else holds it.
-  virtual bool SplitHuge(Pfn head) = 0;
+  virtual bool SplitToMove(Pfn head) = 0;
   // folio_add_lru(): a page that was taken off the LRU lists, or came in place of one, goes back there.
   virtual void PutOnLru(Pfn pfn) = 0;
   // lru_add_drain(): pages on their way to the LRU lists arrive there, so that nobody holds them on the way.

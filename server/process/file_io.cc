@@ -33,7 +33,7 @@ SysResult<std::optional<Pfn>> Processes::CachedPage(OpenFile& file, PageIndex in
   // One use, however small the pieces in which a page is read.
   const int64_t previous = file.readahead.previous;
   const bool same_page = first && previous > 0 && static_cast<uint64_t>(previous - 1) >> layout_.page_size.shift() == index.raw();
-  if (!same_page) memory_.lru().MarkAccessed(pfn);
+  if (!same_page) memory_.lru().MarkAccessed(files_.HeadOf(pfn));
   return std::optional<Pfn>(pfn);
 }
 

@@ -130,8 +130,9 @@ uint64_t Khugepaged::ScanSlot(uint64_t pages) {
       allocation_failed_ = result == CollapseResult::kAllocationFailed;
       address_ += size;
       progress += paging_.huge_pages();
-      // An attempt lets go of the address space; the next one comes back to it.
-      if (result == CollapseResult::kSucceed || result >= CollapseResult::kAllocationFailed || progress >= pages) return progress;
+      // An attempt lets go of the address space, as does any look at a file; the next one comes back to it.
+      if (!vma->anonymous() || result == CollapseResult::kSucceed || result >= CollapseResult::kAllocationFailed || progress >= pages)
+        return progress;
     }
   }
   NextSlot();

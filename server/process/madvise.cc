@@ -294,7 +294,7 @@ Errno MmCall::MadviseCollapse(VmArea& vma, uint64_t start, uint64_t end) {
             : result == CollapseResult::kPinned || result == CollapseResult::kNotOnLru ? Errno::kEAGAIN
                                                                                        : Errno::kEINVAL;
     // What another range does not have to share goes on.
-    if (result == CollapseResult::kAllocationFailed || result == CollapseResult::kNotAnonymous) break;
+    if (result == CollapseResult::kAllocationFailed || result == CollapseResult::kNotAnonymous || result == CollapseResult::kFailed) break;
   }
   if (Wrap(last - first) == huge * size) return Errno::kOk;
   return Refuse(error, "MADV_COLLAPSE: not every part of the range became huge");

@@ -127,6 +127,7 @@ class MmCall {
   // Memory of huge-page pools (hugetlb_calls.cc).
   uint64_t HugeBytes(const OpenFile& file) const;  // Size of the huge pages of a file that has such.
   SysResult<std::shared_ptr<OpenFile>> AnonymousHugetlb(uint64_t* length, uint32_t flags);
+  uint64_t HugeShmemArea(const OpenFile* file, uint64_t address, uint64_t length, uint64_t pgoff, uint32_t flags, uint64_t chosen) const;
   SysResult<uint64_t> HugetlbArea(const OpenFile& file, uint64_t address, uint64_t length, uint32_t flags) const;
   Errno SetUpHugetlb(VmArea& vma);
   void CloseHugetlb(VmArea& vma);

@@ -41,6 +41,7 @@ class Shrinker;
 class StateHasher;
 class Tracer;
 class VmStat;
+enum class HugeAdvice : uint8_t;
 struct ExplanationStep;
 struct HugetlbPool;
 struct Layout;
@@ -74,6 +75,8 @@ enum class CollapseResult : uint8_t {
   kAllocationFailed,
   kChargeFailed,
   kSwappedOut,
+  kMappedSmall,
+  kFailed,
 };
 
 // The page-table side of address spaces: page tables in simulated frames, faults, unmapping, copying and moving of entries, and what is
@@ -215,6 +218,8 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   void SetCurrent(Process* task) { current_ = task; }
   void UnmapFilePages(Inode& inode, PageIndex first, PageIndex end, bool even_cows) override;
   void CleanFilePage(Inode& inode, PageIndex index) override;
+  bool SplitFilePage(Pfn head) override { return SplitHugePage(head); }
+  uint32_t HugeGfp(bool advised) const override;
   void AddToLru(Pfn pfn) override;
   void DrainLru() override;
   void ForgetMlocked(const Frame& frame) override;
@@ -224,6 +229,7 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
 
   // PageOwner (paging_migrate.cc).
   bool MovePage(Pfn from, Pfn to) override;
+  bool SplitToMove(Pfn head) override;
   void PutOnLru(Pfn pfn) override { AddToLru(pfn); }
   // ReverseMap (paging_reverse_map.cc).
   PageReferences TestClearReferenced(Pfn pfn) override;
@@ -267,7 +273,7 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   struct Fault;
   struct SmapsSums {  // Bytes; pss* in 1/4096 bytes.
     uint64_t rss = 0, shared_clean = 0, shared_dirty = 0, private_clean = 0, private_dirty = 0, referenced = 0, anonymous = 0,
-             lazy_free = 0, swap = 0, anon_huge = 0, shared_hugetlb = 0, private_hugetlb = 0;
+             lazy_free = 0, swap = 0, anon_huge = 0, shmem_huge = 0, shared_hugetlb = 0, private_hugetlb = 0;
     uint64_t pss = 0, pss_dirty = 0, pss_locked = 0, pss_anon = 0, pss_file = 0, pss_shmem = 0, pss_swap = 0;
   };
   using RssDelta = std::array<int64_t, kRssKinds>;
@@ -353,22 +359,40 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   int EntireMapCount(Pfn head) const;  // compound_mapcount()
   void AddEntireMap(Pfn head, int change);
   bool Whole(VirtAddr start, VirtAddr last) const { return (last - start).raw() == format_.coverage(2); }
-  bool HugeAllowed(const VmArea& vma, uint64_t vm_flags, bool in_fault, bool for_smaps) const;  // hugepage_vma_check()
+  // hugepage_vma_check(). Forced: whatever the settings say (MADV_COLLAPSE).
+  enum class HugeAsk : uint8_t { kFault, kSmaps, kKhugepaged, kForced };
+  bool HugeAllowed(const VmArea& vma, uint64_t vm_flags, HugeAsk ask) const;
   // What a fault does with an address that has no lowest table; nothing: it goes on with small pages.
   std::optional<FaultOutcome> HugeFault(Fault& fault, uint8_t* table);
   std::optional<FaultOutcome> HugeAnonymousFault(Fault& fault, uint8_t* table);
   std::optional<FaultOutcome> HugeZeroFault(Fault& fault, uint8_t* table);
   std::optional<FaultOutcome> HugeWriteFault(Fault& fault, uint8_t* table);
-  uint32_t HugeFaultGfp(const VmArea& vma) const;
-  void PrepareHugePage(Pfn head);
-  void AddNewHugeRmap(Pfn head, VmArea& vma, VirtAddr address);
-  bool GetHugeZero(AddressSpace& mm);
-  bool IsHugeZero(uint64_t entry) const { return huge_zero_.has_value() && format_.HugePfn(entry) == *huge_zero_; }
   struct ScanSums {  // What the entries of a range hold.
     uint64_t last_pfn = ~uint64_t{0};
     uint32_t none = 0, swapped = 0, shared = 0, referenced = 0;
     bool writable = false;
   };
+  // Huge pages of files (paging_huge_file.cc).
+  bool HugeFits(const VmArea& vma, VirtAddr start) const;  // transhuge_vma_suitable()
+  HugeAdvice AdviceOf(const VmArea& vma) const;
+  bool MapHugeFile(Fault& fault, Pfn pfn);
+  void SetHugeFile(VmArea& vma, VirtAddr start, Pfn head, bool write);
+  void AddHugeFileRmap(Pfn head, VmArea& vma);
+  void UnmapHugeFile(Pfn head);
+  void ZapHugeFile(VmArea& vma, uint8_t* table, VirtAddr address);
+  CollapseResult CollapseFile(VmArea& vma, VirtAddr address, bool khugepaged, ScanSums& sums);
+  CollapseResult ScanFile(const Inode& inode, PageIndex first, bool khugepaged, ScanSums& sums) const;
+  CollapseResult GatherFile(Inode& inode, PageIndex first);
+  bool FreeEmptyLowest(AddressSpace& mm, VirtAddr address);
+  void RetractTables(const Inode& inode, PageIndex first);
+  CollapseResult MapCollapsed(VmArea& vma, VirtAddr address, bool install);
+  static uint32_t HugeGfpLight();  // GFP_TRANSHUGE_LIGHT
+  template <typename Visit>
+  void ForEachVmaOf(const Frame& head, Visit visit) const;
+  void PrepareHugePage(Pfn head);
+  void AddNewHugeRmap(Pfn head, VmArea& vma, VirtAddr address);
+  bool GetHugeZero(AddressSpace& mm);
+  bool IsHugeZero(uint64_t entry) const { return huge_zero_.has_value() && format_.HugePfn(entry) == *huge_zero_; }
   CollapseResult CollapseScan(const uint8_t* table, bool khugepaged, ScanSums& sums);
   CollapseResult TryCollapse(VmArea& vma, VirtAddr address, bool khugepaged, ScanSums& sums);
   bool ChargeCollapsed(Pfn head, const uint8_t* table, Gfp gfp);
@@ -385,10 +409,11 @@ class Paging final : public FileMapper, public ReverseMap, public PageOwner {
   void ReleaseHugePage(Pfn head, const Frame& frame);
   void ZapHuge(VmArea& vma, uint8_t* table, VirtAddr address);
   bool CopyHuge(AddressSpace& to, uint8_t* source, uint8_t* target, VirtAddr address);
+  void SplitFrames(Pfn head, int references);
   void SplitEntriesOf(Pfn head, const Frame& frame);
   void RemapSplitPages(Pfn head);
   bool LazyFreeHuge(VmArea& vma, uint8_t* table, VirtAddr start, VirtAddr last);
-  bool AgeHuge(uint8_t* table, VirtAddr start, VirtAddr last, bool page_out);
+  bool AgeHuge(uint8_t* table, VirtAddr start, VirtAddr last, std::vector<Pfn>* isolated);
   PageReferences TestClearHugeReferenced(Pfn head);
   HardwareAccess TryHugeAccess(const AddressSpace& mm, VirtAddr address, bool write, bool execute);
   void AddHugeToSmaps(uint64_t entry, bool locked, SmapsSums& sums) const;

@@ -130,7 +130,7 @@ void Paging::AgeRange(VmArea& vma, VirtRange range, std::vector<Pfn>* isolated) 
     }
   };
   ForEachTable(*vma.mm, range, age_table,
-               [&](uint8_t* table, uint32_t, VirtAddr start, VirtAddr last) { return AgeHuge(table, start, last, isolated != nullptr); });
+               [&](uint8_t* table, uint32_t, VirtAddr start, VirtAddr last) { return AgeHuge(table, start, last, isolated); });
 }
 
 void Paging::MadvisePageout(Process& /*task*/, VmArea& vma, VirtRange range) {

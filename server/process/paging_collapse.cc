@@ -14,8 +14,6 @@
 namespace mmlab {
 namespace {
 
-constexpr Gfp kGfpTransHugeLight = (kGfpHighuserMovable | kGfpComp | kGfpNoMemalloc | kGfpNoWarn) & ~kGfpReclaim;  // GFP_TRANSHUGE_LIGHT
-
 const char* Reason(CollapseResult result) {
   switch (result) {
     case CollapseResult::kSucceed:
@@ -48,6 +46,10 @@ const char* Reason(CollapseResult result) {
       return "not collapsed: the memory cgroup may not have so much";
     case CollapseResult::kSwappedOut:
       return "not collapsed: a page is swapped out";
+    case CollapseResult::kMappedSmall:
+      return "not collapsed: the file has a huge page there already";
+    case CollapseResult::kFailed:
+      return "not collapsed: the file has no page there, or may not have more";
   }
   return "";
 }
@@ -83,6 +85,10 @@ const char* StatusName(CollapseResult result) {
       return "alloc_huge_page_failed";
     case CollapseResult::kSwappedOut:
       return "pte_non_present";
+    case CollapseResult::kMappedSmall:
+      return "pte_mapped_hugepage";
+    case CollapseResult::kFailed:
+      return "failed";
     case CollapseResult::kChargeFailed:
       return "ccgroup_charge_failed";
   }
@@ -92,10 +98,7 @@ const char* StatusName(CollapseResult result) {
 }  // namespace
 
 bool Paging::CollapseAllowed(const VmArea& vma, bool by_settings) const {
-  if (by_settings) return HugeAllowed(vma, vma.flags, /*in_fault=*/false, /*for_smaps=*/false);
-  const uint64_t size = format_.coverage(2);
-  return !vma.is(kVmNoHugePage | kVmSpecial | kVmHugetlb) && !vma.mm->thp_disabled && vma.mm->replacement == nullptr && vma.anonymous() &&
-         vma.anon_vma != nullptr && vma.end.raw() >= size && ((vma.end.raw() - size) & ~(size - 1)) >= vma.start.raw();
+  return HugeAllowed(vma, vma.flags, by_settings ? HugeAsk::kKhugepaged : HugeAsk::kForced);
 }
 
 // Holds the entries of a range against the limits.
@@ -138,7 +141,8 @@ CollapseResult Paging::CollapseScan(const uint8_t* table, bool khugepaged, ScanS
 
 CollapseResult Paging::Collapse(VmArea& vma, VirtAddr address, bool khugepaged) {
   ScanSums sums;
-  const CollapseResult result = TryCollapse(vma, address, khugepaged, sums);
+  const CollapseResult result =
+      vma.anonymous() ? TryCollapse(vma, address, khugepaged, sums) : CollapseFile(vma, address, khugepaged, sums);
   if (EventSink* events = tracer_.events()) {
     events->Emit(EventKind::kMmKhugepagedScanPmd,
                  {sums.last_pfn, sums.writable, sums.referenced, sums.none, StatusName(result), sums.swapped});
@@ -154,7 +158,7 @@ CollapseResult Paging::TryCollapse(VmArea& vma, VirtAddr address, bool khugepage
   if (const CollapseResult found = CollapseScan(table, khugepaged, sums); found != CollapseResult::kSucceed) return found;
   const bool may_reclaim = !khugepaged || huge_settings_.khugepaged.defrag;
   const PageOrder order(format_.shift(2) - format_.shift(1));
-  const Gfp gfp = kGfpTransHugeLight | (may_reclaim ? kGfpDirectReclaim : 0);
+  const Gfp gfp = HugeGfpLight() | (may_reclaim ? kGfpDirectReclaim : 0);
   const std::optional<Pfn> head = memory_.AllocPages(gfp, order);
   vm_stat_.Count(head.has_value() ? VmEvent::kThpCollapseAlloc : VmEvent::kThpCollapseAllocFailed);
   CollapseResult result = CollapseResult::kAllocationFailed;

@@ -25,6 +25,7 @@ bool Paging::CopyTables(const VmArea& from, VmArea& to, uint8_t* source, int lev
     next = std::min(range.end, VirtAddr((address.raw() & ~(size - 1)) + size));
     const uint64_t entry = format_.Load(source, format_.IndexOf(address, level));
     if (level == 2 && format_.Huge(entry)) {
+      if (!from.anonymous()) continue;  // A fault brings it back.
       if (!CopyHuge(*to.mm, source, EnsureTable(*to.mm, address, 2), address)) return false;
       continue;
     }
@@ -133,6 +134,7 @@ Bytes Paging::MoveTables(VmArea& from, VirtAddr old_start, VmArea& to, VirtAddr 
     if (extent == format_.coverage(2) && MoveTable(mm, VirtAddr(old_address), VirtAddr(new_address), 2)) continue;
     if (huge)
       SplitHugeEntry(from, FindTable(mm, VirtAddr(old_address), 2), VirtAddr(old_address), "the huge page moves to where none fits");
+    if (FindTable(mm, VirtAddr(old_address), 1) == nullptr) continue;  // Of a file nothing is left to move.
     if (EnsureTable(mm, VirtAddr(new_address), 1) == nullptr) break;
     MoveEntries(mm, VirtAddr(old_address), VirtAddr(new_address), extent);
   }

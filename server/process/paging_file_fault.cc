@@ -56,6 +56,7 @@ bool Paging::FaultAround(Fault& fault, bool* out_of_memory) {
   const PageIndex end = std::min(last + PageCount(1), PageIndex() + page_size.PagesHolding(Bytes(inode.size)));
   const auto cached = inode.pages.Pages(first, end);
   if (cached.empty()) return false;
+  if (MapHugeFile(fault, (*cached.begin()).value)) return true;  // filemap_map_pmd()
   if (!PrepareTable(fault)) {
     *out_of_memory = true;
     return false;
@@ -114,7 +115,7 @@ Paging::BackingPage Paging::GetBackingPage(Fault& fault) {
                     fault.vma.is(kVmRandRead)  ? Files::MapAdvice::kRandom
                     : fault.vma.is(kVmSeqRead) ? Files::MapAdvice::kSequential
                                                : Files::MapAdvice::kNormal);
-  const SysResult<CachedPage> page = files_.PageForFault(inode, index);
+  const SysResult<CachedPage> page = files_.PageForFault(inode, index, AdviceOf(fault.vma));
   if (page.ok() && (cold || page.value().major)) memory_.WaitForRead(page.value().pfn);
   if (page.ok()) return {cold || page.value().major ? FaultOutcome::kMajor : FaultOutcome::kMinor, page.value().pfn};
   if (Explanation* why = tracer_.explanation()) {
@@ -129,7 +130,7 @@ Paging::BackingPage Paging::GetBackingPage(Fault& fault) {
 
 // Makes the table, while the page that it is for is held, so that reclaim does not take it.
 bool Paging::PrepareTableFor(Fault& fault, Pfn pfn) {
-  Frame& frame = memory_.frame(pfn);
+  Frame& frame = HeadOf(pfn, memory_.frame(pfn));
   ++frame.refcount;
   const bool made = PrepareTable(fault);
   --frame.refcount;
@@ -137,6 +138,7 @@ bool Paging::PrepareTableFor(Fault& fault, Pfn pfn) {
 }
 
 FaultOutcome Paging::FinishFault(Fault& fault, Pfn pfn) {
+  if (MapHugeFile(fault, pfn)) return FaultOutcome::kMinor;
   if (!PrepareTableFor(fault, pfn)) return FaultOutcome::kOom;
   SetPte(fault, pfn, fault.address);
   if (Explanation* why = tracer_.explanation()) {

@@ -2,6 +2,7 @@
 // do_huge_pmd_wp_page, copy_huge_pmd, zap_huge_pmd).
 #include "server/base/check.h"
 #include "server/base/explanation.h"
+#include "server/files/files.h"
 #include "server/physical/memory_controller.h"
 #include "server/physical/physical_memory.h"
 #include "server/physical/vm_stat.h"
@@ -18,25 +19,31 @@ constexpr Gfp kGfpTransHuge = kGfpTransHugeLight | kGfpDirectReclaim;           
 
 }  // namespace
 
-bool Paging::HugeAllowed(const VmArea& vma, uint64_t vm_flags, bool in_fault, bool for_smaps) const {
+uint32_t Paging::HugeGfpLight() { return kGfpTransHugeLight; }
+
+bool Paging::HugeAllowed(const VmArea& vma, uint64_t vm_flags, HugeAsk ask) const {
   if ((vm_flags & (kVmNoHugePage | kVmSpecial | kVmHugetlb)) != 0 || vma.mm->thp_disabled || vma.mm->replacement != nullptr) return false;
-  if (!in_fault) {
-    // transhuge_vma_suitable() for the last huge page that the VMA could hold.
+  if (ask != HugeAsk::kFault) {
+    // For the last huge page that the VMA could hold.
     const uint64_t size = format_.coverage(2);
-    if (vma.end.raw() < size || ((vma.end.raw() - size) & ~(size - 1)) < vma.start.raw()) return false;
+    if (vma.end.raw() < size || !HugeFits(vma, VirtAddr((vma.end.raw() - size) & ~(size - 1)))) return false;
+    if (vma.backing == VmaBacking::kFile && vma.file != nullptr && vma.file->inode->shmem()) {
+      if (ask == HugeAsk::kForced) return files_.shmem_enabled() != ShmemEnabled::kDeny;
+      return files_.WantsHuge(*vma.file->inode, vma.pgoff, (vm_flags & kVmHugePage) != 0 ? HugeAdvice::kYes : HugeAdvice::kNone);
+    }
   }
-  if (huge_settings_.enabled == ThpEnabled::kNever) return false;
-  if (huge_settings_.enabled == ThpEnabled::kMadvise && (vm_flags & kVmHugePage) == 0) return false;
-  // shmem_enabled is "never", and the kernels are built without CONFIG_READ_ONLY_THP_FOR_FS.
+  if (ask != HugeAsk::kForced) {
+    if (huge_settings_.enabled == ThpEnabled::kNever) return false;
+    if (huge_settings_.enabled == ThpEnabled::kMadvise && (vm_flags & kVmHugePage) == 0) return false;
+  }
+  // The kernels are built without CONFIG_READ_ONLY_THP_FOR_FS.
   if (!vma.anonymous()) return false;
-  return vma.anon_vma != nullptr || in_fault || for_smaps;
+  return vma.anon_vma != nullptr || ask == HugeAsk::kFault || ask == HugeAsk::kSmaps;
 }
 
-bool Paging::ThpEligible(const VmArea& vma) const { return HugeAllowed(vma, vma.flags, /*in_fault=*/false, /*for_smaps=*/true); }
+bool Paging::ThpEligible(const VmArea& vma) const { return HugeAllowed(vma, vma.flags, HugeAsk::kSmaps); }
 
-// vma_thp_gfp_mask()
-uint32_t Paging::HugeFaultGfp(const VmArea& vma) const {
-  const bool advised = vma.is(kVmHugePage);
+uint32_t Paging::HugeGfp(bool advised) const {
   switch (huge_settings_.defrag) {
     case ThpDefrag::kAlways:
       return kGfpTransHuge | (advised ? 0 : kGfpNoRetry);
@@ -58,7 +65,7 @@ std::optional<FaultOutcome> Paging::HugeFault(Fault& fault, uint8_t* table) {
   const uint64_t entry = format_.Load(table, index);
   if (!format_.Huge(entry)) {
     if (huge_settings_.enabled == ThpEnabled::kNever) return std::nullopt;
-    if (!HugeAllowed(fault.vma, fault.vma.flags, /*in_fault=*/true, /*for_smaps=*/false)) {
+    if (!HugeAllowed(fault.vma, fault.vma.flags, HugeAsk::kFault)) {
       if (Explanation* why = tracer_.explanation(); why != nullptr && fault.vma.anonymous()) {
         why->Add(StepKind::kHugeFault, fault.mm.thp_disabled         ? "no huge page: PR_SET_THP_DISABLE"
                                        : fault.vma.is(kVmNoHugePage) ? "no huge page: MADV_NOHUGEPAGE"
@@ -79,7 +86,7 @@ std::optional<FaultOutcome> Paging::HugeAnonymousFault(Fault& fault, uint8_t* ta
   VmArea& vma = fault.vma;
   Explanation* why = tracer_.explanation();
   const VirtAddr start(fault.address.raw() & ~(format_.coverage(2) - 1));
-  if (start < vma.start || start.raw() + format_.coverage(2) > vma.end.raw()) {
+  if (!HugeFits(vma, start)) {
     if (why != nullptr) {
       why->Add(StepKind::kHugeFault, "no huge page: the VMA does not hold all of the aligned range")
           .Address("range_start", start)
@@ -94,8 +101,8 @@ std::optional<FaultOutcome> Paging::HugeAnonymousFault(Fault& fault, uint8_t* ta
   if (!fault.access.write && huge_settings_.use_zero_page) return HugeZeroFault(fault, table);
   const PageOrder order(format_.shift(2) - format_.shift(1));
   MemoryController* const charger = memory_.charger();
-  const std::optional<Pfn> head = memory_.AllocPages(HugeFaultGfp(vma), order);
-  const bool refused = head.has_value() && charger != nullptr && !charger->ChargePage(*head, order, HugeFaultGfp(vma));
+  const std::optional<Pfn> head = memory_.AllocPages(HugeGfp(vma.is(kVmHugePage)), order);
+  const bool refused = head.has_value() && charger != nullptr && !charger->ChargePage(*head, order, HugeGfp(vma.is(kVmHugePage)));
   if (refused) {
     memory_.FreePages(*head, order);
     vm_stat_.Count(VmEvent::kThpFaultFallbackCharge);
@@ -152,6 +159,10 @@ std::optional<FaultOutcome> Paging::HugeZeroFault(Fault& fault, uint8_t* table) 
 std::optional<FaultOutcome> Paging::HugeWriteFault(Fault& fault, uint8_t* table) {
   const uint32_t index = format_.IndexOf(fault.address, 2);
   const uint64_t entry = format_.Load(table, index);
+  if (!fault.vma.anonymous()) {
+    SplitHugeEntry(fault.vma, table, fault.address, "a file's huge page is written that may only be read: its entry goes");
+    return std::nullopt;
+  }
   if (IsHugeZero(entry)) {
     SplitHugeEntry(fault.vma, table, fault.address, "the huge zero page is written: only the page in question is replaced");
     return std::nullopt;
@@ -238,7 +249,7 @@ void Paging::ShrinkHugeZero() {
 // khugepaged_enter_vma()
 void Paging::EnterKhugepaged(const VmArea& vma, uint64_t vm_flags) {
   if (huge_settings_.enabled == ThpEnabled::kNever || vma.mm->khugepaged_slot != 0) return;
-  if (HugeAllowed(vma, vm_flags, /*in_fault=*/false, /*for_smaps=*/false)) khugepaged_->Enter(*vma.mm);
+  if (HugeAllowed(vma, vm_flags, HugeAsk::kKhugepaged)) khugepaged_->Enter(*vma.mm);
 }
 
 void Paging::LeaveHugePages(AddressSpace& mm) {
@@ -307,6 +318,7 @@ bool Paging::CopyHuge(AddressSpace& to, uint8_t* source, uint8_t* target, VirtAd
 
 // zap_huge_pmd()
 void Paging::ZapHuge(VmArea& vma, uint8_t* table, VirtAddr address) {
+  if (!vma.anonymous()) return ZapHugeFile(vma, table, address);
   const uint32_t index = format_.IndexOf(address, 2);
   const uint64_t entry = format_.Load(table, index);
   format_.Store(table, index, 0);
@@ -321,14 +333,16 @@ void Paging::ZapHuge(VmArea& vma, uint8_t* table, VirtAddr address) {
 
 // page_remove_rmap() of a huge entry.
 void Paging::RemoveEntireMap(Pfn head, Frame& frame, const VmArea& vma) {
+  const bool of_file = frame.state == FrameState::kShmem;
   AddEntireMap(head, -1);
   if (EntireMapCount(head) == 0) {
-    memory_.CountPage(vm_stat_, frame, NodeStat::kNrAnonTransparentHugepages, -int64_t{huge_pages()});
+    const NodeStat huge = of_file ? NodeStat::kNrShmemPmdmapped : NodeStat::kNrAnonTransparentHugepages;
+    memory_.CountPage(vm_stat_, frame, huge, -int64_t{huge_pages()});
     uint32_t unmapped = 0;
     for (uint32_t i = 0; i < huge_pages(); ++i) unmapped += memory_.frame(head + PageCount(i)).mapcount == 0;
     // Small entries may map some of it still.
-    if (unmapped > 0 && unmapped < huge_pages()) DeferSplit(head);
-    memory_.CountPage(vm_stat_, frame, NodeStat::kNrAnonPages, -int64_t{unmapped});
+    if (!of_file && unmapped > 0 && unmapped < huge_pages()) DeferSplit(head);
+    memory_.CountPage(vm_stat_, frame, of_file ? NodeStat::kNrMapped : NodeStat::kNrAnonPages, -int64_t{unmapped});
   }
   if ((vma.flags & (kVmLocked | kVmSpecial)) == kVmLocked) MunlockPage(head, frame);
 }
@@ -338,8 +352,10 @@ void Paging::RemoveSubpageRmap(Pfn pfn, Frame& frame) {
   MMLAB_CHECK(frame.mapcount > 0);
   const Pfn head = HugeHead(pfn);
   if (--frame.mapcount > 0 || EntireMapCount(head) > 0) return;
-  memory_.CountPage(vm_stat_, memory_.frame(head), NodeStat::kNrAnonPages, -1);
-  DeferSplit(head);
+  const Frame& first = memory_.frame(head);
+  const bool of_file = first.state == FrameState::kShmem;
+  memory_.CountPage(vm_stat_, first, of_file ? NodeStat::kNrMapped : NodeStat::kNrAnonPages, -1);
+  if (!of_file) DeferSplit(head);
 }
 
 void Paging::DeferSplit(Pfn head) {

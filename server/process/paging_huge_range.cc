@@ -2,7 +2,9 @@
 // mm/madvise.c, fs/proc/task_mmu.c (smaps_pmd_entry).
 #include "absl/strings/str_format.h"
 #include "server/base/hash.h"
+#include "server/files/files.h"
 #include "server/physical/physical_memory.h"
+#include "server/physical/vm_stat.h"
 #include "server/process/address_space.h"
 #include "server/process/khugepaged.h"
 #include "server/process/paging.h"
@@ -34,8 +36,8 @@ bool Paging::LazyFreeHuge(VmArea& /*vma*/, uint8_t* table, VirtAddr start, VirtA
   return true;
 }
 
-// The huge part of madvise_cold_or_pageout_pte_range(): false when the page was split.
-bool Paging::AgeHuge(uint8_t* table, VirtAddr start, VirtAddr last, bool page_out) {
+// The huge part of madvise_cold_or_pageout_pte_range(): false when the page was split. isolated: what is to be taken away; null: nothing.
+bool Paging::AgeHuge(uint8_t* table, VirtAddr start, VirtAddr last, std::vector<Pfn>* isolated) {
   const uint32_t index = format_.IndexOf(start, 2);
   const uint64_t entry = format_.Load(table, index);
   if (IsHugeZero(entry)) return true;
@@ -43,10 +45,17 @@ bool Paging::AgeHuge(uint8_t* table, VirtAddr start, VirtAddr last, bool page_ou
   Frame& frame = memory_.frame(head);
   if (MapCountOf(head, frame) != 1) return true;
   // Swap space is given to small pages only, so that what is to go is split first.
-  if (page_out || !Whole(start, last)) {
-    const bool split = SplitHugePage(head);
-    if (split && page_out && Whole(start, last)) vm_stat_.Count(VmEvent::kThpSwpoutFallback);
-    return !split;
+  if (isolated != nullptr || !Whole(start, last)) {
+    const bool of_file = frame.state == FrameState::kShmem;
+    if (!SplitHugePage(head)) return true;
+    if (isolated == nullptr || !Whole(start, last)) return false;
+    if (!of_file) vm_stat_.Count(VmEvent::kThpSwpoutFallback);
+    // Entries of anonymous memory lead to the small pages; of a file none are left.
+    for (uint32_t i = 0; of_file && i < huge_pages(); ++i) {
+      const Pfn pfn = head + PageCount(i);
+      if ((memory_.frame(pfn).flags & (kPgLru | kPgUnevictable)) == kPgLru) isolated->push_back(pfn);
+    }
+    return false;
   }
   format_.Store(table, index, format_.MkOld(entry));
   frame.flags &= ~uint32_t{kPgReferenced};
@@ -73,7 +82,8 @@ PageReferences Paging::TestClearHugeReferenced(Pfn head) {
 
 bool Paging::SplitHuge(Pfn head) {
   // What nothing maps as a whole is split at once; else swap space for all of it would have been wished.
-  const bool fallback = EntireMapCount(head) > 0 && (memory_.frame(head).flags & kPgSwapBacked) != 0;
+  const Frame& frame = memory_.frame(head);
+  const bool fallback = EntireMapCount(head) > 0 && frame.state == FrameState::kAnon && (frame.flags & kPgSwapBacked) != 0;
   if (!SplitHugePage(head, /*references=*/1)) return false;
   if (fallback) vm_stat_.Count(VmEvent::kThpSwpoutFallback);
   return true;
@@ -97,15 +107,20 @@ void Paging::AddHugeToSmaps(uint64_t entry, bool locked, SmapsSums& sums) const 
   const Pfn head = format_.HugePfn(entry);
   const Frame& frame = memory_.frame(head);
   const bool dirty = format_.Dirty(entry) || (frame.flags & kPgDirty) != 0;
-  sums.anon_huge += size;
-  sums.anonymous += size;
+  const bool anonymous = frame.state == FrameState::kAnon;
+  (anonymous ? sums.anon_huge : sums.shmem_huge) += size;
   sums.rss += size;
-  if ((frame.flags & kPgSwapBacked) == 0 && !dirty) sums.lazy_free += size;
+  if (anonymous) {
+    sums.anonymous += size;
+    if ((frame.flags & kPgSwapBacked) == 0 && !dirty) sums.lazy_free += size;
+  }
+  uint64_t& pss_of_kind = anonymous ? sums.pss_anon : sums.pss_shmem;
   if (format_.Young(entry) || (frame.flags & kPgReferenced) != 0) sums.referenced += size;
   if (frame.refcount == 1) {
     // Mapped just here. On x86-32 the share of a whole huge page, in 1/4096 bytes, does not fit its 32-bit word and is lost.
     const uint64_t share = layout_.word_bytes == 4 ? (size << kPssShift) & 0xffffffff : size << kPssShift;
     sums.pss += share;
+    pss_of_kind += share;
     if (locked) sums.pss_locked += share;
     if (dirty) sums.pss_dirty += share;
     (dirty ? sums.private_dirty : sums.private_clean) += size;
@@ -116,6 +131,7 @@ void Paging::AddHugeToSmaps(uint64_t entry, bool locked, SmapsSums& sums) const 
     const bool is_private = maps < 2;
     const uint64_t share = (page << kPssShift) / (is_private ? 1 : static_cast<uint64_t>(maps));
     sums.pss += share;
+    pss_of_kind += share;
     if (locked) sums.pss_locked += share;
     if (dirty) sums.pss_dirty += share;
     (dirty ? (is_private ? sums.private_dirty : sums.shared_dirty) : (is_private ? sums.private_clean : sums.shared_clean)) += page;
@@ -131,13 +147,14 @@ uint64_t Paging::CheckHugePages(const std::vector<const AddressSpace*>& spaces, 
     for (const VmArea* vma = mm->vmas.First(); vma != nullptr; vma = mm->vmas.Next(*vma)) {
       if (vma->is(kVmHugetlb)) continue;
       ForEachHugeEntry(*mm, vma->range(), [&](uint64_t entry, VirtAddr) {
-        ++entries;
+        entries += vma->anonymous() ? 1 : 0;
         if (!IsHugeZero(entry)) ++entire[format_.HugePfn(entry)];
       });
     }
     zero_users += mm->uses_huge_zero ? 1 : 0;
     if (entries != mm->deposited_tables.size()) {
-      violations->push_back(absl::StrFormat("%d huge entries, %d tables put aside", entries, mm->deposited_tables.size()));
+      violations->push_back(
+          absl::StrFormat("%d huge entries of anonymous memory, %d tables put aside", entries, mm->deposited_tables.size()));
     }
   }
   if (zero_users != huge_zero_users_) {
@@ -153,19 +170,33 @@ uint64_t Paging::CheckHugePages(const std::vector<const AddressSpace*>& spaces, 
     }
     entire.try_emplace(HugeHead(pfn), 0);
   }
+  for (const auto& [id, inode] : files_.all()) {
+    if (inode->huge_pages == 0) continue;
+    for (const auto& [index, pfn] : inode->pages.Pages()) {
+      if ((memory_.frame(pfn).flags & kPgHead) != 0) entire.try_emplace(pfn, 0);
+    }
+  }
   uint64_t mlocked = 0;
+  int64_t shmem_mapped = 0;
   for (const auto& [head, maps] : entire) {
     const Frame& frame = memory_.frame(head);
+    const bool of_file = frame.state == FrameState::kShmem;
+    if (of_file && maps > 0) shmem_mapped += huge_pages();
     if ((frame.flags & kPgMlocked) != 0) mlocked += huge_pages();
     const auto it = small.find(head);
     const int64_t parts = it == small.end() ? 0 : it->second;
-    if ((frame.flags & kPgHead) == 0 || EntireMapCount(head) != maps || frame.refcount != maps + parts) {
+    if ((frame.flags & kPgHead) == 0 || EntireMapCount(head) != maps ||
+        frame.refcount != maps + parts + (of_file && frame.mapping != 0 ? int64_t{huge_pages()} : 0)) {
       violations->push_back(absl::StrFormat("huge page 0x%x: counts %d entries and %d references, %d huge and %d small entries map it",
                                             head.raw(), EntireMapCount(head), frame.refcount, maps, parts));
     }
     if ((frame.flags & kPgAnonExclusive) != 0 && MapCountOf(head, frame) > 1) {
       violations->push_back(absl::StrFormat("huge page 0x%x is marked exclusive and mapped %d times", head.raw(), MapCountOf(head, frame)));
     }
+  }
+  if (shmem_mapped != vm_stat_.Get(NodeStat::kNrShmemPmdmapped)) {
+    violations->push_back(
+        absl::StrFormat("nr_shmem_pmdmapped is %d, huge entries map %d", vm_stat_.Get(NodeStat::kNrShmemPmdmapped), shmem_mapped));
   }
   return mlocked;
 }

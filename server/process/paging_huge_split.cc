@@ -24,12 +24,20 @@ void Paging::SplitHugeAt(VmArea& vma, VirtAddr address) {
   SplitHugeEntry(vma, table, address, "a VMA gets a boundary inside the huge page");
 }
 
-// __split_huge_pmd_locked() of anonymous memory. The huge page stays one page, which small entries map.
+// __split_huge_pmd_locked(). The huge page stays one page, which small entries map; of a file nothing maps it any more, until a fault does.
 void Paging::SplitHugeEntry(VmArea& vma, uint8_t* table, VirtAddr address, const char* reason) {
   const uint32_t index = format_.IndexOf(address, 2);
   const uint64_t entry = format_.Load(table, index);
   MMLAB_CHECK(format_.Huge(entry));
   vm_stat_.Count(VmEvent::kThpSplitPmd);
+  if (!vma.anonymous()) {
+    if (Explanation* why = tracer_.explanation()) {
+      why->Add(StepKind::kHugeSplit, reason)
+          .Address("address", VirtAddr(address.raw() & ~(format_.coverage(2) - 1)))
+          .Frame("pfn", format_.HugePfn(entry));
+    }
+    return ZapHugeFile(vma, table, address);
+  }
   const Pfn lowest = WithdrawTable(*vma.mm);
   FillSplitTable(vma, entry, TableBytes(lowest));
   format_.Store(table, index, format_.TableEntry(lowest, 2));
@@ -71,19 +79,34 @@ void Paging::FillSplitTable(const VmArea& vma, uint64_t entry, uint8_t* table) {
 bool Paging::SplitHugePage(Pfn head, int references) {
   Frame& frame = memory_.frame(head);
   MMLAB_CHECK((frame.flags & kPgHead) != 0);
-  int64_t maps = 0;
+  const bool of_file = frame.state == FrameState::kShmem;
+  if (of_file) UnmapHugeFile(head);
+  int64_t maps = of_file ? huge_pages() : 0;  // The file has a reference for each small page.
   for (uint32_t i = 0; i < huge_pages(); ++i) maps += memory_.frame(head + PageCount(i)).mapcount;
   if (maps + EntireMapCount(head) + references != frame.refcount) {
     vm_stat_.Count(VmEvent::kThpSplitPageFailed);
     return false;
   }
-  SplitEntriesOf(head, frame);
+  if (of_file) {
+    files_.NoteSplit(head);
+  } else {
+    SplitEntriesOf(head, frame);
+  }
   ForgetDeferredSplit(head);
   vm_stat_.Count(VmEvent::kThpSplitPage);
   if (Explanation* why = tracer_.explanation()) {
     why->Add(StepKind::kHugeSplit, "the huge page becomes small pages; those that nothing maps are free").Frame("pfn", head);
   }
+  SplitFrames(head, references);
+  if (of_file) files_.DropBehindEnd(*files_.FindById(static_cast<uint32_t>(frame.mapping)), PageIndex(frame.index));
+  return true;
+}
+
+// __split_huge_page()
+void Paging::SplitFrames(Pfn head, int references) {
+  Frame& frame = memory_.frame(head);
   const Frame whole = frame;  // What all parts inherit (__split_huge_page_tail()).
+  const int of_cache = frame.state == FrameState::kShmem ? 1 : 0;
   frame.flags &= ~uint32_t{kPgHead};
   memory_.SplitPage(head, PageOrder(format_.shift(2) - format_.shift(1)));
   constexpr uint32_t kInherited =
@@ -97,7 +120,7 @@ bool Paging::SplitHugePage(Pfn head, int references) {
       page.memcg = whole.memcg;
       if ((whole.flags & kPgUnevictable) != 0) page.prev = 0;
     }
-    page.refcount = page.mapcount + 1;  // Ours, until all are in their places.
+    page.refcount = page.mapcount + of_cache + 1;  // Ours, until all are in their places.
   }
   frame.refcount += references;
   if ((whole.flags & kPgLru) != 0) {
@@ -106,7 +129,6 @@ bool Paging::SplitHugePage(Pfn head, int references) {
     for (uint32_t i = 1; i < huge_pages(); ++i) memory_.lru().Add(head + PageCount(i));  // Only the first is in the caller's hands.
   }
   RemapSplitPages(head);
-  return true;
 }
 
 // unmap_folio(): every huge entry that maps the page is split.

@@ -25,7 +25,7 @@ std::optional<Pfn> Paging::AnonPageAt(const AddressSpace& mm, VirtAddr address) 
   const uint8_t* table = FindTable(mm, address, 1);
   if (table == nullptr) {
     const uint64_t entry = HugeEntryAt(mm, address);
-    if (entry == 0 || IsHugeZero(entry)) return std::nullopt;
+    if (entry == 0 || IsHugeZero(entry) || memory_.frame(format_.HugePfn(entry)).state != FrameState::kAnon) return std::nullopt;
     return format_.HugePfn(entry) + PageCount(format_.IndexOf(address, 1));
   }
   const Pte pte = format_.Load(table, format_.IndexOf(address, 1));

@@ -18,7 +18,7 @@ Frame* Paging::NormalPage(Pte pte, Pfn* pfn) const {
 
 RssKind Paging::KindOf(const Frame& frame) const {
   if (frame.state == FrameState::kAnon) return RssKind::kAnon;
-  return (frame.flags & kPgSwapBacked) != 0 ? RssKind::kShmem : RssKind::kFile;
+  return frame.state == FrameState::kShmem || (frame.flags & kPgSwapBacked) != 0 ? RssKind::kShmem : RssKind::kFile;
 }
 
 bool Paging::WantsWriteNotify(const VmArea& vma) const {
@@ -48,6 +48,12 @@ void Paging::AddNewAnonRmap(Pfn pfn, Frame& frame, VmArea& vma, VirtAddr address
 }
 
 void Paging::AddFileRmap(Pfn pfn, Frame& frame, VmArea& vma) {
+  if (IsCompound(frame)) [[unlikely]] {
+    Frame& head = HeadOf(pfn, frame);
+    ++head.refcount;
+    if (++frame.mapcount == 1 && EntireMapCount(HugeHead(pfn)) == 0) memory_.CountPage(vm_stat_, head, NodeStat::kNrMapped, 1);
+    return;  // Small entries do not lock huge pages.
+  }
   ++frame.refcount;
   if (++frame.mapcount == 1) memory_.CountPage(vm_stat_, frame, NodeStat::kNrMapped, 1);
   if ((vma.flags & (kVmLocked | kVmSpecial)) == kVmLocked) MlockPage(pfn, frame);
@@ -141,7 +147,7 @@ void Paging::ZapTable(Process* task, VmArea& vma, uint8_t* table, VirtAddr start
     if (!anonymous && format_.Dirty(pte)) {
       if (Inode* inode = files_.FindById(static_cast<uint32_t>(frame->mapping)); inode != nullptr) files_.MarkDirty(*inode, pfn);
     }
-    if (!anonymous && format_.Young(pte) && !vma.is(kVmSeqRead)) memory_.lru().MarkAccessed(pfn);
+    if (!anonymous && format_.Young(pte) && !vma.is(kVmSeqRead)) memory_.lru().MarkAccessed(IsCompound(*frame) ? HugeHead(pfn) : pfn);
     --delta[static_cast<size_t>(KindOf(*frame))];
     RemoveRmap(pfn, *frame, vma);
     FreeSwapCache(pfn, *frame);

@@ -21,6 +21,18 @@ constexpr int kPssShift = 12;  // Shares of pages are counted in 1/4096 bytes (P
 // smaps prints whole KiB.
 Bytes WholeKib(uint64_t bytes) { return Bytes(bytes & ~uint64_t{1023}); }
 
+// For ForEachTable(): calls visit(entry, address) for each entry that is there.
+template <typename Visit>
+auto EachEntry(const PageTableFormat& format, Visit visit) {
+  return [&format, visit](const uint8_t* table, VirtAddr start, VirtAddr last) {
+    uint32_t index = format.IndexOf(start, 1);
+    const Bytes page(uint64_t{1} << format.shift(1));
+    for (VirtAddr address = start; address < last; address += page, ++index) {
+      if (const Pte pte = format.Load(table, index); !format.None(pte)) visit(pte, address);
+    }
+  };
+}
+
 }  // namespace
 
 void Paging::AccumulateSmaps(const VmArea& vma, SmapsSums& sums) const {
@@ -34,42 +46,36 @@ void Paging::AccumulateSmaps(const VmArea& vma, SmapsSums& sums) const {
       sums.swap += page;
     }
   }
-  ForEachTable(*vma.mm, vma.range(), [&](const uint8_t* table, VirtAddr start, VirtAddr last) {
-    uint32_t index = format_.IndexOf(start, 1);
-    const auto count = static_cast<uint32_t>((last - start).raw() >> layout_.page_size.shift());
-    for (const uint32_t stop = index + count; index < stop; ++index) {
-      const Pte pte = format_.Load(table, index);
-      if (format_.None(pte)) continue;
-      if (format_.IsSwap(pte)) {
-        sums.swap += page;
-        sums.pss_swap += (page << kPssShift) / std::max<uint64_t>(1, files_.swap().CountOf(SwapOf(pte)));
-        continue;
-      }
-      Pfn pfn;
-      const Frame* frame = NormalPage(pte, &pfn);
-      if (frame == nullptr) continue;
-      const Frame& head = HeadOf(pfn, *frame);
-      const int mapcount = MapCountOf(pfn, *frame);
-      const bool dirty = format_.Dirty(pte) || (head.flags & kPgDirty) != 0;
-      sums.rss += page;
-      if (frame->state == FrameState::kAnon) {
-        sums.anonymous += page;
-        if ((head.flags & kPgSwapBacked) == 0 && !dirty) sums.lazy_free += page;
-      }
-      if (format_.Young(pte) || (head.flags & kPgReferenced) != 0) sums.referenced += page;
-      const bool is_private = mapcount < 2;
-      const uint64_t share = (page << kPssShift) / (is_private ? 1 : static_cast<uint64_t>(mapcount));
-      sums.pss += share;
-      if (frame->state == FrameState::kAnon) {
-        sums.pss_anon += share;
-      } else {
-        ((frame->flags & kPgSwapBacked) != 0 ? sums.pss_shmem : sums.pss_file) += share;
-      }
-      if (locked) sums.pss_locked += share;
-      if (dirty) sums.pss_dirty += share;
-      (dirty ? (is_private ? sums.private_dirty : sums.shared_dirty) : (is_private ? sums.private_clean : sums.shared_clean)) += page;
+  ForEachTable(*vma.mm, vma.range(), EachEntry(format_, [&](Pte pte, VirtAddr) {
+    if (format_.IsSwap(pte)) {
+      sums.swap += page;
+      sums.pss_swap += (page << kPssShift) / std::max<uint64_t>(1, files_.swap().CountOf(SwapOf(pte)));
+      return;
     }
-  });
+    Pfn pfn;
+    const Frame* frame = NormalPage(pte, &pfn);
+    if (frame == nullptr) return;
+    const Frame& head = HeadOf(pfn, *frame);
+    const int mapcount = MapCountOf(pfn, *frame);
+    const bool dirty = format_.Dirty(pte) || (head.flags & kPgDirty) != 0;
+    sums.rss += page;
+    if (frame->state == FrameState::kAnon) {
+      sums.anonymous += page;
+      if ((head.flags & kPgSwapBacked) == 0 && !dirty) sums.lazy_free += page;
+    }
+    if (format_.Young(pte) || (head.flags & kPgReferenced) != 0) sums.referenced += page;
+    const bool is_private = mapcount < 2;
+    const uint64_t share = (page << kPssShift) / (is_private ? 1 : static_cast<uint64_t>(mapcount));
+    sums.pss += share;
+    if (frame->state == FrameState::kAnon) {
+      sums.pss_anon += share;
+    } else {
+      (KindOf(*frame) == RssKind::kShmem ? sums.pss_shmem : sums.pss_file) += share;
+    }
+    if (locked) sums.pss_locked += share;
+    if (dirty) sums.pss_dirty += share;
+    (dirty ? (is_private ? sums.private_dirty : sums.shared_dirty) : (is_private ? sums.private_clean : sums.shared_clean)) += page;
+  }));
   ForEachHugeEntry(*vma.mm, vma.range(), [&](uint64_t entry, VirtAddr) { AddHugeToSmaps(entry, locked, sums); });
 }
 
@@ -86,6 +92,7 @@ Smaps Paging::ToSmaps(const SmapsSums& sums) {
   smaps.anonymous = Bytes(sums.anonymous);
   smaps.lazy_free = Bytes(sums.lazy_free);
   smaps.anon_huge_pages = Bytes(sums.anon_huge);
+  smaps.shmem_pmd_mapped = Bytes(sums.shmem_huge);
   smaps.shared_hugetlb = Bytes(sums.shared_hugetlb);
   smaps.private_hugetlb = Bytes(sums.private_hugetlb);
   smaps.locked = WholeKib(sums.pss_locked >> kPssShift);
@@ -111,22 +118,16 @@ VmaPages Paging::CountPages(const VmArea& vma) const {
   VmaPages counted;
   if (vma.special_mapping()) return counted;
   if (vma.is(kVmHugetlb)) return CountHugetlbPages(vma);
-  ForEachTable(*vma.mm, vma.range(), [&](const uint8_t* table, VirtAddr start, VirtAddr last) {
-    uint32_t index = format_.IndexOf(start, 1);
-    const auto count = static_cast<uint32_t>((last - start).raw() >> layout_.page_size.shift());
-    for (const uint32_t stop = index + count; index < stop; ++index) {
-      const Pte pte = format_.Load(table, index);
-      if (format_.None(pte)) continue;
-      Pfn pfn;
-      const Frame* frame = NormalPage(pte, &pfn);
-      if (frame == nullptr) continue;
-      ++counted.pages;
-      counted.anon += frame->state == FrameState::kAnon ? 1 : 0;
-      counted.dirty += format_.Dirty(pte) || (frame->flags & kPgDirty) != 0 ? 1 : 0;
-      counted.active += (frame->flags & (kPgActive | kPgUnevictable)) != 0 ? 1 : 0;
-      counted.mapcount_max = std::max(counted.mapcount_max, static_cast<uint64_t>(frame->mapcount));
-    }
-  });
+  ForEachTable(*vma.mm, vma.range(), EachEntry(format_, [&](Pte pte, VirtAddr) {
+    Pfn pfn;
+    const Frame* frame = NormalPage(pte, &pfn);
+    if (frame == nullptr) return;
+    ++counted.pages;
+    counted.anon += frame->state == FrameState::kAnon ? 1 : 0;
+    counted.dirty += format_.Dirty(pte) || (frame->flags & kPgDirty) != 0 ? 1 : 0;
+    counted.active += (frame->flags & (kPgActive | kPgUnevictable)) != 0 ? 1 : 0;
+    counted.mapcount_max = std::max(counted.mapcount_max, static_cast<uint64_t>(frame->mapcount));
+  }));
   return counted;
 }
 
@@ -134,22 +135,16 @@ std::array<int64_t, kRssKinds> Paging::CountRss(const AddressSpace& mm) const {
   RssDelta total{};
   for (const VmArea* vma = mm.vmas.First(); vma != nullptr; vma = mm.vmas.Next(*vma)) {
     if (vma->is(kVmHugetlb)) continue;
-    ForEachTable(mm, vma->range(), [&](const uint8_t* table, VirtAddr start, VirtAddr last) {
-      uint32_t index = format_.IndexOf(start, 1);
-      const auto count = static_cast<uint32_t>((last - start).raw() >> layout_.page_size.shift());
-      for (const uint32_t stop = index + count; index < stop; ++index) {
-        Pfn pfn;
-        const Pte pte = format_.Load(table, index);
-        if (format_.None(pte)) continue;
-        if (format_.IsSwap(pte)) {
-          ++total[static_cast<size_t>(RssKind::kSwap)];
-        } else if (const Frame* frame = NormalPage(pte, &pfn); frame != nullptr) {
-          ++total[static_cast<size_t>(KindOf(*frame))];
-        }
-      }
-    });
+    ForEachTable(mm, vma->range(), EachEntry(format_, [&](Pte pte, VirtAddr) {
+                   Pfn pfn;
+                   if (format_.IsSwap(pte)) {
+                     ++total[static_cast<size_t>(RssKind::kSwap)];
+                   } else if (const Frame* frame = NormalPage(pte, &pfn); frame != nullptr) {
+                     ++total[static_cast<size_t>(KindOf(*frame))];
+                   }
+                 }));
     ForEachHugeEntry(mm, vma->range(), [&](uint64_t entry, VirtAddr) {
-      if (!IsHugeZero(entry)) total[static_cast<size_t>(RssKind::kAnon)] += huge_pages();
+      if (!IsHugeZero(entry)) total[static_cast<size_t>(KindOf(memory_.frame(format_.HugePfn(entry))))] += huge_pages();
     });
   }
   return total;
@@ -202,13 +197,9 @@ void Paging::CheckInvariants(const std::vector<const Process*>& tasks, std::vect
     }
     for (const VmArea* vma = mm.vmas.First(); vma != nullptr; vma = mm.vmas.Next(*vma)) {
       if (vma->is(kVmHugetlb)) continue;
-      ForEachTable(mm, vma->range(), [&](const uint8_t* table, VirtAddr start, VirtAddr last) {
-        for (VirtAddr address = start; address < last; address += layout_.page_size.bytes()) {
-          Pfn pfn;
-          const Pte pte = format_.Load(table, format_.IndexOf(address, 1));
-          if (!format_.None(pte) && NormalPage(pte, &pfn) != nullptr) ++mapped[pfn];
-        }
-      });
+      ForEachTable(mm, vma->range(), EachEntry(format_, [&](Pte pte, VirtAddr) {
+                     if (Pfn pfn; NormalPage(pte, &pfn) != nullptr) ++mapped[pfn];
+                   }));
     }
   }
   if (!vdso_pages_.empty()) ++mapped[vdso_pages_[0]];
@@ -230,7 +221,8 @@ void Paging::CheckInvariants(const std::vector<const Process*>& tasks, std::vect
   // MREMAP_DONTUNMAP unlocks a VMA without looking at its pages (mremap.cc): those of a file stay marked in the page cache.
   for (const auto& [id, inode] : files_.all()) {
     for (const auto& [index, pfn] : inode->pages.Pages()) {
-      if ((memory_.frame(pfn).flags & kPgMlocked) != 0 && !mapped.contains(pfn)) ++mlocked;
+      const Frame& frame = memory_.frame(pfn);
+      if ((frame.flags & kPgMlocked) != 0 && !IsCompound(frame) && !mapped.contains(pfn)) ++mlocked;
     }
   }
   if (mlocked != mlocked_pages())
@@ -266,14 +258,10 @@ void Paging::CountTables(const AddressSpace& mm, size_t which, std::vector<std::
 void Paging::AddToHash(const AddressSpace& mm, StateHasher& hasher) const {
   hasher.Add(mm.pgd.raw());
   for (const VmArea* vma = mm.vmas.First(); vma != nullptr; vma = mm.vmas.Next(*vma)) {
-    ForEachTable(mm, vma->range(), [&](const uint8_t* table, VirtAddr start, VirtAddr last) {
-      for (VirtAddr address = start; address < last; address += layout_.page_size.bytes()) {
-        const Pte pte = format_.Load(table, format_.IndexOf(address, 1));
-        if (format_.None(pte)) continue;
-        hasher.Add(address.raw());
-        hasher.Add(pte);
-      }
-    });
+    ForEachTable(mm, vma->range(), EachEntry(format_, [&](Pte pte, VirtAddr address) {
+                   hasher.Add(address.raw());
+                   hasher.Add(pte);
+                 }));
     ForEachHugeEntry(mm, vma->range(), [&](uint64_t entry, VirtAddr address) {
       hasher.Add(address.raw());
       hasher.Add(entry);

@@ -2,8 +2,9 @@
 
 #include "server/arch/layout.h"
 #include "server/base/event.h"
-#include "server/files/open_file.h"
+#include "server/files/files.h"
 #include "server/process/mm_call.h"
+#include "server/process/paging.h"
 #include "server/process/process_limits.h"
 
 // Where a mapping goes: get_unmapped_area() and vm_unmapped_area() of mm/mmap.c.
@@ -96,6 +97,27 @@ SysResult<uint64_t> MmCall::SearchArea(uint64_t address, uint64_t length, uint32
   return VmUnmappedArea(false, length, PageAlign(end / (core_.layout.is_x86() ? 3 : 4)), end);
 }
 
+// shmem_get_unmapped_area(): where huge pages of shmem may come, a mapping starts where one could be mapped by one entry. `file` null: the
+// kernel's own mount.
+uint64_t MmCall::HugeShmemArea(const OpenFile* file, uint64_t address, uint64_t length, uint64_t pgoff, uint32_t flags,
+                               uint64_t chosen) const {
+  const uint64_t size = uint64_t{core_.paging.huge_pages()} << shift_;
+  const Files& files = core_.files;
+  if (!PageAligned(chosen) || chosen > task_size_ - length || files.shmem_enabled() == ShmemEnabled::kDeny) return chosen;
+  if (length < size || (flags & kMapFixed) != 0 || address == chosen) return chosen;
+  const ShmemHuge option = file == nullptr ? files.internal_huge() : files.HugeOption(*file->inode);
+  if (files.shmem_enabled() != ShmemEnabled::kForce && option == ShmemHuge::kNever) return chosen;
+  const uint64_t offset = (pgoff << shift_) & (size - 1);
+  if ((offset != 0 && offset + length < 2 * size) || (chosen & (size - 1)) == offset) return chosen;
+  const uint64_t inflated = length + size - (page_mask_ + 1);
+  if (inflated > task_size_) return chosen;
+  const SysResult<uint64_t> found = SearchArea(address, inflated, flags);
+  if (!found.ok() || !PageAligned(found.value())) return chosen;
+  const uint64_t place = found.value() & (size - 1);
+  const uint64_t aligned = found.value() + offset - place + (place > offset ? size : 0);
+  return aligned > task_size_ - length ? chosen : aligned;
+}
+
 SysResult<uint64_t> MmCall::GetUnmappedArea(const OpenFile* file, uint64_t address, uint64_t length, uint64_t pgoff, uint32_t flags) {
   if (length > task_size_) return Refuse(Errno::kENOMEM, "longer than TASK_SIZE");
   uint64_t chosen = 0;
@@ -115,6 +137,9 @@ SysResult<uint64_t> MmCall::GetUnmappedArea(const OpenFile* file, uint64_t addre
     MMLAB_TRY_ASSIGN(chosen, HugetlbArea(*file, address, length, flags));
   } else if (chosen == 0) {
     MMLAB_TRY_ASSIGN(chosen, SearchArea(address, length, flags));
+    const bool shmem = file != nullptr && file->inode->shmem();
+    const bool made_shmem = (flags & kMapShared) != 0 && (file == nullptr || file->inode->kind == FileKind::kDevZero);
+    if (shmem || made_shmem) chosen = HugeShmemArea(shmem ? file : nullptr, address, length, shmem ? pgoff : 0, flags, chosen);
   }
   // A fixed address among the last 4095 is taken for an error number by IS_ERR_VALUE().
   if (chosen > word_mask_ - kMaxErrno) {

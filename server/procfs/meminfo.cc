@@ -130,9 +130,9 @@ std::vector<MeminfoField> MeminfoFields(const Machine& machine) {
   fields.Pages("Percpu", machine.percpu_pages());
   fields.Pages("HardwareCorrupted", uint64_t{0});
   fields.Pages("AnonHugePages", stat.Get(NodeStat::kNrAnonTransparentHugepages));
-  for (absl::string_view name : {"ShmemHugePages", "ShmemPmdMapped", "FileHugePages", "FilePmdMapped"}) {
-    fields.Pages(name, uint64_t{0});
-  }
+  fields.Pages("ShmemHugePages", stat.Get(NodeStat::kNrShmemHugepages));
+  fields.Pages("ShmemPmdMapped", stat.Get(NodeStat::kNrShmemPmdmapped));
+  for (absl::string_view name : {"FileHugePages", "FilePmdMapped"}) fields.Pages(name, uint64_t{0});
   if (!x86) {
     fields.Pages("CmaTotal", sums.cma);
     fields.Pages("CmaFree", sums.free_cma);

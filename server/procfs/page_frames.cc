@@ -102,7 +102,8 @@ Pfn CompoundHead(const BuddyMemory& memory, Pfn pfn, const Frame& frame) { retur
 // no other way, and count on the head.
 uint64_t EntireMaps(const BuddyMemory& memory, Pfn head, const Frame& first) {
   if (first.state == FrameState::kHugetlb) return static_cast<uint64_t>(first.mapcount);
-  return first.state == FrameState::kAnon && (first.flags & kPgHead) != 0 ? memory.PeekFrame(head + PageCount(1)).index : 0;
+  const bool transparent = first.state == FrameState::kAnon || first.state == FrameState::kShmem;
+  return transparent && (first.flags & kPgHead) != 0 ? memory.PeekFrame(head + PageCount(1)).index : 0;
 }
 
 // page_mapped(): of any part of a compound page.

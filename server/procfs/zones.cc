@@ -48,7 +48,7 @@ void AppendZone(std::string& out, const Machine& machine, const Zone& zone, bool
   if (first_populated) {
     out += "\n  per-node stats";
     ForEachItem<NodeStat>(kNodeStats, where,
-                          [&](NodeStat item) { AppendStatLine(out, StatName(item), static_cast<uint64_t>(stat.Get(item))); });
+                          [&](NodeStat item) { AppendStatLine(out, StatName(item), ShownStat(machine.layout(), stat, item)); });
   }
   AppendField(out, "\n  pages free     ", zone.free_pages());
   AppendField(out, "\n        boost    ", zone.watermark_boost);
@@ -203,6 +203,20 @@ std::string PagetypeinfoText(const Machine& machine) {
   return out;
 }
 
+uint64_t ShownStat(const Layout& layout, const VmStat& stat, NodeStat item) {
+  const auto pages = static_cast<uint64_t>(stat.Get(item));
+  switch (item) {
+    case NodeStat::kNrAnonTransparentHugepages:
+    case NodeStat::kNrFileHugepages:
+    case NodeStat::kNrShmemHugepages:
+    case NodeStat::kNrShmemPmdmapped:
+    case NodeStat::kNrFilePmdmapped:
+      return pages >> layout.pageblock_order;  // A page block is as large as a huge page.
+    default:
+      return pages;
+  }
+}
+
 std::vector<VmstatField> VmstatFields(const Machine& machine) {
   const uint8_t where = Availability(machine);
   const VmStat& stat = machine.vm_stat();
@@ -219,7 +233,7 @@ std::vector<VmstatField> VmstatFields(const Machine& machine) {
     fields.push_back({StatName(item), sum});
   });
   ForEachItem<NodeStat>(kNodeStats, where, [&](NodeStat item) {
-    fields.push_back({StatName(item), static_cast<uint64_t>(stat.Get(item))});
+    fields.push_back({StatName(item), ShownStat(machine.layout(), stat, item)});
   });
   const DirtyLimits dirty = machine.dirty_limits();
   fields.push_back({"nr_dirty_threshold", dirty.threshold});

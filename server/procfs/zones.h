@@ -6,10 +6,12 @@
 #include <vector>
 
 #include "absl/strings/string_view.h"
+#include "server/physical/vm_stat.h"
 
 namespace mmlab {
 
 class Machine;
+struct Layout;
 
 // What /proc tells of zones and their counters. Linux: mm/vmstat.c. All O(zones x CPUs), none recounts anything.
 std::string ZoneinfoText(const Machine& machine);
@@ -25,6 +27,8 @@ struct VmstatField {
   absl::string_view name;  // Lives as long as the program.
   uint64_t value = 0;
 };
+// A node's statistic as /proc shows it: of transparent huge pages not the pages but how many they are (vmstat_item_print_in_thp()).
+uint64_t ShownStat(const Layout& layout, const VmStat& stat, NodeStat item);
 // The lines of /proc/vmstat in the kernel's order; what is not derived is absent. The one source of the text and the metrics.
 std::vector<VmstatField> VmstatFields(const Machine& machine);
 

@@ -32,6 +32,8 @@ class Charger : public CommitCharger {
 // Notes what files ask of the address spaces.
 class Mapper : public FileMapper {
  public:
+  bool SplitFilePage(Pfn /*head*/) override { return false; }
+  uint32_t HugeGfp(bool /*advised*/) const override { return kGfpUser; }
   void UnmapFilePages(Inode& /*inode*/, PageIndex first, PageIndex end, bool even_cows) override {
     calls.push_back((even_cows ? "unmap all " : "unmap ") + std::to_string(first.raw()) + ".." +
                     (end.raw() == ~uint64_t{0} ? "" : std::to_string(end.raw())));

@@ -5,6 +5,7 @@
 #include <tuple>
 #include <vector>
 
+#include "absl/strings/str_format.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/base/explanation.h"
@@ -100,6 +101,29 @@ TEST_P(SlabOperationsTest, AWrongFreeChangesNothingAndSaysWhy) {
   if (Is(SlabAllocatorKind::kSlab)) {
     EXPECT_THAT(again.data, HasSubstr("double free detected in cache"));
   }
+}
+
+TEST_P(SlabOperationsTest, ACacheWithObjectsStaysAndSaysWhichRemain) {
+  if (Is(SlabAllocatorKind::kSlob)) return;  // Knows of no objects.
+  ASSERT_EQ(Create("mine", 300), Errno::kOk);
+  op::KmemCacheAlloc alloc;
+  alloc.cache = "mine";
+  const uint64_t address = machine_->Apply(alloc).value;
+  const Outcome busy = machine_->Apply(op::KmemCacheDestroy{"mine"});
+  EXPECT_EQ(busy.error, Errno::kEBUSY);
+  EXPECT_THAT(busy.data, HasSubstr("kmem_cache_destroy mine: Slab cache still has objects"));
+  if (Is(SlabAllocatorKind::kSlub)) {
+    EXPECT_THAT(busy.data, AllOf(HasSubstr("Objects remaining in mine on __kmem_cache_shutdown()"),
+                                 HasSubstr(absl::StrFormat("Object 0x%0*x @offset=", machine_->layout().word_bytes * 2, address))));
+  }
+  EXPECT_THAT(machine_->kernel_log().Text(), HasSubstr("still has objects"));
+  op::KmemCacheFree free;
+  free.cache = "mine";
+  free.address = address;
+  EXPECT_EQ(machine_->Apply(free).error, Errno::kOk);
+  EXPECT_EQ(machine_->Apply(op::KmemCacheDestroy{"mine"}).error, Errno::kOk);
+  EXPECT_THAT(machine_->Apply(op::KmemCacheDestroy{"dentry"}).data, IsEmpty());
+  EXPECT_THAT(machine_->CheckInvariants(), IsEmpty());
 }
 
 TEST_P(SlabOperationsTest, WhatIsZeroedHoldsZeros) {

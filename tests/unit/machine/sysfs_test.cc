@@ -76,29 +76,32 @@ TEST_P(SysfsWriteTest, AnswersAsTheKernelDoes) {
 std::string Thp(const char* name) { return absl::StrCat(kThp, name); }
 std::string KsmPath(const char* name) { return absl::StrCat(kKsm, name); }
 
-INSTANTIATE_TEST_SUITE_P(Values, SysfsWriteTest,
-                         testing::Values(WriteCase{"Enabled", Thp("enabled"), "always\n", Errno::kOk, "[always] madvise never\n"},
-                                         WriteCase{"EnabledWrong", Thp("enabled"), "sometimes", Errno::kEINVAL, "always madvise [never]\n"},
-                                         WriteCase{"Defrag", Thp("defrag"), "defer+madvise", Errno::kOk,
-                                                   "always defer [defer+madvise] madvise never\n"},
-                                         WriteCase{"ZeroPage", Thp("use_zero_page"), "0", Errno::kOk, "0\n"},
-                                         WriteCase{"ZeroPageTwo", Thp("use_zero_page"), "2", Errno::kEINVAL, "1\n"},
-                                         WriteCase{"ReadOnly", Thp("hpage_pmd_size"), "1", Errno::kEACCES, "2097152\n"},
-                                         WriteCase{"NoneMost", Thp("khugepaged/max_ptes_none"), "511", Errno::kOk, "511\n"},
-                                         WriteCase{"NoneTooMany", Thp("khugepaged/max_ptes_none"), "512", Errno::kEINVAL, "511\n"},
-                                         WriteCase{"ScanNothing", Thp("khugepaged/pages_to_scan"), "0", Errno::kEINVAL, "4096\n"},
-                                         WriteCase{"Missing", Thp("nonsense"), "0", Errno::kENOENT, nullptr},
-                                         WriteCase{"Elsewhere", "/proc/sys/vm/swappiness", "0", Errno::kENOENT, nullptr},
-                                         WriteCase{"KsmRun", KsmPath("run"), "1", Errno::kOk, "1\n"},
-                                         WriteCase{"KsmRunThree", KsmPath("run"), "3", Errno::kEINVAL, "0\n"},
-                                         WriteCase{"KsmRunText", KsmPath("run"), "x", Errno::kEINVAL, "0\n"},
-                                         WriteCase{"KsmScanNothing", KsmPath("pages_to_scan"), "0", Errno::kOk, "0\n"},
-                                         WriteCase{"KsmSharingOne", KsmPath("max_page_sharing"), "1", Errno::kEINVAL, "256\n"},
-                                         WriteCase{"KsmAcrossNodes", KsmPath("merge_across_nodes"), "0", Errno::kOk, "0\n"},
-                                         WriteCase{"VmaReadahead", "/sys/kernel/mm/swap/vma_ra_enabled", "off", Errno::kOk, "false\n"},
-                                         WriteCase{"VmaReadaheadO", "/sys/kernel/mm/swap/vma_ra_enabled", "o", Errno::kEINVAL, "true\n"},
-                                         WriteCase{"KsmCounter", KsmPath("pages_shared"), "0", Errno::kEACCES, "0\n"}),
-                         [](const auto& c) { return std::string(c.param.name); });
+INSTANTIATE_TEST_SUITE_P(
+    Values, SysfsWriteTest,
+    testing::Values(
+        WriteCase{"Enabled", Thp("enabled"), "always\n", Errno::kOk, "[always] madvise never\n"},
+        WriteCase{"EnabledWrong", Thp("enabled"), "sometimes", Errno::kEINVAL, "always madvise [never]\n"},
+        WriteCase{"Defrag", Thp("defrag"), "defer+madvise", Errno::kOk, "always defer [defer+madvise] madvise never\n"},
+        WriteCase{"ZeroPage", Thp("use_zero_page"), "0", Errno::kOk, "0\n"},
+        WriteCase{"ZeroPageTwo", Thp("use_zero_page"), "2", Errno::kEINVAL, "1\n"},
+        WriteCase{"ReadOnly", Thp("hpage_pmd_size"), "1", Errno::kEACCES, "2097152\n"},
+        WriteCase{"NoneMost", Thp("khugepaged/max_ptes_none"), "511", Errno::kOk, "511\n"},
+        WriteCase{"NoneTooMany", Thp("khugepaged/max_ptes_none"), "512", Errno::kEINVAL, "511\n"},
+        WriteCase{"ScanNothing", Thp("khugepaged/pages_to_scan"), "0", Errno::kEINVAL, "4096\n"},
+        WriteCase{"ShmemAlways", Thp("shmem_enabled"), "always\n", Errno::kOk, "[always] within_size advise never deny force\n"},
+        WriteCase{"ShmemDeny", Thp("shmem_enabled"), "deny", Errno::kOk, "always within_size advise never [deny] force\n"},
+        WriteCase{"ShmemWrong", Thp("shmem_enabled"), "madvise", Errno::kEINVAL, "always within_size advise [never] deny force\n"},
+        WriteCase{"Missing", Thp("nonsense"), "0", Errno::kENOENT, nullptr},
+        WriteCase{"Elsewhere", "/proc/sys/vm/swappiness", "0", Errno::kENOENT, nullptr},
+        WriteCase{"KsmRun", KsmPath("run"), "1", Errno::kOk, "1\n"}, WriteCase{"KsmRunThree", KsmPath("run"), "3", Errno::kEINVAL, "0\n"},
+        WriteCase{"KsmRunText", KsmPath("run"), "x", Errno::kEINVAL, "0\n"},
+        WriteCase{"KsmScanNothing", KsmPath("pages_to_scan"), "0", Errno::kOk, "0\n"},
+        WriteCase{"KsmSharingOne", KsmPath("max_page_sharing"), "1", Errno::kEINVAL, "256\n"},
+        WriteCase{"KsmAcrossNodes", KsmPath("merge_across_nodes"), "0", Errno::kOk, "0\n"},
+        WriteCase{"VmaReadahead", "/sys/kernel/mm/swap/vma_ra_enabled", "off", Errno::kOk, "false\n"},
+        WriteCase{"VmaReadaheadO", "/sys/kernel/mm/swap/vma_ra_enabled", "o", Errno::kEINVAL, "true\n"},
+        WriteCase{"KsmCounter", KsmPath("pages_shared"), "0", Errno::kEACCES, "0\n"}),
+    [](const auto& c) { return std::string(c.param.name); });
 
 // start_stop_khugepaged(): the reserve that helps to find huge pages comes and goes with them.
 TEST(SysfsTest, PoolsOfHugePages) {

@@ -74,8 +74,10 @@ TEST_P(RecordedFilesTest, IomemIsTheSameByteForByte) { EXPECT_EQ(Ours("iomem"), 
 
 TEST_P(RecordedFilesTest, VmallocinfoIsTheSameByteForByte) { EXPECT_EQ(Ours("vmallocinfo"), Recorded("vmallocinfo")); }
 
+class RecordedSlabsTest : public RecordedFilesTest {};
+
 // By name: where in the list a cache stands depends on drivers that make theirs at once, and on caches without a slab.
-TEST_P(RecordedFilesTest, SlabinfoHasTheSlabsThatBootTook) {
+TEST_P(RecordedSlabsTest, SlabinfoHasTheSlabsThatBootTook) {
   const auto by_name = [](const std::string& text) {
     std::map<std::string, Lines> caches;
     for (const std::string& line : LinesOf(text)) {
@@ -94,6 +96,9 @@ TEST_P(RecordedFilesTest, SlabinfoHasTheSlabsThatBootTook) {
   }
   EXPECT_GT(with_slabs, 40);
 }
+INSTANTIATE_TEST_SUITE_P(Presets, RecordedSlabsTest,
+                         testing::Values("686-1G", "686-1G-smp4", "686-pae-1G", "686-pae-1G-smp4", "arm64-1G", "arm64-1G-smp4"),
+                         [](const auto& test) { return CaseName(test.param); });
 
 // The two files were read one after the other, while slabs came and went.
 TEST_P(RecordedFilesTest, MeminfoCountsTheSlabsThatBootTook) {
@@ -369,6 +374,17 @@ TEST(DirtyLimitsTest, FollowTheKernelsRule) {
   machine->Apply(op::WriteSysctl{"vm.dirty_background_bytes", "81920000"});
   EXPECT_EQ(machine->dirty_limits().threshold, 2000u);
   EXPECT_EQ(machine->dirty_limits().background, 1000u);  // Never above half the threshold.
+}
+
+// Of huge pages the kernel counts pages, but /proc/vmstat and zoneinfo show how many they are.
+TEST(ShownStatTest, HugePagesAreShownOneByOne) {
+  VmStat stat;
+  stat.Add(NodeStat::kNrAnonPages, 2048);
+  stat.Add(NodeStat::kNrAnonTransparentHugepages, 2048);
+  EXPECT_EQ(ShownStat(GetLayout(LayoutKind::kArm64), stat, NodeStat::kNrAnonTransparentHugepages), 4u);
+  EXPECT_EQ(ShownStat(GetLayout(LayoutKind::kX86_32Pae), stat, NodeStat::kNrAnonTransparentHugepages), 4u);
+  EXPECT_EQ(ShownStat(GetLayout(LayoutKind::kX86_32), stat, NodeStat::kNrAnonTransparentHugepages), 2u);
+  EXPECT_EQ(ShownStat(GetLayout(LayoutKind::kArm64), stat, NodeStat::kNrAnonPages), 2048u);
 }
 
 }  // namespace
