@@ -126,9 +126,9 @@ Pfn Files::HeadOf(Pfn pfn) const { return (memory_.frame(pfn).flags & kPgTail) =
 // is to go of it is zeroed and stays (truncate_inode_partial_folio()). Where what can be removed starts and ends.
 std::pair<PageIndex, PageIndex> Files::SplitAtEnds(Inode& inode, PageIndex first, PageIndex end) {
   const auto split = [&](PageIndex at) -> bool {
-    const std::optional<Pfn> page = inode.pages.Find(at);
-    if (!page.has_value() || !IsCompound(memory_.frame(*page))) return true;
-    const Pfn head = HeadOf(*page);
+    const std::optional<Pfn> found = inode.pages.Find(at);
+    if (!found.has_value() || !IsCompound(memory_.frame(*found))) return true;
+    const Pfn head = HeadOf(*found);
     if (memory_.frame(head).index == at.raw()) return true;
     memory_.frame(head).flags |= kPgDirty;
     return mapper_ != nullptr && mapper_->SplitFilePage(head);

@@ -125,12 +125,6 @@ std::optional<SlabCacheId> KernelObjects::CacheOf(SlabAllocator& slab, KernelObj
   if (cache.has_value()) costs_[Index(kind)] = CostOf(slab, *cache, kind);
   return cache;
 }
-cache = slab.Find(names.name);
-const char* const merged = x86 ? names.merged_x86 : names.merged_arm64;
-if (!cache.has_value() && merged != nullptr) cache = slab.Find(merged);
-MMLAB_CHECK(cache.has_value() || slab.kind() != SlabAllocatorKind::kSlub);
-return cache;
-}
 
 // With SLOB there is no accounting of objects (CONFIG_MEMCG_KMEM). The nodes of page caches are asked for with __GFP_ACCOUNT.
 KernelObjects::Cost KernelObjects::CostOf(const SlabAllocator& slab, SlabCacheId cache, KernelObject kind) const {

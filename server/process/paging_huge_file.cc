@@ -132,9 +132,8 @@ CollapseResult Paging::ScanFile(const Inode& inode, PageIndex first, bool khugep
 CollapseResult Paging::GatherFile(Inode& inode, PageIndex first) {
   const PageIndex end = first + PageCount(huge_pages());
   uint32_t most = 2 * huge_pages();  // What comes back may drive out what came before.
-  while (!inode.pages.Swapped(first, end).empty()) {
-    const PageIndex index = (*inode.pages.Swapped(first, end).begin()).index;
-    if (most-- == 0 || !files_.PageForWrite(inode, index).ok()) return CollapseResult::kFailed;
+  for (auto swapped = inode.pages.Swapped(first, end); !swapped.empty();) {
+    if (most-- == 0 || !files_.PageForWrite(inode, (*swapped.begin()).index).ok()) return CollapseResult::kFailed;
   }
   DrainLru();
   UnmapFilePages(inode, first, end, /*even_cows=*/false);
@@ -201,8 +200,8 @@ CollapseResult Paging::CollapseFile(VmArea& vma, VirtAddr address, bool khugepag
   if (!head.has_value()) return CollapseResult::kAllocationFailed;
   CollapseResult result = CollapseResult::kChargeFailed;
   MemoryController* const charger = memory_.charger();
-  const auto cached = inode.pages.Pages(first);
-  const uint16_t memcg = cached.empty() ? uint16_t{0} : memory_.frame((*cached.begin()).value).memcg;
+  const auto behind = inode.pages.Pages(first);
+  const uint16_t memcg = behind.empty() ? 0 : memory_.frame((*behind.begin()).value).memcg;
   if (charger == nullptr || charger->ChargeAgain(*head, order, memcg, gfp)) result = GatherFile(inode, first);
   if (result != CollapseResult::kSucceed) {
     memory_.FreePages(*head, order);
