@@ -139,7 +139,7 @@ class RandomSwapTest : public RandomPressureTest<RandomCase> {
 TEST_P(RandomSwapTest, EveryByteReadsBackAsItWasWritten) {
   const int steps = RandomSteps(1'000'000, 60'000);
   Run(steps, 20);
-  if (GetParam().swap) {
+  if (GetParam().swap && steps >= 60'000) {  // A shorter program may not come to it.
     EXPECT_GT(machine_->vm_stat().Get(VmEvent::kPswpout), 500u);
     EXPECT_GT(machine_->vm_stat().Get(VmEvent::kPswpin), static_cast<uint64_t>(steps / 100'000));
     EXPECT_GE(machine_->vm_stat().Get(VmEvent::kPgscanKswapd) + machine_->vm_stat().Get(VmEvent::kPgscanDirect),
