@@ -214,9 +214,8 @@ void Files::CheckHugeShmem(std::vector<std::string>* violations) const {
     }
   }
   const int64_t counted = vm_stat_.Get(NodeStat::kNrShmemHugepages);
-  if (counted != static_cast<int64_t>(huge * huge_pages())) {
-    violations->push_back(absl::StrCat("nr_shmem_hugepages is ", counted, ", counted ", huge * huge_pages()));
-  }
+  const uint64_t pages = huge == 0 ? 0 : huge * huge_pages();
+  if (counted != static_cast<int64_t>(pages)) violations->push_back(absl::StrCat("nr_shmem_hugepages is ", counted, ", counted ", pages));
 }
 
 }  // namespace mmlab
