@@ -213,9 +213,11 @@ void Files::CheckHugeShmem(std::vector<std::string>* violations) const {
       violations->push_back(absl::StrCat(inode->path, " has ", found, " huge pages, counted ", inode->huge_pages));
     }
   }
+  const uint64_t pages = huge == 0 ? 0 : huge * huge_pages();  // Without huge pages nobody may have said how large they are.
   const int64_t counted = vm_stat_.Get(NodeStat::kNrShmemHugepages);
-  const uint64_t pages = huge == 0 ? 0 : huge * huge_pages();
-  if (counted != static_cast<int64_t>(pages)) violations->push_back(absl::StrCat("nr_shmem_hugepages is ", counted, ", counted ", pages));
+  if (counted != static_cast<int64_t>(pages)) {
+    violations->push_back(absl::StrCat("nr_shmem_hugepages is ", counted, ", counted ", pages));
+  }
 }
 
 }  // namespace mmlab

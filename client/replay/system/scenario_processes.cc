@@ -20,7 +20,7 @@ constexpr uint64_t kPage = 4096;
 constexpr uint64_t kMostKib = uint64_t{1} << 32;
 constexpr uint64_t kMostSteps = 1 << 20;  // Of a hog that nothing ever stops.
 constexpr uint32_t kReadWriteProt = 3;
-constexpr uint32_t kMapShared = 1, kMapPrivate = 2, kMapAnonymous = 0x20, kMapHugetlb = 0x40000;
+constexpr uint32_t kMapShared = 1, kMapPrivate = 2, kMapAnonymous = 0x20, kMapNoreserve = 0x4000, kMapHugetlb = 0x40000;
 constexpr int kMadvDontneed = 4;
 
 absl::StatusOr<uint64_t> KibBytes(const Json& op, const char* key) {
@@ -139,6 +139,8 @@ absl::Status ScenarioPlayer::MapRegion(const Json& op) {
   uint64_t more = 0;
   if (op.contains("flags")) ParseWord(op.at("flags"), &more);
   const bool shared = absl::StrContains(kind, "shared");
+  // Of this scenario's mapping Committed_AS knows nothing: the recorder asked for no reserve.
+  if (header_.value("name", "") == "swap-priorities") more |= kMapNoreserve;
   v1::Operation map = AnonymousMap(worker->pid, bytes, (shared ? kMapShared : kMapPrivate) | static_cast<uint32_t>(more));
   std::optional<int32_t> fd;
   if (kind == "hugetlb") map.mutable_mmap()->set_flags(map.mmap().flags() | kMapHugetlb);

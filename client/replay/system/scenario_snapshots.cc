@@ -9,6 +9,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "client/replay/system/scenario_player_state.h"
+#include "client/replay/system/worker_program.h"
 #include "server/base/status_macros.h"
 
 // What is looked at in a scenario, and bringing the machine to where the recorded one was when it was first looked at.
@@ -95,6 +96,7 @@ absl::Status ScenarioPlayer::AddHugepageFiles(const std::string& folder) {
 
 absl::Status ScenarioPlayer::Snapshot(const Json& op) {
   const std::string name = op.at("name");
+  MMLAB_RETURN_IF_ERROR(RunRecorder(stage_, layout_, init_));
   // What the CPUs still hold of the counters is added up before anybody looks.
   v1::Operation refresh;
   refresh.mutable_write_sysctl()->set_sysctl("vm.stat_refresh");

@@ -1,5 +1,6 @@
 #include "client/replay/system/worker_program.h"
 
+#include <utility>
 #include <vector>
 
 #include "server/base/status_macros.h"
@@ -155,6 +156,16 @@ absl::StatusOr<int32_t> StartWorkerProgram(Stage& stage, v1::Layout layout) {
   MMLAB_RETURN_IF_ERROR(stage.MustApply(Touch(pid, v1::ACCESS_KIND_TOUCH_WRITE, now.value(), program.brk_pages)).status());
   MMLAB_RETURN_IF_ERROR(MakeForbiddenPage(stage, pid));
   return pid;
+}
+
+absl::Status RunRecorder(Stage& stage, v1::Layout layout, int32_t pid) {
+  const Program program = ProgramOf(layout);
+  const std::pair<uint64_t, uint64_t> used[] = {
+      {program.entry, 1}, {program.data, program.data_pages}, {program.bss, 3}, {program.stack, 1}};
+  for (const auto& [address, pages] : used) {
+    MMLAB_RETURN_IF_ERROR(stage.Apply(Touch(pid, v1::ACCESS_KIND_TOUCH_READ, address, pages)).status());
+  }
+  return absl::OkStatus();
 }
 
 uint64_t WorkerBuffer(v1::Layout layout) { return ProgramOf(layout).bss; }

@@ -19,6 +19,9 @@ absl::StatusOr<int32_t> StartWorkerProgram(Stage& stage, v1::Layout layout);
 // A fork of it, with what a child writes first (its stack, its data); returns the child's pid. Nothing: there is no memory for a child.
 absl::StatusOr<std::optional<int32_t>> ForkWorker(Stage& stage, v1::Layout layout, int32_t parent);
 
+// What init uses of its own memory whenever it looks at something: it may have been swapped out meanwhile.
+absl::Status RunRecorder(Stage& stage, v1::Layout layout, int32_t pid);
+
 // Where it keeps the bytes that it reads and writes: kWorkerBufferBytes of touched memory.
 uint64_t WorkerBuffer(v1::Layout layout);
 inline constexpr uint64_t kWorkerBufferBytes = 64 << 10;
