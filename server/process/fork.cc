@@ -164,7 +164,8 @@ SysResult<std::shared_ptr<AddressSpace>> Processes::DupMm(Process& parent, Proce
     copy->anon_vma_chain.clear();
     copy->rmap_number = 0;
     copy->mm = mm.get();
-    // hugetlb_dup_vma_private(): reservations of private mappings are the parent's alone.
+    // hugetlb_dup_vma_private(): reservations of private mappings are the parent's alone. That pages were taken away from the parent is
+    // forgotten with them: where its faults fail, the child's find zeros if the pool has a page to spare.
     copy->hugetlb_reserve = HugetlbReserve();
     copy->hugetlb_unmapped = false;
     if (copy->is(kVmWipeOnFork)) {

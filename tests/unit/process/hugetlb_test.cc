@@ -206,6 +206,21 @@ TEST_P(HugetlbTest, WhoReservedKeepsItsPagesWhenThePoolIsEmpty) {
   EXPECT_TRUE(Write(lab_.pid, huge_, 1));
 }
 
+// Linux forgets with fork() that pages were taken away (hugetlb_dup_vma_private()): the child of the child finds a hole, not an error.
+TEST_P(HugetlbTest, WhatWasTakenAwayIsAHoleForThoseBornLater) {
+  Keep(2);
+  ASSERT_TRUE(Map(lab_.pid, 0, 2, kPrivateHuge).ok());
+  EXPECT_TRUE(Write(lab_.pid, 3, 30));
+  const Pid child = Fork();
+  EXPECT_TRUE(Write(lab_.pid, 3, 32));
+  const Pid grandchild = lab_.processes->Fork(child, 0).value();
+  EXPECT_FALSE(Write(grandchild, 3, 31));  // The free page is promised.
+  Keep(3);
+  EXPECT_FALSE(Write(child, 3, 31));
+  EXPECT_TRUE(Reads(grandchild, 3, 0));
+  EXPECT_TRUE(Reads(lab_.pid, 3, 32));
+}
+
 TEST_P(HugetlbTest, SharedMemoryIsOneForAll) {
   Keep(3);
   ASSERT_TRUE(Map(lab_.pid, 0, 2, kSharedHuge).ok());
