@@ -23,8 +23,7 @@ struct HugeCase {
   const char* name;
   const char* preset;  // Null: the usual board with 64 MiB.
   LayoutKind layout;
-  uint64_t huge;     // Bytes.
-  bool generations;  // MGLRU, switched off and on by the program.
+  uint64_t huge;  // Bytes.
 };
 
 MachineSpec SpecOf(const HugeCase& c) {
@@ -75,7 +74,7 @@ class RandomHugeTest : public RandomPressureTest<HugeCase> {
     GiveUp(task, region, pool ? pages * random_.Below(2) : random_.Below(region.pages() - pages), pages);
   }
   void Manage() {
-    switch (random_.Below(GetParam().generations ? 7 : 6)) {
+    switch (random_.Below(6)) {
       case 0:
         Do(op::WriteSysctl{"vm.nr_hugepages", std::to_string(random_.Below(5))});
         return;
@@ -91,11 +90,8 @@ class RandomHugeTest : public RandomPressureTest<HugeCase> {
       case 4:
         Sysfs("transparent_hugepage/enabled", random_.Below(4) == 0 ? "madvise" : "always");
         return;
-      case 5:
-        Do(op::CompactMemory{});
-        return;
       default:
-        Sysfs("lru_gen/enabled", random_.Below(3) == 0 ? "n" : "y");
+        Do(op::CompactMemory{});
         return;
     }
   }
@@ -131,10 +127,9 @@ TEST_P(RandomHugeTest, EveryByteReadsBackAsItWasWritten) {
 }
 
 INSTANTIATE_TEST_SUITE_P(AllLayouts, RandomHugeTest,
-                         testing::Values(HugeCase{"TwoLevels", "686-64M", LayoutKind::kX86_32, 4 * kMib, false},
-                                         HugeCase{"Pae", nullptr, LayoutKind::kX86_32Pae, 2 * kMib, false},
-                                         HugeCase{"Arm64", "arm64-128M", LayoutKind::kArm64, 2 * kMib, false},
-                                         HugeCase{"Arm64WithGenerations", "arm64-128M", LayoutKind::kArm64, 2 * kMib, true}),
+                         testing::Values(HugeCase{"TwoLevels", "686-64M", LayoutKind::kX86_32, 4 * kMib},
+                                         HugeCase{"Pae", nullptr, LayoutKind::kX86_32Pae, 2 * kMib},
+                                         HugeCase{"Arm64", "arm64-128M", LayoutKind::kArm64, 2 * kMib}),
                          [](const auto& c) { return c.param.name; });
 
 }  // namespace
