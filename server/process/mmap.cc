@@ -243,9 +243,10 @@ SysResult<VmArea*> MmCall::NewRegion(const std::shared_ptr<OpenFile>& file, uint
     MMLAB_TRY(SetUpHugetlb(*vma));
     vma->flags &= ~kVmLockedMask;
   }
+  VmArea* const linked = LinkVma(std::move(vma));
   // khugepaged_enter_vma(): of what is new only shmem can be for it.
-  if (vma->file != nullptr && vma->file->inode->shmem()) core_.paging.EnterKhugepaged(*vma, vma->flags);
-  return LinkVma(std::move(vma));
+  if (linked->file != nullptr && linked->file->inode->shmem()) core_.paging.EnterKhugepaged(*linked, linked->flags);
+  return linked;
 }
 
 }  // namespace mmlab
