@@ -176,7 +176,7 @@ class Cgroups final : public MemoryController {
   // charge.cc
   bool TryCharge(uint16_t number, uint64_t pages, Gfp gfp);
   Memcg* ChargeCounters(uint16_t number, uint64_t pages);  // Null: charged; else the one whose limit refused.
-  void ForceCharge(uint16_t number, uint64_t pages);
+  void ForceCharge(uint16_t number, uint64_t pages, bool raise_peak = true);
   void UnchargeCounters(uint16_t number, uint64_t pages);
   bool ConsumeStock(uint16_t number, uint64_t pages);
   void RefillStock(Stock& stock, uint16_t number, uint64_t pages);

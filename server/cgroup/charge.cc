@@ -52,11 +52,11 @@ Memcg* Cgroups::ChargeCounters(uint16_t number, uint64_t pages) {
 }
 
 // page_counter_charge()
-void Cgroups::ForceCharge(uint16_t number, uint64_t pages) {
+void Cgroups::ForceCharge(uint16_t number, uint64_t pages, bool raise_peak) {
   for (uint16_t at = number; at != 0; at = of(at).parent) {
     PageCounter& counter = of(at).memory;
     counter.usage += pages;
-    counter.watermark = std::max(counter.watermark, counter.usage);
+    if (raise_peak) counter.watermark = std::max(counter.watermark, counter.usage);
   }
 }
 

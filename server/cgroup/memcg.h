@@ -37,7 +37,7 @@ struct Memcg {
   bool oom_group = false;
   PageCounter memory;
   PageCounter swap;
-  uint64_t zswap_max;  // Pages; zswap is off, so that nothing comes up against it.
+  uint64_t zswap_max;                             // Pages; zswap is off, so that nothing comes up against it.
   uint64_t effective_min = 0, effective_low = 0;  // emin, elow: as of the last reclaim that looked (pages).
   uint64_t kernel_pages = 0;                      // MEMCG_KMEM: charged for the kernel's own use.
   uint64_t frames = 0;                            // Whose Frame::memcg is this number,

@@ -17,7 +17,8 @@ bool Cgroups::ChargeObjectPages(uint16_t owner, uint64_t pages, Gfp gfp) {
   const uint16_t payer = memory_.lru().kernel_owner(owner);
   if (payer == 0) return true;
   if (pressure_ != nullptr && pressure_->ActingProcessDies()) {
-    ForceCharge(payer, pages);  // It was given the object before it was killed.
+    // It was given the object before it was killed, while there was room: the limit was met, not passed.
+    ForceCharge(payer, pages, /*raise_peak=*/false);
   } else if (!TryCharge(payer, pages, gfp)) {
     return false;
   }

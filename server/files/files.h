@@ -84,8 +84,9 @@ class Files {
   // filemap_fault(), shmem_fault(): the page for a mapping; made or read where it is missing. kEINVAL beyond the end of the file (SIGBUS),
   // kENOSPC when the charge is refused or the tmpfs is full (SIGBUS), kENOMEM.
   SysResult<CachedPage> PageForFault(Inode& inode, PageIndex index, HugeAdvice advice = HugeAdvice::kNone);
-  // write_begin() of the file's kind: the page to write into, made where it is missing, up to date.
-  SysResult<CachedPage> PageForWrite(Inode& inode, PageIndex index, HugeAdvice advice = HugeAdvice::kNone);
+  // write_begin() of the file's kind: the page to write into, made where it is missing, up to date. `overwritten`: nothing of what the disk
+  // has of it will be left, so that it is not read.
+  SysResult<CachedPage> PageForWrite(Inode& inode, PageIndex index, HugeAdvice advice = HugeAdvice::kNone, bool overwritten = false);
   // The page to read from; nothing: a hole in a shmem file, which reads as zero. kENOMEM.
   SysResult<std::optional<CachedPage>> PageForRead(Inode& inode, PageIndex index);
 

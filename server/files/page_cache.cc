@@ -140,7 +140,7 @@ SysResult<CachedPage> Files::PageForFault(Inode& inode, PageIndex index, HugeAdv
   return PageForWrite(inode, index, advice);
 }
 
-SysResult<CachedPage> Files::PageForWrite(Inode& inode, PageIndex index, HugeAdvice advice) {
+SysResult<CachedPage> Files::PageForWrite(Inode& inode, PageIndex index, HugeAdvice advice, bool overwritten) {
   Explanation* why = tracer_.explanation();
   if (const std::optional<Pfn> found = FindPage(inode, index); found.has_value()) {
     if (why != nullptr) {
@@ -159,19 +159,21 @@ SysResult<CachedPage> Files::PageForWrite(Inode& inode, PageIndex index, HugeAdv
   }
   MMLAB_TRY_ASSIGN(const Pfn pfn, AddPage(inode, index));
   const uint64_t offset = index.raw() << page_size_.shift();
-  const bool read = inode.on_disk();
+  const bool read = inode.on_disk() && !overwritten;
   if (read) {
     const uint64_t kib = page_size_.bytes().raw() >> 10;
     vm_stat_.Count(VmEvent::kPgpgin, kib);
     DiskStats& disk = DiskOf(inode);
     reads_on_ ? disk.Merge(disk.reads, kib) : disk.Read(kib);
   }
-  if (read && offset < inode.disk.size()) {
+  if (inode.on_disk() && offset < inode.disk.size()) {
     const size_t count = std::min<size_t>(inode.disk.size() - offset, page_size_.bytes().raw());
     memory_.contents().Write(pfn, 0, inode.disk.data() + offset, count);
   }
   if (why != nullptr) {
-    why->Add(StepKind::kFileLookup, read ? "the page is not in the page cache and is read" : "the page is a hole; a zeroed one fills it")
+    why->Add(StepKind::kFileLookup, read          ? "the page is not in the page cache and is read"
+                                    : overwritten ? "the page is not in the page cache; nothing of it is left to be read"
+                                                  : "the page is a hole; a zeroed one fills it")
         .Text("file", inode.path)
         .Number("index", index.raw())
         .Frame("pfn", pfn);

@@ -125,6 +125,7 @@ Pfn Files::HeadOf(Pfn pfn) const { return (memory_.frame(pfn).flags & kPgTail) =
 // Of what is to go from `first` to `end`: where that ends within a huge page, the page is split. A page that somebody holds can't be: what
 // is to go of it is zeroed and stays (truncate_inode_partial_folio()). Where what can be removed starts and ends.
 std::pair<PageIndex, PageIndex> Files::SplitAtEnds(Inode& inode, PageIndex first, PageIndex end) {
+  if (inode.huge_pages == 0) return {first, end};
   const auto split = [&](PageIndex at) -> bool {
     const std::optional<Pfn> found = inode.pages.Find(at);
     if (!found.has_value() || !IsCompound(memory_.frame(*found))) return true;
@@ -135,7 +136,6 @@ std::pair<PageIndex, PageIndex> Files::SplitAtEnds(Inode& inode, PageIndex first
   };
   const PageIndex huge_first(first.raw() & ~(huge_pages() - 1));
   const PageIndex huge_end(end.raw() & ~(huge_pages() - 1));
-  if (inode.huge_pages == 0) return {first, end};
   DrainLru();
   if (!split(first)) {
     const PageIndex next = huge_first + PageCount(huge_pages());

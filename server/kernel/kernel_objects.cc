@@ -1,6 +1,7 @@
 #include "server/kernel/kernel_objects.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "absl/strings/str_cat.h"
 #include "server/base/check.h"
@@ -52,6 +53,9 @@ constexpr CacheNames kCacheNames[kKernelObjects] = {
     {"kmem_cache_node", "kmalloc-64", "kmalloc-128"},  // Under SLAB struct kmem_cache_node is a kmalloc().
 };
 constexpr uint32_t kPaeVmStruct = 36;
+
+// Whether objects of the kind come from kmalloc(), as other people's do.
+bool IsKmalloc(KernelObject kind) { return kCacheNames[static_cast<size_t>(kind)].name == nullptr && kind != KernelObject::kKernelStack; }
 
 }  // namespace
 
@@ -164,8 +168,10 @@ bool KernelObjects::Acquire(uint32_t number) {
   Slot& slot = slots_[number];
   slot.state = where.has_value() ? State::kHeld : State::kFailed;
   slot.where = where.value_or(0) & (~uint64_t{0} >> 8);
-  if (where.has_value()) ++held_[Index(kind)];
-  return where.has_value();
+  if (!where.has_value()) return false;
+  ++held_[Index(kind)];
+  if (IsKmalloc(kind) && kind != KernelObject::kVmStruct) alike_[Index(kind)].push_back(number);
+  return true;
 }
 
 void KernelObjects::Release(uint32_t number) {
@@ -173,6 +179,10 @@ void KernelObjects::Release(uint32_t number) {
   MMLAB_CHECK(slot.state == State::kHeld || slot.state == State::kFailed);
   if (slot.state == State::kHeld) {
     --held_[Index(slot.kind)];
+    if (IsKmalloc(slot.kind) && slot.kind != KernelObject::kVmStruct) {
+      std::vector<uint32_t>& alike = alike_[Index(slot.kind)];
+      alike.erase(std::next(std::find(alike.rbegin(), alike.rend(), number)).base());
+    }
     if (slot.kind == KernelObject::kKernelStack) {
       source_.FreeStack(StackOf(slot.where));
     } else {
@@ -201,10 +211,21 @@ std::vector<SlabObject> KernelObjects::HeldIn(SlabCacheId cache) const {
 }
 
 bool KernelObjects::Holds(SlabCacheId cache, SlabObject object) const {
-  if (std::find(caches_.begin(), caches_.end(), cache) == caches_.end()) return false;
-  return std::any_of(slots_.begin(), slots_.end(), [&](const Slot& slot) {
+  const auto is_it = [&](const Slot& slot) {
     return slot.state == State::kHeld && slot.where == Key(object) && slot.kind != KernelObject::kKernelStack;
-  });
+  };
+  bool of_the_kernel = false;
+  for (int i = 0; i < kKernelObjects; ++i) {
+    if (caches_[static_cast<size_t>(i)] != cache) continue;
+    if (!IsKmalloc(static_cast<KernelObject>(i))) {
+      of_the_kernel = true;
+      continue;
+    }
+    // The few of these are listed, so that other people's kfree() does not look at everything.
+    const std::vector<uint32_t>& alike = alike_[static_cast<size_t>(i)];
+    if (std::any_of(alike.begin(), alike.end(), [&](uint32_t number) { return is_it(slots_[number]); })) return true;
+  }
+  return of_the_kernel && std::any_of(slots_.begin(), slots_.end(), is_it);
 }
 
 uint64_t KernelObjects::HostMemory() const {

@@ -52,7 +52,14 @@ SysResult<uint32_t> Kmap::FindSlot() {
 
 SysResult<VirtAddr> Kmap::Map(Pfn frame) {
   if (frame >= config_.end_pfn) return Errno::kEINVAL;
-  if (!IsHigh(frame)) return LinearAddress(frame);
+  if (!IsHigh(frame)) {
+    if (Explanation* why = tracer_.explanation()) {
+      why->Add(StepKind::kKmapSlot, "the frame is in the linear map, where the kernel reaches it always: no slot is needed")
+          .Frame("frame", frame)
+          .Frame("max_low_pfn", config_.max_low_pfn);
+    }
+    return LinearAddress(frame);
+  }
   if (config_.last_pkmap == 0) return Errno::kEINVAL;
   if (slots_.empty()) slots_.resize(config_.last_pkmap);
   const auto known = slot_of_.find(frame.raw());
@@ -89,7 +96,14 @@ Errno Kmap::Unmap(Pfn frame) {
   if (!IsHigh(frame)) return Errno::kOk;
   const auto known = slot_of_.find(frame.raw());
   if (known == slot_of_.end() || slots_[known->second].count < 2) return Errno::kEINVAL;
-  --slots_[known->second].count;
+  const uint32_t count = --slots_[known->second].count;
+  if (Explanation* why = tracer_.explanation()) {
+    why->Add(StepKind::kKmapSlot,
+             count > 1 ? "the slot has other users" : "the slot has no user left: it maps the frame until slots are flushed")
+        .Frame("frame", frame)
+        .Number("slot", known->second)
+        .Number("pkmap_count", count);
+  }
   return Errno::kOk;
 }
 

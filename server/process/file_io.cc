@@ -90,7 +90,9 @@ SysResult<uint64_t> Processes::WriteFile(Process& process, OpenFile& file, uint6
     const uint64_t wanted = std::min(length - done, page_size.bytes().raw() - in_page);
     const uint64_t count = user.FaultInReadable(address + done, wanted);
     if (count == 0) return done > 0 ? SysResult<uint64_t>(done) : Errno::kEFAULT;
-    const auto page = files_.PageForWrite(inode, PageIndex(position >> page_size.shift()));
+    // __block_write_begin_int(): what is written as a whole, or lies behind the end, need not be read.
+    const bool overwritten = wanted == page_size.bytes().raw() || position - in_page >= inode.size;
+    const auto page = files_.PageForWrite(inode, PageIndex(position >> page_size.shift()), HugeAdvice::kNone, overwritten);
     if (!page.ok()) return done > 0 ? SysResult<uint64_t>(done) : page.error();
     bytes.resize(count);
     // The source may have to be faulted in again; the page of the file is held meanwhile, so that reclaim does not take it.

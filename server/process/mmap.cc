@@ -243,7 +243,7 @@ SysResult<VmArea*> MmCall::NewRegion(const std::shared_ptr<OpenFile>& file, uint
     MMLAB_TRY(SetUpHugetlb(*vma));
     vma->flags &= ~kVmLockedMask;
   }
-  VmArea* const linked = LinkVma(std::move(vma));
+  VmArea* linked = LinkVma(std::move(vma));
   // khugepaged_enter_vma(): of what is new only shmem can be for it.
   if (linked->file != nullptr && linked->file->inode->shmem()) core_.paging.EnterKhugepaged(*linked, linked->flags);
   return linked;

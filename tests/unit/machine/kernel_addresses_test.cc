@@ -72,13 +72,22 @@ TEST_P(KernelAddressesTest, SaysWhyHighMemoryIsLeftOut) {
                                 [](const Zone& zone) { return zone.highmem && zone.managed > 0; });
   for (const op::GfpClass gfp : {op::GfpClass::kKernel, op::GfpClass::kHighuser}) {
     Explanation why;
-    EXPECT_EQ(machine_->Apply(op::AllocPages{.gfp = gfp}, &why).error, Errno::kOk);
+    const Outcome page = machine_->Apply(op::AllocPages{.gfp = gfp}, &why);
+    EXPECT_EQ(page.error, Errno::kOk);
     const auto said = [&](const Fact& fact) {
       return fact.name == "zones_left_out" && absl::StrContains(fact.text, "without __GFP_HIGHMEM");
     };
     ASSERT_FALSE(why.steps().empty());
     const std::vector<Fact>& facts = why.steps()[0].facts;
     EXPECT_EQ(std::any_of(facts.begin(), facts.end(), said), high && gfp == op::GfpClass::kKernel);
+    Explanation mapped;
+    EXPECT_EQ(machine_->Apply(op::Kmap{page.value}, &mapped).error, Errno::kOk);
+    const bool needs_slot = high && gfp == op::GfpClass::kHighuser;
+    ASSERT_FALSE(mapped.steps().empty());
+    EXPECT_EQ(absl::StartsWith(mapped.steps().back().text, "the frame is in the linear map"), !needs_slot);
+    Explanation unmapped;
+    EXPECT_EQ(machine_->Apply(op::Kunmap{page.value}, &unmapped).error, Errno::kOk);
+    EXPECT_EQ(unmapped.steps().size(), needs_slot ? 1u : 0u);
   }
 }
 

@@ -95,6 +95,15 @@ TEST_F(PageCacheTest, AFaultReadsAroundItselfUnlessTheAdviceIsRandom) {
   EXPECT_EQ(Cached(), 33u);
 }
 
+TEST_F(PageCacheTest, OnlyWhatAWriteLeavesOfAPageIsRead) {
+  const auto read_kib = [&] { return machine_->vm_stat().Get(VmEvent::kPgpgin); };
+  const uint64_t before = read_kib();
+  Write(0, 8 * kPage);
+  EXPECT_EQ(read_kib(), before);
+  Write(8 * kPage + 1, 100);
+  EXPECT_EQ(read_kib(), before + 4);
+}
+
 TEST_F(PageCacheTest, WhatWasWrittenReachesTheDiskAfterThirtySeconds) {
   Write(0, kMib);
   EXPECT_EQ(Dirty(), 256);

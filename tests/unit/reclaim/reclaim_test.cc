@@ -149,6 +149,7 @@ TEST(ReclaimTest, SaysWhyKswapdWokeAndWhatItDid) {
 TEST(ReclaimTest, KswapdSleepsLightlyAtFirst) {
   Pressure lab;
   lab.CreateFile("/data", 48 * kMib, "");
+  ASSERT_EQ(lab.machine().Apply(op::WriteSysctl{"vm.overcommit_memory", "1"}).error, Errno::kOk);
   const uint64_t address = lab.Map(160 * kMib);
   uint64_t at = 0;
   const auto write_until = [&](VmEvent event, uint64_t count) {
