@@ -22,6 +22,7 @@ namespace {
 
 bool ReadZones(const Machine& machine, MachineSnapshot& snapshot) {
   if (!snapshot.zones.empty()) return true;  // Another collector did.
+  snapshot.layout = &machine.layout();
   const auto zones = machine.memory().zones();
   snapshot.zones.assign(zones.begin(), zones.end());
   snapshot.has_numa = !machine.layout().is_x86();
@@ -185,7 +186,6 @@ const char* SlabName(SlabAllocatorKind kind) {
 
 bool ReadMmlab(const Machine& machine, MachineSnapshot& snapshot) {
   ReadPageTables(machine, snapshot);
-  snapshot.layout = &machine.layout();
   snapshot.preset = machine.spec().preset;
   snapshot.slab = SlabName(machine.spec().slab_allocator);
   snapshot.kernel_release = machine.spec().kernel_release;

@@ -38,8 +38,8 @@ struct ProcessSample {
 // What the collectors of one answer work on: copies of a machine's plain data, taken in one hold of its lane, so that all samples of the
 // answer are of one moment and nothing is computed or written while the machine waits. A part that no chosen collector reads stays empty.
 struct MachineSnapshot {
-  const Layout* layout = nullptr;
   std::vector<Zone> zones;                                      // As BuddyMemory::zones(): empty ones too.
+  const Layout* layout = nullptr;                               // With `zones`.
   std::vector<std::array<uint32_t, kMigrateTypes>> pageblocks;  // Of each zone, by migrate type.
   VmStat vm_stat;
   bool has_numa = false;  // The kernel is built with CONFIG_NUMA.

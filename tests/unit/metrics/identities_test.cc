@@ -25,9 +25,8 @@ constexpr double kPage = 4096;
 // The samples of one answer, by name and labels.
 class Answer {
  public:
-  explicit Answer(const Machine& machine) {
-    std::vector<const Collector*> collectors;
-    for (const Collector& collector : Collectors()) collectors.push_back(&collector);
+  explicit Answer(const Machine& machine) : Answer(machine, All()) {}
+  Answer(const Machine& machine, const std::vector<const Collector*>& collectors) {
     families_ = CollectMachine(collectors, [&](absl::FunctionRef<void(const Machine&)> read) { read(machine); });
     for (const prometheus::MetricFamily& family : families_) {
       for (const prometheus::ClientMetric& metric : family.metric) {
@@ -42,6 +41,13 @@ class Answer {
     }
   }
 
+  static std::vector<const Collector*> All() {
+    std::vector<const Collector*> collectors;
+    for (const Collector& collector : Collectors()) collectors.push_back(&collector);
+    return collectors;
+  }
+
+  const std::map<std::string, double>& samples() const { return samples_; }
   bool has(const std::string& key) const { return samples_.contains(key); }
   double value(const std::string& key) const {
     const auto it = samples_.find(key);
@@ -168,6 +174,19 @@ TEST_P(IdentitiesTest, HoldAfterEveryStepOfARandomProgram) {
       EXPECT_GE(value, it->second) << "identity 13: " << key << " fell";
     }
     before = answer.counters();
+  }
+}
+
+TEST_P(IdentitiesTest, CollectorsSayAloneWhatTheySayTogether) {
+  const auto machine = Machine::Boot(PresetSpec(GetParam())).value();
+  const Answer together(*machine);
+  for (const Collector* collector : Answer::All()) {
+    SCOPED_TRACE(std::string(collector->name.data(), collector->name.size()));
+    const Answer alone(*machine, {collector});
+    for (const auto& [key, value] : alone.samples()) {
+      if (absl::StartsWith(key, "node_scrape_collector_duration_seconds")) continue;
+      EXPECT_EQ(value, together.value(key)) << key;
+    }
   }
 }
 
