@@ -25,7 +25,7 @@ inline constexpr uint32_t kPrivateAnonymous = 0x22;
 inline constexpr uint32_t kSharedAnonymous = 0x21;
 
 // How long a random program is: MMLAB_RANDOM_OPERATIONS steps, or as many as a test has time for.
-inline int RandomSteps(int usual, [[maybe_unused]] int under_sanitizers) {
+inline int RandomSteps([[maybe_unused]] int usual, [[maybe_unused]] int under_sanitizers) {
   if (const char* wished = std::getenv("MMLAB_RANDOM_OPERATIONS"); wished != nullptr) return std::atoi(wished);
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
   return under_sanitizers;
