@@ -27,9 +27,10 @@ bool Files::WantsHuge(const Inode& inode, PageIndex index, HugeAdvice advice) co
   if (shmem_enabled_ == ShmemEnabled::kForce) return true;
   const ShmemHuge option = HugeOption(inode);
   if (option == ShmemHuge::kAlways) return true;
+  if (option == ShmemHuge::kNever) return false;
   const uint64_t end = (index.raw() | (huge_pages() - 1)) + 1;
-  if (option == ShmemHuge::kWithinSize && page_size_.PagesHolding(Bytes(inode.size)).raw() >= end) return true;
-  return option != ShmemHuge::kNever && advice == HugeAdvice::kYes;
+  const bool within_size = option == ShmemHuge::kWithinSize && page_size_.PagesHolding(Bytes(inode.size)).raw() >= end;
+  return within_size || advice == HugeAdvice::kYes;
 }
 
 // shmem_alloc_hugefolio() and shmem_add_to_page_cache(); nothing: a small page has to do.
