@@ -64,8 +64,8 @@ class Files {
   void SetKernelObjects(KernelObjects* objects) { kernel_objects_ = objects; }
 
   // A file that was there before: tmpfs with its content in memory; ext4 with its content in the page cache, clean, if `resident`, on the
-  // disk otherwise. kEEXIST, kEINVAL (no absolute path), kENOSPC, kENOMEM.
-  // How the file system is mounted that it is on: kEINVAL for a size of huge pages that the machine lacks.
+  // disk otherwise. `mount`: how the file system is mounted that it is on. kEEXIST, kEINVAL (no absolute path, or a size of huge pages that
+  // the machine lacks), kENOSPC, kENOMEM.
   SysResult<std::shared_ptr<Inode>> CreateFile(const std::string& path, FileKind kind, uint64_t size, absl::string_view content,
                                                bool resident, const MountOptions& mount = {});
   // The file of that path, "/dev/zero" too; null when there is none.
@@ -223,7 +223,6 @@ class Files {
   uint64_t cached_pages() const { return cached_pages_; }
   uint64_t shmem_pages() const { return shmem_pages_; }
   uint64_t buffer_pages() const { return buffer_pages_; }  // nr_blockdev_pages()
-  // Nodes of the trees (i_pages) that the page caches of all files stand for: pages, what reclaim left behind, pages on swap.
 
   void CheckInvariants(std::vector<std::string>* violations) const;
   void AddToHash(StateHasher& hasher) const;

@@ -13,18 +13,11 @@
 
 namespace mmlab {
 
-namespace {
-
-// MAP_HUGETLB's size where none is named: that of a pmd.
-int PmdOrder(const Layout& layout) { return layout.kind == LayoutKind::kX86_32 ? 10 : 9; }
-
-}  // namespace
-
 // In the order in which the kernel adds them (hugetlbpage_init()): PUD_SIZE, CONT_PMD_SIZE, PMD_SIZE, CONT_PTE_SIZE. ARM64's kernel alone
-// of the three moves huge pages.
+// of the three moves huge pages. A page block is as large as what one pmd maps.
 HugetlbPools::Sizes HugetlbPools::SizesOf(const Layout& layout) {
-  if (layout.is_x86()) return {{PmdOrder(layout)}, 0, 0, false};
-  return {{18, 13, PmdOrder(layout), 4}, 2, 2, true};
+  if (layout.is_x86()) return {{layout.pageblock_order}, 0, 0, false};
+  return {{18, 13, layout.pageblock_order, 4}, 2, 2, true};
 }
 
 // hugetlb_init_hstates(): pages are demoted to the next smaller size, unless somebody says otherwise.

@@ -86,7 +86,7 @@ std::optional<PageSlots::Kind> PageSlots::KindAt(uint64_t index) const {
 void PageSlots::Store(PageIndex index, Kind kind, uint64_t value) {
   const uint64_t raw = index.raw();
   ++counts_[static_cast<size_t>(kind)];
-  Node* leaf = last_ != nullptr && raw >> kShift == last_block_ ? last_ : FindLeaf(raw);
+  Node* leaf = LeafOf(raw);
   if (leaf == nullptr) {
     if (root_ == nullptr && raw == 0) {
       if (head_kind_.has_value()) --counts_[static_cast<size_t>(*head_kind_)];
@@ -124,7 +124,7 @@ void PageSlots::Erase(PageIndex index) {
   const std::optional<Kind> kind = KindAt(raw);
   MMLAB_CHECK(kind.has_value());
   --counts_[static_cast<size_t>(*kind)];
-  Node* node = FindLeaf(raw);
+  Node* node = LeafOf(raw);
   if (node == nullptr) {
     head_kind_.reset();
     return;
@@ -214,7 +214,7 @@ void PageSlots::AddToHash(StateHasher& hasher) const {
   }
   for (const auto& [index, entry] : Swapped()) {
     hasher.Add(index.raw());
-    hasher.Add(uint64_t{entry.area} << 32 | entry.offset);
+    hasher.Add(entry.raw());
   }
 }
 

@@ -39,14 +39,14 @@ class PageSlots {
   }
   std::optional<SwapEntry> FindSwapped(PageIndex index) const {
     const uint64_t* swapped = Entry(index, Kind::kSwapped);
-    return swapped == nullptr ? std::nullopt : std::optional<SwapEntry>(Unpack(*swapped));
+    return swapped == nullptr ? std::nullopt : std::optional<SwapEntry>(SwapEntry::FromRaw(*swapped));
   }
   // Puts a page in the place of whatever was there; the shadow that it had left behind, 0 for none.
   uint64_t Insert(PageIndex index, Pfn pfn);
   // REQUIRES: a page is there.
   void Replace(PageIndex index, Pfn pfn);
   void Evict(PageIndex index, uint64_t shadow) { Store(index, Kind::kShadow, shadow); }
-  void MoveToSwap(PageIndex index, SwapEntry entry) { Store(index, Kind::kSwapped, uint64_t{entry.area} << 32 | entry.offset); }
+  void MoveToSwap(PageIndex index, SwapEntry entry) { Store(index, Kind::kSwapped, entry.raw()); }
   void Erase(PageIndex index);
   void EraseShadows(PageIndex first, PageIndex end);
 
@@ -69,7 +69,7 @@ class PageSlots {
       Iterator(const PageSlots& slots, uint64_t at, uint64_t end) : slots_(slots), end_(end) { Seek(at); }
       Item operator*() const {
         if constexpr (kKind == Kind::kSwapped) {
-          return {PageIndex(at_), Unpack(value_)};
+          return {PageIndex(at_), SwapEntry::FromRaw(value_)};
         } else {
           return {PageIndex(at_), Value(value_)};
         }
@@ -126,14 +126,14 @@ class PageSlots {
     bool empty() const { return (of_kind[0] | of_kind[1] | of_kind[2]) == 0; }
   };
 
-  static SwapEntry Unpack(uint64_t value) { return {static_cast<uint32_t>(value >> 32), static_cast<uint32_t>(value)}; }
   const uint64_t* Entry(PageIndex index, Kind kind) const {
     const uint64_t raw = index.raw();
-    const Node* leaf = last_ != nullptr && raw >> kShift == last_block_ ? last_ : FindLeaf(raw);
+    const Node* leaf = LeafOf(raw);
     if (leaf == nullptr) return raw == 0 && head_kind_ == kind ? &head_ : nullptr;
     const uint64_t at = raw % kEntries;
     return (leaf->of_kind[static_cast<size_t>(kind)] >> at & 1) != 0 ? &leaf->entries[at] : nullptr;
   }
+  Node* LeafOf(uint64_t index) const { return last_ != nullptr && index >> kShift == last_block_ ? last_ : FindLeaf(index); }
   Node* FindLeaf(uint64_t index) const;
   Node* MakeLeaf(uint64_t index);
   Node* NewNode(Node* parent, unsigned shift, unsigned offset);

@@ -458,7 +458,7 @@ void SwapAreas::AddToHash(StateHasher& hasher) const {
   }
   for (const uint32_t number : by_priority_) hasher.Add(number);
   for (const std::vector<SwapEntry>* list : {&to_give_, &returned_}) {
-    for (const SwapEntry entry : *list) hasher.Add(uint64_t{entry.area} << 32 | entry.offset);
+    for (const SwapEntry entry : *list) hasher.Add(entry.raw());
   }
   for (const uint64_t value : {free_, static_cast<uint64_t>(least_priority_), uint64_t{readahead_hits_}, uint64_t{last_offset_},
                                uint64_t{last_window_}, vma_readahead_ ? uint64_t{1} : 0}) {

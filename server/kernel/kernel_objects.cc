@@ -57,6 +57,9 @@ constexpr uint32_t kPaeVmStruct = 36;
 // Whether objects of the kind come from kmalloc(), as other people's do.
 bool IsKmalloc(KernelObject kind) { return kCacheNames[static_cast<size_t>(kind)].name == nullptr && kind != KernelObject::kKernelStack; }
 
+// Whether alike_ lists objects of the kind from their making on; those of kVmStruct, whose number SetCount() keeps, it does anyway.
+bool IsListed(KernelObject kind) { return IsKmalloc(kind) && kind != KernelObject::kVmStruct; }
+
 }  // namespace
 
 uint64_t MapleNodes(uint64_t vmas, uint64_t holes, int word_bytes) {
@@ -170,7 +173,7 @@ bool KernelObjects::Acquire(uint32_t number) {
   slot.where = where.value_or(0) & (~uint64_t{0} >> 8);
   if (!where.has_value()) return false;
   ++held_[Index(kind)];
-  if (IsKmalloc(kind) && kind != KernelObject::kVmStruct) alike_[Index(kind)].push_back(number);
+  if (IsListed(kind)) alike_[Index(kind)].push_back(number);
   return true;
 }
 
@@ -179,7 +182,7 @@ void KernelObjects::Release(uint32_t number) {
   MMLAB_CHECK(slot.state == State::kHeld || slot.state == State::kFailed);
   if (slot.state == State::kHeld) {
     --held_[Index(slot.kind)];
-    if (IsKmalloc(slot.kind) && slot.kind != KernelObject::kVmStruct) {
+    if (IsListed(slot.kind)) {
       std::vector<uint32_t>& alike = alike_[Index(slot.kind)];
       alike.erase(std::next(std::find(alike.rbegin(), alike.rend(), number)).base());
     }

@@ -69,9 +69,9 @@ class BuddyMemory final : public PhysicalMemory {
   void SetCompaction(Compaction* compaction) { compaction_ = compaction; }
   // zone_watermark_ok() against the zone's high watermark, and against its low one for single pages, of requests that may use zones up to
   // highest_zone.
-  uint64_t ReclaimablePages(const Zone& zone) const;  // zone_reclaimable_pages()
   bool AboveHighWatermark(int zone, int highest_zone, int order) const;
   bool AboveLowWatermark(int zone, int highest_zone) const;
+  uint64_t ReclaimablePages(const Zone& zone) const;  // zone_reclaimable_pages()
   // ZONE_RECLAIM_ACTIVE: while set, the CPUs keep fewer free pages to themselves.
   void SetReclaimActive(int zone, bool active);
   // Takes back the boost of a zone's watermarks: kswapd has done what it was for.
