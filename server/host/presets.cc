@@ -35,7 +35,9 @@ absl::StatusOr<Presets> Presets::Parse(absl::Span<const PresetText> texts) {
       return absl::InvalidArgumentError(absl::StrCat("preset ", preset.name, ": ", error.text()));
     }
     spec.set_preset(std::string(preset.name));
-    presets.specs_.emplace(std::string(preset.name), std::move(spec));
+    // A copy, not what was parsed: the parser leaves map fields to be made when they are first read, which is by threads that make
+    // machines.
+    presets.specs_.emplace(std::string(preset.name), spec);
   }
   return presets;
 }
